@@ -1,0 +1,118 @@
+"""Normalisers and checks of arguments: one wording for every error.
+
+A message names the argument, its value and the rule that it breaks.
+
+>>> pair("stride", 2)
+(2, 2)
+>>> pair("stride", (0, 1))
+Traceback (most recent call last):
+    ...
+ValueError: `stride` (=(0, 1)) must be at least 1
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arrays import Array, array_module
+
+Pair: TypeAlias = tuple[int, int]
+IntOrPair: TypeAlias = int | Sequence[int]
+Generator: TypeAlias = np.random.Generator | int | None
+
+REDUCTIONS = ("none", "mean", "sum")
+_FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def integer(name: str, value: Any, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`; bool is no integer here."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` (={value!r}) must be an integer") from None
+    if number < minimum:
+        raise ValueError(f"`{name}` (={value!r}) must be at least {minimum}")
+    return number
+
+
+def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
+    """`value`, an int or a sequence of one or two ints, as a pair (height, width)."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        value = (integer(name, value, minimum),)
+    if len(value) not in (1, 2):
+        raise ValueError(f"`{name}` (={value!r}) must be an int or a pair of ints")
+    try:
+        first, last = integer(name, value[0], minimum), integer(name, value[-1], minimum)
+    except TypeError:
+        raise TypeError(f"`{name}` (={value!r}) must be an int or a pair of ints") from None
+    except ValueError:
+        raise ValueError(f"`{name}` (={value!r}) must be at least {minimum}") from None
+    return first, last
+
+
+def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
+    """`value` as a float within [low, high]."""
+    if isinstance(value, (bool, str)) or not np.isscalar(value):
+        raise TypeError(f"`{name}` (={value!r}) must be a number")
+    if not low <= float(value) <= high:  # type: ignore[arg-type]  # isscalar leaves complex, refused here
+        raise ValueError(f"`{name}` (={value!r}) must be between {low:g} and {high:g}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """`value`, which must be one of the strings in `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(map(repr, allowed))}")
+    return str(value)
+
+
+def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """`dtype` as a NumPy dtype, which must be float32 or float64."""
+    if np.dtype(dtype) not in _FLOATING:
+        raise TypeError(f"`dtype` (={np.dtype(dtype)}) must be float32 or float64")
+    return np.dtype(dtype)
+
+
+def check_arrays(**arrays: Array | None) -> Any:
+    """Check that the arrays (None is passed over) are on one device and of one floating dtype.
+
+    Returns the array module of them.
+    """
+    xp = array_module(*arrays.values())
+    first_name, first = next(iter(arrays.items()))
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.dtype not in _FLOATING:
+            raise TypeError(f"`{name}` must be of dtype float32 or float64, got {array.dtype}")
+        if first is not None and array.dtype != first.dtype:
+            raise TypeError(
+                f"`{name}` (of dtype {array.dtype}) must have the dtype of `{first_name}` ({first.dtype})"
+            )
+    return xp
+
+
+def check_shape(name: str, array: Array, shape: Sequence[int], why: str) -> None:
+    """Check that `array` has `shape`; `why` says where the shape comes from."""
+    if array.shape != tuple(shape):
+        raise ValueError(f"`{name}` (of shape {array.shape}) must have the shape {tuple(shape)} {why}")
+
+
+def check_ndim(name: str, array: Array, allowed: Sequence[int], form: str) -> None:
+    """Check that the number of dimensions of `array` is allowed; `form` names the dimensions."""
+    if array.ndim not in allowed:
+        raise ValueError(f"`{name}` (of shape {array.shape}) must have the form {form}")
+
+
+def generator(value: Generator) -> np.random.Generator:
+    """`value`, a numpy.random.Generator, a seed or None (fresh entropy), as a Generator."""
+    if isinstance(value, np.random.Generator):
+        return value
+    if value is not None:
+        value = integer("generator", value, minimum=0)
+    return np.random.default_rng(value)

@@ -1,0 +1,60 @@
+"""Batches of a data set, shuffled anew in each epoch."""
+
+from collections.abc import Callable, Iterator
+
+from tinyconv.arguments import Generator, integer
+from tinyconv.arguments import generator as as_generator
+from tinyconv.arrays import Array, array_module
+
+
+class Batches:
+    """Iterable over (inputs, targets) batches of two arrays; it can be iterated again and again.
+
+    Args:
+        inputs, targets: arrays of equal length.
+        batch_size: the last batch may be smaller.
+        shuffle: whether each iteration goes in a new random order.
+        generator: a numpy.random.Generator or seed that the orders are drawn from.
+        transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that
+            only a batch of them is ever floating.
+
+    Raises:
+        ValueError, TypeError: lengths that differ, or an argument out of range.
+
+    >>> import numpy as np
+    >>> [y.tolist() for x, y in Batches(np.zeros((5, 1)), np.arange(5), batch_size=2)]
+    [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        inputs: Array,
+        targets: Array,
+        batch_size: int = 64,
+        *,
+        shuffle: bool = False,
+        generator: Generator = None,
+        transform: Callable[[Array], Array] | None = None,
+    ) -> None:
+        array_module(inputs, targets)
+        if len(inputs) != len(targets):
+            raise ValueError(
+                f"`inputs` (of length {len(inputs)}) must be as long as `targets` (of length {len(targets)})"
+            )
+        self.inputs, self.targets = inputs, targets
+        self.batch_size = integer("batch_size", batch_size)
+        self.shuffle = shuffle
+        self.generator = as_generator(generator)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.inputs) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        order = self.generator.permutation(len(self.inputs)) if self.shuffle else None
+        for start in range(0, len(self.inputs), self.batch_size):
+            chosen = slice(start, start + self.batch_size)
+            index = chosen if order is None else order[chosen]
+            inputs = self.inputs[index]
+            yield inputs if self.transform is None else self.transform(inputs), self.targets[index]

@@ -1,0 +1,64 @@
+"""IDX files: arrays with a short header, the format of MNIST and its relatives."""
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyconv.arrays import Array
+
+_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def read_idx(path: str | os.PathLike[str]) -> Array:
+    """Read a gzip-compressed IDX file.
+
+    Args:
+        path: the file, e.g. train-images-idx3-ubyte.gz.
+
+    Returns:
+        A new array with the shape and (native) dtype that the header says.
+
+    Raises:
+        ValueError: not gzip, damaged or cut short; not IDX; more or fewer bytes than the header
+            says. The message names the file.
+        OSError: the file cannot be read.
+
+    Source: http://yann.lecun.com/exdb/mnist/ describes the format.
+    """
+    path = Path(path)
+    try:
+        with gzip.open(path) as file:
+            dtype, shape = _read_header(file)
+            size = math.prod(shape) * dtype.itemsize
+            body = file.read(size + 1)  # one byte more, to see whether the file ends here
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
+    except _NotIdxError as error:
+        raise ValueError(f"{path} is not an IDX file: {error}") from error
+    if len(body) != size:
+        found = "more" if len(body) > size else f"only {len(body):,}"
+        raise ValueError(f"{path} must hold {size:,} bytes after its IDX header, but holds {found}")
+    return np.frombuffer(body, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+class _NotIdxError(Exception):
+    pass
+
+
+def _read_header(file: gzip.GzipFile) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    magic = file.read(4)
+    if len(magic) < 4:
+        raise _NotIdxError("it is empty" if not magic else "its header is cut short")
+    zeros, kind, ndim = struct.unpack(">HBB", magic)
+    if zeros or kind not in _DTYPES or not ndim:
+        raise _NotIdxError(f"it starts with the bytes {magic.hex(' ')}")
+    sizes = file.read(4 * ndim)
+    if len(sizes) < 4 * ndim:
+        raise _NotIdxError("its header is cut short")
+    return np.dtype(_DTYPES[kind]), struct.unpack(f">{ndim}I", sizes)

@@ -1,0 +1,181 @@
+"""MNIST: found in a folder, or downloaded once into the user's cache."""
+
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arguments import floating_dtype, number
+from tinyconv.arrays import Array, array_module, batch_first, batch_last
+from tinyconv.data.idx import read_idx
+
+MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+# Names in the order of the fields of MNIST, and the MD5 of the unzipped files.
+FILES = {
+    "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
+}
+TIMEOUT_SECONDS = 30.0
+
+
+class MNIST(NamedTuple):
+    """uint8 images (N, 28, 28) and uint8 labels (N,), for training and for testing."""
+
+    train_images: Array
+    train_labels: Array
+    test_images: Array
+    test_labels: Array
+
+
+def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
+    """Load MNIST, or another data set in the same four IDX files (Fashion-MNIST).
+
+    The files are taken from the first folder that holds any of them: `root`, the environment's
+    TINYCONV_DATA, the user's cache folder ($XDG_CACHE_HOME or ~/.cache, tinyconv/mnist). Where none
+    does, they are downloaded into the cache folder and checked against their MD5 sums.
+
+    Args:
+        root: a folder to look in first.
+
+    Returns:
+        The four arrays as they are in the files; `normalize` makes input for a network of them.
+
+    Raises:
+        ValueError: a file that is damaged, no IDX file, of the wrong kind, or with a number of labels
+            that is not that of the images. The message names the file.
+        FileNotFoundError: a folder that holds only some of the four files.
+        OSError: the download failed; nothing is left behind.
+    """
+    cache = _cache_folder()
+    folders = [Path(folder) for folder in (root, os.environ.get("TINYCONV_DATA")) if folder]
+    for folder in folders:
+        if any((folder / name).exists() for name in FILES):
+            return _load(folder)
+    missing = {name: md5 for name, md5 in FILES.items() if not (cache / name).exists()}
+    if missing:
+        _download(missing, cache)
+    return _load(cache)
+
+
+def normalize(
+    images: Array, mean: float = 0.1307, std: float = 0.3081, dtype: npt.DTypeLike = np.float32
+) -> Array:
+    """Turn uint8 images into input for a network: (images / 255 - mean) / std.
+
+    Args:
+        images: (N, H, W), or (H, W) for one image, uint8.
+        mean, std: of the pixels divided by 255; the defaults are those of MNIST's training images.
+        dtype: float32 (default) or float64.
+
+    Returns:
+        (N, 1, H, W) or (1, H, W), batch last in memory.
+
+    Raises:
+        TypeError: `images` is not uint8.
+        ValueError: wrong number of dimensions; `std` is 0.
+    """
+    xp = array_module(images)
+    if images.dtype != np.uint8:
+        raise TypeError(f"`images` must be of dtype uint8, got {images.dtype}")
+    if images.ndim not in (2, 3):
+        raise ValueError(f"`images` (of shape {images.shape}) must have the form (N, H, W) or (H, W)")
+    if images.ndim == 2:
+        single: Array = normalize(images[None], mean, std, dtype)[0]
+        return single
+    if number("std", std, 0.0) == 0:
+        raise ValueError("`std` (=0) must be above 0")
+    pixels: Array = xp.ascontiguousarray(batch_last(images)).astype(floating_dtype(dtype))
+    pixels *= 1 / (255 * std)
+    pixels -= mean / std
+    return batch_first(pixels[None])
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tinyconv" / "mnist"
+
+
+def _load(folder: Path) -> MNIST:
+    paths = [folder / name for name in FILES]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing beside the other files of the data set")
+    data = MNIST(*map(read_idx, paths))
+    for path, array in zip(paths, data, strict=True):
+        ndim, kind = (3, "images") if "images" in path.name else (1, "labels")
+        if array.ndim != ndim or array.dtype != np.uint8:
+            raise ValueError(
+                f"{path} must hold {kind}, a {ndim}-d array of uint8, "
+                f"but holds a {array.ndim}-d array of {array.dtype}"
+            )
+    for images, labels in ((0, 1), (2, 3)):
+        if len(data[images]) != len(data[labels]):
+            raise ValueError(
+                f"{paths[images]} holds {len(data[images]):,} images, "
+                f"but {paths[labels]} holds {len(data[labels]):,} labels"
+            )
+    return data
+
+
+def _download(files: dict[str, str], cache: Path) -> None:
+    """Download `files`, name -> MD5, into `cache`: all of them, or none."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder, _timeout():
+        paths = [_download_one(name, md5, Path(folder)) for name, md5 in files.items()]
+        for path in paths:
+            path.replace(cache / path.name)
+
+
+def _download_one(name: str, md5: str, folder: Path) -> Path:
+    """Download one file into `folder` from the first mirror that gives it whole."""
+    package = _mnist_package()
+    failures = []
+    for mirror in MIRRORS:
+        package.datasets_url = mirror
+        try:
+            path = Path(package.download_file(name, target_dir=str(folder), force=True))
+            with gzip.open(path) as file:
+                found = hashlib.file_digest(file, "md5").hexdigest()
+            if found == md5:
+                return path
+            failures.append(f"{mirror}{name}: MD5 {found}, expected {md5}")
+        except (OSError, EOFError, ValueError) as error:
+            failures.append(f"{mirror}{name}: {error}")
+    raise OSError("the download of MNIST failed:\n  " + "\n  ".join(failures))
+
+
+def _mnist_package() -> Any:
+    """A fresh copy of the package `mnist`, found even where a script called mnist.py hides it."""
+    path = importlib.metadata.distribution("mnist").locate_file("mnist/__init__.py")
+    spec = importlib.util.spec_from_file_location("mnist_package", str(path))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"the package mnist cannot be loaded from {path}")
+    package = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return package
+
+
+@contextmanager
+def _timeout() -> Iterator[None]:
+    """The package `mnist` sets no time-out of its own; only the default of sockets reaches it."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,98 @@
+"""The linear map of a fully connected layer and its gradients."""
+
+from tinyconv.arguments import check_arrays, check_shape
+from tinyconv.arrays import Array, array_module
+
+
+def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
+    """input @ weight.T + bias.
+
+    Args:
+        input: (..., in_features), float32 or float64.
+        weight: (out_features, in_features) or (in_features,).
+        bias: (out_features,), 0-d for a 1-D weight, or None.
+
+    Returns:
+        (..., out_features), or (...) for a 1-D weight; batch last in memory.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear.html
+
+    >>> import numpy as np
+    >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.0, 0.5]))
+    array([[11. , 17.5]])
+    """
+    xp = check_arrays(input=input, weight=weight, bias=bias)
+    _check(input, weight)
+    output = weight.reshape(-1, weight.shape[-1]) @ _rows(input).T
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:-1], f"for `weight` of shape {weight.shape}")
+        output += bias.reshape(-1, 1)
+    reshaped: Array = xp.reshape(output.T, input.shape[:-1] + weight.shape[:-1])
+    return reshaped
+
+
+def linear_backward(
+    grad_output: Array, input: Array, weight: Array, bias: Array | None = None
+) -> tuple[Array, Array, Array | None]:
+    """Gradients of `linear` by `input`, `weight` and `bias` (None without a bias).
+
+    grad_input = grad_output @ weight, grad_weight = grad_output.T @ input, and the bias's is
+    grad_output summed over all but the features.
+    """
+    return (
+        linear_input(grad_output, input, weight),
+        linear_weight(grad_output, input, weight),
+        None if bias is None else linear_bias(grad_output, weight),
+    )
+
+
+def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
+    """Gradient of `linear` by its input."""
+    grads = _grad_rows(grad_output, input, weight)
+    grad = (weight.reshape(-1, weight.shape[-1]).T @ grads.T).T
+    return grad.reshape(input.shape)
+
+
+def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
+    """Gradient of `linear` by its weight."""
+    grad: Array = _grad_rows(grad_output, input, weight).T @ _rows(input)
+    return grad.reshape(weight.shape)
+
+
+def linear_bias(grad_output: Array, weight: Array) -> Array:
+    """Gradient of `linear` by its bias."""
+    grad = grad_output.sum(axis=tuple(range(grad_output.ndim - weight.ndim + 1)))
+    return array_module(grad_output).asarray(grad)  # type: ignore[no-any-return]
+
+
+def _check(input: Array, weight: Array) -> None:
+    if weight.ndim not in (1, 2):
+        raise ValueError(
+            f"`weight` (of shape {weight.shape}) must have the form (out_features, in_features) "
+            "or (in_features,)"
+        )
+    if input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
+        raise ValueError(
+            f"`input` (of shape {input.shape}) must have {weight.shape[-1]} features in its last "
+            f"dimension for `weight` of shape {weight.shape}"
+        )
+
+
+def _rows(array: Array) -> Array:
+    """All leading dimensions as one: (M, features)."""
+    size = 1
+    for length in array.shape[:-1]:
+        size *= length
+    return array.reshape(size, array.shape[-1])
+
+
+def _grad_rows(grad_output: Array, input: Array, weight: Array) -> Array:
+    check_arrays(grad_output=grad_output, input=input, weight=weight)
+    _check(input, weight)
+    shape = input.shape[:-1] + weight.shape[:-1]
+    check_shape("grad_output", grad_output, shape, "of the output")
+    return _rows(grad_output if weight.ndim == 2 else grad_output[..., None])

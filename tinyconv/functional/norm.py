@@ -1,0 +1,186 @@
+"""Normalisation: batch norm and its gradient.
+
+Values are handled as a matrix with a row for each channel. Forward standardises each row,
+
+    normalized = (x - mean) / sqrt(var + eps)
+
+with the row's own biased statistics (training) or the running ones (evaluation), then scales and
+shifts. Backward in training differentiates through the statistics as well:
+
+    grad_x = weight / sqrt(var + eps) * (g - mean(g) - normalized * mean(g * normalized))
+"""
+
+from typing import Any, NamedTuple
+
+from tinyconv.arguments import check_arrays, check_shape, number
+from tinyconv.arrays import Array, array_module, channel_rows, from_channel_rows
+
+
+class BatchNormSaved(NamedTuple):
+    """What `batch_norm_saved_backward` needs: the rows and whether the statistics were their own."""
+
+    normalized: Array
+    inverse_std: Array
+    own_statistics: bool
+
+
+def batch_norm(
+    input: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Array:
+    """Normalise each channel over the batch and all positions.
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias
+
+    Args:
+        input: (N, C, ...), float32 or float64.
+        running_mean, running_var: (C,) or None. In training they are updated in place,
+            running = (1 - momentum) * running + momentum * batch's, with the unbiased variance.
+        weight, bias: (C,) or None for 1 and 0.
+        training: normalise with the batch's own mean and biased variance instead of the running ones.
+        momentum: weight of the batch in the running statistics.
+        eps: added to the variance.
+
+    Returns:
+        An array of the shape of `input`, batch last in memory.
+
+    Raises:
+        ValueError: shapes that do not fit, training on one value per channel, no running statistics
+            in evaluation.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.batch_norm.html
+
+    >>> import numpy as np
+    >>> batch_norm(np.array([[1.0], [3.0]]), None, None, training=True, eps=0.0)
+    array([[-1.],
+           [ 1.]])
+    """
+    return batch_norm_saved(input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
+
+
+def batch_norm_backward(
+    grad_output: Array,
+    input: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, Array | None, Array | None]:
+    """Gradients of `batch_norm` by `input`, `weight` and `bias` (None for what is None).
+
+    The running statistics are read in evaluation, and left alone.
+    """
+    if training:
+        running_mean = running_var = None
+    _, saved = batch_norm_saved(input, running_mean, running_var, weight, bias, training, 0.0, eps)
+    return batch_norm_saved_backward(grad_output, saved, weight, bias)
+
+
+def batch_norm_saved(
+    input: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, BatchNormSaved]:
+    """`batch_norm`, and what its backward needs."""
+    xp = check_arrays(
+        input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    _check_channels(input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    eps = number("eps", eps, 0.0)
+    rows = channel_rows(input)
+    if training:
+        centred, mean, var = _centre(rows)
+        _update_running(running_mean, running_var, mean, var, rows.shape[1], momentum)
+    elif running_mean is None or running_var is None:
+        raise ValueError("`running_mean` and `running_var` must be given when `training` is False")
+    else:
+        centred, var = rows - running_mean[:, None], running_var
+    inverse_std = 1 / xp.sqrt(var + eps)
+    centred *= inverse_std[:, None]
+    output = centred.copy() if weight is None else centred * weight[:, None]
+    if bias is not None:
+        output += bias[:, None]
+    saved = BatchNormSaved(centred, inverse_std, training)
+    return from_channel_rows(output, input.shape), saved
+
+
+def batch_norm_saved_backward(
+    grad_output: Array, saved: BatchNormSaved, weight: Array | None = None, bias: Array | None = None
+) -> tuple[Array, Array | None, Array | None]:
+    """`batch_norm_backward` from what `batch_norm_saved` returned."""
+    xp = check_arrays(grad_output=grad_output, normalized=saved.normalized)
+    grads = channel_rows(grad_output)
+    check_shape("grad_output", grads, saved.normalized.shape, "(channels, values) of the output")
+    shift = grads.sum(axis=1)
+    scale = _row_dots(xp, grads, saved.normalized)
+    if saved.own_statistics:
+        size = max(1, grads.shape[1])
+        grad_rows = saved.normalized * (scale / -size)[:, None]
+        grad_rows += grads
+        grad_rows -= (shift / size)[:, None]
+    else:
+        grad_rows = grads.copy()
+    factor = saved.inverse_std if weight is None else saved.inverse_std * weight
+    grad_rows *= factor[:, None]
+    return (
+        from_channel_rows(grad_rows, grad_output.shape),
+        None if weight is None else scale,
+        None if bias is None else shift,
+    )
+
+
+def _centre(rows: Array) -> tuple[Array, Array, Array]:
+    """Rows minus their means, the means, and the biased variances."""
+    xp = array_module(rows)
+    size = max(1, rows.shape[1])
+    mean = rows.sum(axis=1) / size
+    centred = rows - mean[:, None]
+    return centred, mean, _row_dots(xp, centred, centred) / size
+
+
+def _row_dots(xp: Any, a: Array, b: Array) -> Array:
+    """Row by row, the sum of a * b."""
+    dots: Array = xp.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+    return dots
+
+
+def _update_running(
+    running_mean: Array | None,
+    running_var: Array | None,
+    mean: Array,
+    var: Array,
+    size: int,
+    momentum: float,
+) -> None:
+    if size == 1:
+        raise ValueError("`input` must have more than one value per channel in training, got 1")
+    if size == 0:
+        return
+    for running, new in ((running_mean, mean), (running_var, var * (size / (size - 1)))):
+        if running is not None:
+            running *= 1 - momentum
+            running += momentum * new
+
+
+def _check_channels(input: Array, **arrays: Array | None) -> None:
+    if input.ndim < 2:
+        raise ValueError(f"`input` (of shape {input.shape}) must have the form (N, C, ...)")
+    for name, array in arrays.items():
+        if array is not None:
+            check_shape(name, array, input.shape[1:2], f"for `input` of shape {input.shape}")

@@ -1,0 +1,244 @@
+"""Pooling: the maximum of each window, and which tap of the window it came from.
+
+Instead of positions in the image, forward keeps the number i * KW + j of the winning tap, one byte
+an output. Backward walks over the same taps and gives each winner its gradient.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, overload
+
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape
+from tinyconv.arrays import (
+    Array,
+    array_module,
+    batch_first,
+    batch_last,
+    contiguous_batch_last,
+    zero_where,
+)
+from tinyconv.functional.unfold import Window, zeros_batch_last
+
+
+@overload
+def max_pool2d(
+    input: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def max_pool2d(
+    input: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: Literal[True],
+) -> tuple[Array, Array]: ...
+
+
+def max_pool2d(
+    input: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Array | tuple[Array, Array]:
+    """Maximum over each window of an image.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), float32 or float64.
+        kernel_size: an int, or a pair for height and width.
+        stride: default `kernel_size`.
+        padding: pixels of -inf around the image, at most half of `kernel_size`.
+        dilation: distance between the taps of a window.
+        ceil_mode: round the output's size up, so that a window may reach beyond the padded image
+            (one that would start there is left out).
+        return_indices: also return where each maximum lies.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW), batch last in memory; with `return_indices` a pair of it and
+        an int64 array of the same shape, positions in the unpadded H x W plane. Of equal maxima the
+        first in row order counts; NaN counts as larger than any number.
+
+    Raises:
+        ValueError: wrong number of dimensions, an argument out of range, an output size below 1.
+        TypeError: `input` is not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.max_pool2d.html
+
+    >>> import numpy as np
+    >>> max_pool2d(np.arange(16.0).reshape(1, 4, 4), 2)
+    array([[[ 5.,  7.],
+            [13., 15.]]])
+    """
+    xp = check_arrays(input=input)
+    window, size = pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    if return_indices:
+        geometry = (kernel_size, stride, padding, dilation, ceil_mode)
+        output, winners = max_pool2d_saved(input, *geometry)
+        return output, _plane_positions(winners, window, size, input.shape[-1])
+    if input.ndim == 3:
+        single: Array = max_pool2d(input[None], kernel_size, stride, padding, dilation, ceil_mode)[0]
+        return single
+    n, c, h, w = input.shape
+    image = contiguous_batch_last(input)
+    output = xp.full((c, *size, n), -xp.inf, input.dtype)
+    for _, outputs, inputs in _taps(window, (h, w), size):
+        xp.maximum(output[outputs], image[inputs], out=output[outputs])
+    return batch_first(output)
+
+
+def max_pool2d_backward(
+    grad_output: Array,
+    input: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """Gradient of `max_pool2d` by its input: each maximum's gradient goes to where it was found."""
+    geometry = (kernel_size, stride, padding, dilation, ceil_mode)
+    _, winners = max_pool2d_saved(input, *geometry)
+    return max_pool2d_saved_backward(grad_output, winners, input.shape, *geometry)
+
+
+def max_pool2d_saved(
+    input: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+) -> tuple[Array, Array]:
+    """`max_pool2d`, and the number i * KW + j of the tap that each maximum came from."""
+    xp = check_arrays(input=input)
+    window, size = pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    if input.ndim == 3:
+        geometry = (kernel_size, stride, padding, dilation, ceil_mode)
+        output, winners = max_pool2d_saved(input[None], *geometry)
+        return output[0], winners[0]
+    n, c, h, w = input.shape
+    image = contiguous_batch_last(input)
+    output = xp.full((c, *size, n), -xp.inf, input.dtype)
+    winners = xp.empty(output.shape, xp.min_scalar_type(window.rows(1) - 1))
+    winners[...] = xp.asarray(_first_taps_inside(window, size))[..., None]
+    for tap, outputs, inputs in _taps(window, (h, w), size):
+        best, value, winner = output[outputs], image[inputs], winners[outputs]
+        # Taps come in rising order, so the larger number is the later, strictly greater value.
+        xp.maximum(winner, (value > best) * winners.dtype.type(tap), out=winner)
+        xp.maximum(best, value, out=best)
+    if output.size and xp.isnan(output.max()):
+        for tap, outputs, inputs in _taps(window, (h, w), size):
+            winners[outputs][xp.isnan(image[inputs])] = tap
+    return batch_first(output), batch_first(winners)
+
+
+def max_pool2d_saved_backward(
+    grad_output: Array,
+    winners: Array,
+    input_size: tuple[int, ...],
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """`max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned."""
+    check_arrays(grad_output=grad_output)
+    check_shape("grad_output", grad_output, winners.shape, "of the output")
+    geometry = (kernel_size, stride, padding, dilation, ceil_mode)
+    if len(input_size) == 3:
+        batch = (1, *input_size)
+        single: Array = max_pool2d_saved_backward(grad_output[None], winners[None], batch, *geometry)[0]
+        return single
+    window, size = pool_geometry(input_size, *geometry)
+    grad_input = zeros_batch_last(input_size, like=grad_output)
+    image, grads, winners = batch_last(grad_input), batch_last(grad_output), batch_last(winners)
+    disjoint = all(
+        d * (k - 1) < s for k, s, d in zip(window.kernel, window.stride, window.dilation, strict=True)
+    )
+    for tap, outputs, inputs in _taps(window, input_size[2:], size):
+        lost = winners[outputs] != tap
+        if disjoint:
+            zero_where(lost, grads[outputs], out=image[inputs])
+        else:
+            image[inputs] += zero_where(lost, grads[outputs])
+    return grad_input
+
+
+def pool_window(
+    kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair, dilation: IntOrPair
+) -> Window:
+    """The window of a pooling; its stride is by default its kernel size."""
+    window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    if any(2 * p > k for (p, _), k in zip(window.padding, window.kernel, strict=True)):
+        raise ValueError(f"`padding` (={padding}) must be at most half of `kernel_size` (={kernel_size})")
+    return window
+
+
+def pool_geometry(
+    input_size: tuple[int, ...],
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None,
+    padding: IntOrPair,
+    dilation: IntOrPair,
+    ceil_mode: bool,
+) -> tuple[Window, Pair]:
+    """The window of a pooling and its output's (OH, OW); raises ValueError where they do not fit."""
+    if len(input_size) not in (3, 4):
+        raise ValueError(f"`input` (of shape {input_size}) must have the form (N, C, H, W) or (C, H, W)")
+    window = pool_window(kernel_size, stride, padding, dilation)
+    pads = window.padding[0][0], window.padding[1][0]
+    height, width = input_size[-2:]
+    if not ceil_mode:
+        return window, window.output_size((height, width))
+    # As if the image were longer by stride - 1, less a window that would start beyond its end.
+    down, across = ((p, p + s - 1) for p, s in zip(pads, window.stride, strict=True))
+    roomy = replace(window, padding=(down, across)).output_size((height, width))
+    oh, ow = (
+        o - ((o - 1) * s >= length + p)
+        for o, s, length, p in zip(roomy, window.stride, (height, width), pads, strict=True)
+    )
+    return window, (oh, ow)
+
+
+def _taps(
+    window: Window, size: tuple[int, ...], output_size: Pair
+) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+    """For each tap its number, the outputs (C, OH, OW, N) where it lies in the image, what it sees."""
+    positions = slice(0, output_size[0]), slice(0, output_size[1])
+    for tap, (_, outputs, pixels) in enumerate(window.taps(size, *positions)):
+        yield tap, (slice(None), *outputs), (slice(None), *pixels)
+
+
+def _first_taps_inside(window: Window, output_size: Pair) -> list[list[int]]:
+    """For each output position the number of the first tap that does not lie in the padding."""
+    down, across = (
+        [max(0, -((o * s - before) // d)) for o in range(length)]
+        for length, s, (before, _), d in zip(
+            output_size, window.stride, window.padding, window.dilation, strict=True
+        )
+    )
+    return [[i * window.kernel[1] + j for j in across] for i in down]
+
+
+def _plane_positions(winners: Array, window: Window, output_size: Pair, width: int) -> Array:
+    """The int64 positions, row * W + column in the unpadded plane, of the winning taps."""
+    xp = array_module(winners)
+    i, j = xp.divmod(winners.astype(xp.int64), window.kernel[1])
+    rows = xp.arange(output_size[0])[:, None] * window.stride[0] - window.padding[0][0]
+    cols = xp.arange(output_size[1]) * window.stride[1] - window.padding[1][0]
+    positions: Any = (rows + i * window.dilation[0]) * width + cols + j * window.dilation[1]
+    return positions  # type: ignore[no-any-return]

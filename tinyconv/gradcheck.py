@@ -1,0 +1,256 @@
+"""gradcheck: an explicit backward against finite differences, in float64.
+
+With a random cotangent v, the number L = sum of v * f(inputs) has the gradient that backward(v)
+returns. Each entry of it is compared with (L(x + eps) - L(x - eps)) / (2 * eps); where an argument has
+more than MAX_ENTRIES entries, its gradient is compared along random directions instead.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from tinyconv.arguments import Generator
+from tinyconv.arguments import generator as as_generator
+from tinyconv.arrays import Array
+from tinyconv.layers import Layer, Loss
+
+MAX_ENTRIES = 1000
+DIRECTIONS = 20
+
+Place: TypeAlias = tuple[str, tuple[int, ...] | str]
+
+
+class GradcheckError(RuntimeError):
+    """Raised by `gradcheck`: an analytic and a numeric derivative differ."""
+
+
+class Gradcheck(NamedTuple):
+    """What `gradcheck` found: the number of derivatives that agree, and where the function has kinks.
+
+    A kink is an (argument, index) where the slopes to the left and to the right differ, so that
+    there is no derivative to compare with: ReLU at 0, equal maxima in a pooling window.
+    """
+
+    checked: int
+    kinks: tuple[Place, ...]
+
+
+def gradcheck(
+    layer_or_function: Layer | Loss | Callable[..., Array],
+    inputs: Array | Sequence[Any],
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    *,
+    generator: Generator = 0,
+) -> Gradcheck:
+    """Check every derivative that a backward returns against finite differences.
+
+    Args:
+        layer_or_function: a Layer (its input and all its parameters are checked), a Loss (its
+            prediction is), or a function `op` beside which its module has an `op_backward`; arguments
+            that are not to be checked may be bound by functools.partial as keywords.
+        inputs: the input, or a sequence of inputs. Floating arrays are converted to float64; others
+            are passed on as they are.
+        eps: half of the step.
+        atol, rtol: derivatives agree within atol + rtol * abs(numeric).
+        generator: a numpy.random.Generator or seed for the cotangent and the directions.
+
+    Returns:
+        How many derivatives agree, and where kinks kept one from being compared. The layer stays as
+        it is: a float64 copy of it is checked, every time in the state and mode that it is in now.
+
+    Raises:
+        GradcheckError: two derivatives differ; the message names the layer or function, the argument, the
+            index, the analytic and the numeric value.
+        ValueError: a function without a backward, or one that returns another number of gradients
+            than there are floating inputs.
+
+    >>> from tinyconv import Conv2d
+    >>> gradcheck(Conv2d(1, 2, 3, generator=0), np.random.default_rng(0).normal(size=(2, 1, 5, 5)))
+    Gradcheck(checked=70, kinks=())
+    """
+    rng = as_generator(generator)
+    listed = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+    values = [_float64(value) for value in listed]
+    subject = _subject(layer_or_function)
+    output, grads_of = subject.run(values)
+    cotangent = rng.standard_normal(output.shape)
+    arguments = [(name, values[i]) for i, name in subject.checked(values)]
+    arguments += list(subject.params.items())
+    analytic = grads_of(cotangent)
+    if len(analytic) != len(arguments):
+        raise ValueError(
+            f"the backward of {subject.name} returns {len(analytic)} gradients "
+            f"for {len(arguments)} floating inputs"
+        )
+
+    def loss() -> float:
+        return float((subject.run(values)[0] * cotangent).sum())
+
+    checked, kinks = 0, []
+    for (name, array), grad in zip(arguments, analytic, strict=True):
+        if grad.shape != array.shape:
+            raise GradcheckError(
+                f"{subject.name}: the gradient by {name} has the shape {grad.shape}, not {array.shape}"
+            )
+        for place, direction in _directions(array, rng):
+            slope = _Slope(loss, array, direction, float((grad * direction).sum()), atol, rtol)
+            if slope.agrees(eps) or slope.agrees(eps / 10):
+                checked += 1
+            elif slope.has_kink(eps):
+                kinks.append((name, place))
+            else:
+                raise GradcheckError(
+                    f"{subject.name}: the derivative by {name} at {place} is {slope.analytic:.10g} by "
+                    f"backward, but {slope.central(eps):.10g} by finite differences"
+                )
+    return Gradcheck(checked, tuple(kinks))
+
+
+class _Slope:
+    """The derivative of `loss` when `array` moves along `direction`."""
+
+    def __init__(
+        self,
+        loss: Callable[[], float],
+        array: Array,
+        direction: Array,
+        analytic: float,
+        atol: float,
+        rtol: float,
+    ) -> None:
+        self.loss, self.array, self.direction = loss, array, direction
+        self.analytic, self.atol, self.rtol = analytic, atol, rtol
+
+    def agrees(self, eps: float) -> bool:
+        return self._close(self.central(eps), self.analytic)
+
+    def central(self, eps: float) -> float:
+        return (self._at(eps) - self._at(-eps)) / (2 * eps)
+
+    def has_kink(self, eps: float) -> bool:
+        """Whether left and right slopes differ, and go on differing in a smaller neighbourhood."""
+        here = self._at(0.0)
+        return all(
+            not self._close((self._at(e) - here) / e, (here - self._at(-e)) / e) for e in (eps, eps / 10)
+        )
+
+    def _at(self, step: float) -> float:
+        before = self.array.copy()
+        self.array += step * self.direction
+        try:
+            return self.loss()
+        finally:
+            self.array[...] = before
+
+    def _close(self, a: float, b: float) -> bool:
+        return abs(a - b) <= self.atol + self.rtol * abs(b)
+
+
+class _Subject:
+    """What is checked, as a function of float64 arrays that are changed in place between runs."""
+
+    name: str
+    params: dict[str, Array]
+
+    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+        """The output, and a function from its cotangent to the gradients: of inputs, then of params."""
+        raise NotImplementedError
+
+    def checked(self, values: list[Any]) -> list[tuple[int, str]]:
+        """Position and name of the inputs that are checked."""
+        floating = [i for i, value in enumerate(values) if _is_floating(value)]
+        return [(i, f"input {i}") for i in floating]
+
+
+class _LayerSubject(_Subject):
+    def __init__(self, layer: Layer) -> None:
+        self.layer = copy.deepcopy(layer).to(np.float64)
+        self.name = type(layer).__name__
+        self.params = self.layer.params
+
+    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+        layer = copy.deepcopy(self.layer)  # so that no run changes statistics or random generators
+
+        def grads(cotangent: Array) -> list[Array]:
+            layer.zero_grad()
+            return [layer.backward(cotangent), *layer.grads.values()]
+
+        return layer.forward(*values), grads
+
+
+class _LossSubject(_Subject):
+    def __init__(self, loss: Loss) -> None:
+        self.loss = copy.deepcopy(loss)
+        self.name = type(loss).__name__
+        self.params = {}
+        for key, value in vars(self.loss).items():
+            setattr(self.loss, key, _float64(value))
+
+    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+        output = self.loss.forward(*values)
+        return output, lambda cotangent: [self.loss.backward(np.asarray(cotangent))]
+
+    def checked(self, values: list[Any]) -> list[tuple[int, str]]:
+        return [(0, "prediction")]
+
+
+class _FunctionSubject(_Subject):
+    def __init__(self, function: Callable[..., Array]) -> None:
+        self.keywords: dict[str, Any] = {}
+        if isinstance(function, partial) and not function.args:
+            self.keywords = {key: _float64(value) for key, value in function.keywords.items()}
+            function = function.func
+        self.name = getattr(function, "__name__", repr(function))
+        self.params = {}
+        self.function = function
+        module = sys.modules[function.__module__]
+        if not hasattr(module, f"{self.name}_backward"):
+            raise ValueError(f"there is no {self.name}_backward beside {self.name} in {module.__name__}")
+        self.backward: Callable[..., Any] = getattr(module, f"{self.name}_backward")
+
+    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+        keywords = copy.deepcopy(self.keywords)
+
+        def grads(cotangent: Array) -> list[Array]:
+            result = self.backward(np.asarray(cotangent), *values, **keywords)
+            listed = result if isinstance(result, tuple) else (result,)
+            return [grad for grad in listed if grad is not None]
+
+        return self.function(*values, **keywords), grads
+
+
+def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject:
+    if isinstance(layer_or_function, Layer):
+        return _LayerSubject(layer_or_function)
+    if isinstance(layer_or_function, Loss):
+        return _LossSubject(layer_or_function)
+    if callable(layer_or_function):
+        return _FunctionSubject(layer_or_function)
+    raise TypeError(f"`layer_or_function` (={layer_or_function!r}) must be a Layer, a Loss or a function")
+
+
+def _directions(array: Array, rng: np.random.Generator) -> Iterator[tuple[tuple[int, ...] | str, Array]]:
+    """Unit directions, one an entry, with their index; or some random ones, with their number."""
+    if array.size > MAX_ENTRIES:
+        for number in range(DIRECTIONS):
+            yield f"random direction {number}", rng.standard_normal(array.shape)
+        return
+    for index in np.ndindex(array.shape):
+        unit = np.zeros(array.shape)
+        unit[index] = 1.0
+        yield index, unit
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def _float64(value: Any) -> Any:
+    """A float64 copy of a floating array; anything else as it is."""
+    return value.astype(np.float64) if _is_floating(value) else value

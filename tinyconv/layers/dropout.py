@@ -1,0 +1,43 @@
+"""Dropout."""
+
+import tinyconv.functional as F
+from tinyconv.arguments import Generator, number
+from tinyconv.arguments import generator as as_generator
+from tinyconv.arrays import Array
+from tinyconv.layers.layer import Layer
+
+
+class Dropout(Layer):
+    """In training, zero each element with probability `p` and scale the others by 1 / (1 - p).
+
+    Args:
+        p: probability of a zero, 0 to 1.
+        inplace: accepted for PyTorch's signature and ignored.
+        generator: a numpy.random.Generator or seed that the masks are drawn from.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
+    """
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator = None) -> None:
+        super().__init__()
+        self.p = number("p", p, 0.0, 1.0)
+        self.generator = as_generator(generator)
+
+    def forward(self, x: Array) -> Array:
+        if not self.training:
+            return self.save(F.dropout(x, self.p, training=False), None)
+        output, mask = F.dropout_saved(x, self.p, self.generator)
+        return self.save(output, mask)
+
+    def backward(self, grad_output: Array) -> Array:
+        (mask,) = self.saved(grad_output)
+        return grad_output if mask is None else F.dropout_saved_backward(grad_output, mask)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(input_shape)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

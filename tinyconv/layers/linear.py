@@ -1,0 +1,79 @@
+"""Linear."""
+
+import numpy as np
+import numpy.typing as npt
+
+import tinyconv.functional as F
+from tinyconv.arguments import Generator, integer
+from tinyconv.arguments import generator as as_generator
+from tinyconv.arrays import Array
+from tinyconv.layers.layer import Layer, fan_in_uniform
+
+
+class Linear(Layer):
+    """x @ weight.T + bias on the last dimension of (..., in_features).
+
+    Args:
+        in_features, out_features: lengths of the last dimension of input and output.
+        bias: whether to add a bias.
+        dtype: float32 (default) or float64.
+        generator: a numpy.random.Generator or seed that the parameters are drawn from.
+
+    Parameters: weight (out_features, in_features) and bias (out_features,), uniform in
+    +-1 / sqrt(in_features).
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        generator: Generator = None,
+    ) -> None:
+        super().__init__()
+        shape = (integer("out_features", out_features), integer("in_features", in_features))
+        generator = as_generator(generator)
+        self.add_parameter("weight", fan_in_uniform(shape, in_features, dtype, generator))
+        if bias:
+            self.add_parameter("bias", fan_in_uniform(shape[:1], in_features, dtype, generator))
+
+    def forward(self, x: Array) -> Array:
+        return self.save(F.linear(x, self.params["weight"], self.params.get("bias")), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        self._add_grads(grad_output, x)
+        return F.linear_input(grad_output, x, self.params["weight"])
+
+    def backward_params(self, grad_output: Array) -> None:
+        (x,) = self.saved(grad_output)
+        self._add_grads(grad_output, x)
+
+    def _add_grads(self, grad_output: Array, x: Array) -> None:
+        weight = self.params["weight"]
+        self.grads["weight"] += F.linear_weight(grad_output, x, weight)
+        if "bias" in self.grads:
+            self.grads["bias"] += F.linear_bias(grad_output, weight)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        out_features, in_features = self.params["weight"].shape
+        if not input_shape or input_shape[-1] != in_features:
+            raise ValueError(
+                f"`input` (of shape {tuple(input_shape)}) must have {in_features} features "
+                "in its last dimension"
+            )
+        return *input_shape[:-1], out_features
+
+    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+        return int(np.prod(input_shape, dtype=int) * self.params["weight"].shape[0])
+
+    def extra_repr(self) -> str:
+        out_features, in_features = self.params["weight"].shape
+        return f"{in_features}, {out_features}, bias={'bias' in self.params}"

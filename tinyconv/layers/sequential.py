@@ -1,0 +1,149 @@
+"""Sequential: layers one after another."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import overload
+
+import numpy as np
+
+from tinyconv.arrays import Array
+from tinyconv.layers.layer import Layer
+
+
+class Sequential(Layer):
+    """Layers one after another; backward runs through them in reverse.
+
+    Args:
+        layers: layers, named "0", "1", ...; or one mapping of names to layers.
+
+    Children are had by index, name or slice; a slice is a Sequential of the same layer objects. An
+    error in a child says which one.
+
+    Raises:
+        TypeError: a child that is no Layer.
+        ValueError: one layer object in two places (it can keep what backward needs for one only),
+            or a name that is empty or holds a dot.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sequential.html
+
+    >>> import numpy as np
+    >>> from tinyconv import Linear, ReLU
+    >>> model = Sequential(Linear(4, 8), ReLU(), Linear(8, 2))
+    >>> model(np.zeros((3, 4), np.float32)).shape
+    (3, 2)
+    >>> model[:2].output_shape((3, 4)), list(model[2].params), list(model.params)[0]
+    ((3, 8), ['weight', 'bias'], '0.weight')
+    >>> model.output_shape((3, 5))
+    Traceback (most recent call last):
+        ...
+    ValueError: layer '0' (Linear): `input` (of shape (3, 5)) must have 4 features in its last dimension
+    """
+
+    def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
+        super().__init__()
+        named: Mapping[str, object] = {str(i): layer for i, layer in enumerate(layers)}
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            named = layers[0]
+        for name, layer in named.items():
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layer {name!r} (={layer!r}) must be a Layer")
+            if not isinstance(name, str) or not name or "." in name:
+                raise ValueError(f"layer name {name!r} must be a string that is not empty and holds no dot")
+            self.children[name] = layer
+        every = list(self.layers())
+        if len({id(layer) for layer in every}) != len(every):
+            raise ValueError("`layers` must not hold the same layer object twice")
+
+    def forward(self, x: Array) -> Array:
+        for name, layer in self.children.items():
+            with _located(name, layer):
+                x = layer.forward(x)
+        return x
+
+    def backward(self, grad_output: Array) -> Array:
+        for name, layer in reversed(self.children.items()):
+            with _located(name, layer):
+                grad_output = layer.backward(grad_output)
+        return grad_output
+
+    def backward_params(self, grad_output: Array) -> None:
+        """`backward` down to the first layer with parameters, and no further."""
+        first = next((name for name, layer in self.children.items() if layer.params), None)
+        for name, layer in reversed(self.children.items()):
+            with _located(name, layer):
+                if name == first:
+                    layer.backward_params(grad_output)
+                    break
+                grad_output = layer.backward(grad_output)
+        self.release()
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        shapes = [after for _, _, after in self._shapes(tuple(input_shape))]
+        return shapes[-1] if shapes else tuple(input_shape)
+
+    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+        shapes = self._shapes(input_shape)
+        return sum(layer.multiply_adds(before) for layer, before, _ in shapes)
+
+    def summary(self, input_shape: tuple[int, ...]) -> str:
+        """A table of the layers: output shapes, numbers of parameters, multiply-adds.
+
+        Args:
+            input_shape: shape of the input, with the batch: (1, 1, 28, 28).
+
+        Raises:
+            ValueError: the shapes do not fit; the message names the layer.
+        """
+        rows: list[tuple[str, ...]] = [("", "layer", "output shape", "parameters", "multiply-adds")]
+        totals = np.zeros(2, int)
+        for name, (layer, before, after) in zip(self.children, self._shapes(input_shape), strict=True):
+            sizes = sum(array.size for array in layer.params.values()), layer.multiply_adds(before)
+            totals += sizes
+            rows.append((name, type(layer).__name__, str(after), *(f"{n:,}" for n in sizes)))
+        rows.append(("", "total", "", *(f"{n:,}" for n in totals)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                f"{cell:{'<' if i < 3 else '>'}{width}}"
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def _shapes(self, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...], tuple[int, ...]]]:
+        for name, layer in self.children.items():
+            before = shape
+            with _located(name, layer):
+                shape = layer.output_shape(before)
+            yield layer, before, shape
+
+    @overload
+    def __getitem__(self, key: int | str) -> Layer: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> "Sequential": ...
+
+    def __getitem__(self, key: int | str | slice) -> "Layer | Sequential":
+        if isinstance(key, str):
+            return self.children[key]
+        if isinstance(key, slice):
+            return Sequential(dict(list(self.children.items())[key]))
+        return list(self.children.values())[key]
+
+    def __len__(self) -> int:
+        return len(self.children)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.children.values())
+
+
+@contextmanager
+def _located(name: str, layer: Layer) -> Iterator[None]:
+    """Put the layer's name before the message of an error that arises in it."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError) as error:
+        kind = next(k for k in (ValueError, TypeError, RuntimeError) if isinstance(error, k))
+        raise kind(f"layer {name!r} ({type(layer).__name__}): {error}") from error

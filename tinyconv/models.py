@@ -1,0 +1,57 @@
+"""The two networks of the examples and benchmarks."""
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arguments import Generator
+from tinyconv.arguments import generator as as_generator
+from tinyconv.layers import BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+
+
+def lenet5(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None) -> Sequential:
+    """LeNet-5 for (N, 1, 28, 28) images and 10 classes, in its modern form (ReLU, max-pooling).
+
+    Args:
+        dtype: float32 (default) or float64.
+        generator: a numpy.random.Generator or seed that the parameters are drawn from.
+
+    Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document
+        recognition", Proceedings of the IEEE 86 (1998).
+    """
+    rng = as_generator(generator)
+    return Sequential(
+        Conv2d(1, 6, 5, padding=2, dtype=dtype, generator=rng),
+        ReLU(),
+        MaxPool2d(2),
+        Conv2d(6, 16, 5, dtype=dtype, generator=rng),
+        ReLU(),
+        MaxPool2d(2),
+        Flatten(),
+        Linear(400, 120, dtype=dtype, generator=rng),
+        ReLU(),
+        Linear(120, 84, dtype=dtype, generator=rng),
+        ReLU(),
+        Linear(84, 10, dtype=dtype, generator=rng),
+    )
+
+
+def mnist_cnn(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None) -> Sequential:
+    """A network of two 3x3 convolutions for (N, 1, 28, 28) images and 10 classes, 2.4 million parameters.
+
+    Args:
+        dtype: float32 (default) or float64.
+        generator: a numpy.random.Generator or seed that the parameters are drawn from.
+    """
+    rng = as_generator(generator)
+    return Sequential(
+        Conv2d(1, 32, 3, dtype=dtype, generator=rng),
+        ReLU(),
+        Conv2d(32, 64, 3, dtype=dtype, generator=rng),
+        BatchNorm2d(64, dtype=dtype),
+        ReLU(),
+        MaxPool2d(2),
+        Flatten(),
+        Linear(9216, 256, dtype=dtype, generator=rng),
+        ReLU(),
+        Linear(256, 10, dtype=dtype, generator=rng),
+    )

@@ -1,0 +1,352 @@
+"""Optimisers and learning-rate schedules, step by step the same as torch.optim's.
+
+An optimiser is made for a model and updates its parameters in place from its gradients:
+
+    optimizer.zero_grad(); model.backward(grad); optimizer.step(); schedule.step()
+"""
+
+import math
+from typing import Any, ClassVar, Literal
+
+from tinyconv.arguments import integer, number, one_of
+from tinyconv.arrays import Array, array_module
+from tinyconv.layers import Layer
+
+
+class Optimizer:
+    """Base class: walks over the parameters of `model`; a subclass says how one is updated.
+
+    Attributes:
+        lr: the learning rate, which schedules change.
+        state: name of a parameter -> what the optimiser remembers of it.
+    """
+
+    def __init__(self, model: Layer, lr: float, weight_decay: float) -> None:
+        if not isinstance(model, Layer):
+            raise TypeError(f"`model` (={model!r}) must be a Layer")
+        self.model = model
+        self.lr = number("lr", lr, 0.0)
+        self.weight_decay = number("weight_decay", weight_decay, 0.0)
+        self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
+
+    def zero_grad(self) -> None:
+        """Set the gradients of all parameters to zero."""
+        self.model.zero_grad()
+
+    def step(self) -> None:
+        """Update all parameters from their gradients."""
+        grads = self.model.grads
+        for name, param in self.model.params.items():
+            self._update(param, grads[name], self.state[name])
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum.
+
+    g = grad + weight_decay * param;  v = momentum * v + (1 - dampening) * g  (v = g at first);
+    param -= lr * v, or with nesterov lr * (g + momentum * v)
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        momentum, dampening, weight_decay: as in the formula.
+        nesterov: needs a momentum and no dampening.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(model, lr, weight_decay)
+        self.momentum = number("momentum", momentum, 0.0)
+        self.dampening = number("dampening", dampening, -math.inf)
+        self.nesterov = nesterov
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise ValueError(
+                f"`nesterov` needs a `momentum` above 0 (got {momentum}) "
+                f"and a `dampening` of 0 (got {dampening})"
+            )
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        if self.weight_decay:
+            grad = grad + self.weight_decay * param
+        if self.momentum:
+            if "momentum_buffer" in state:
+                velocity = state["momentum_buffer"]
+                velocity *= self.momentum
+                velocity += grad if self.dampening == 0 else (1 - self.dampening) * grad
+            else:
+                velocity = state["momentum_buffer"] = grad.copy()
+            grad = grad + self.momentum * velocity if self.nesterov else velocity
+        param -= self.lr * grad
+
+
+class Adam(Optimizer):
+    """Adam; its weight decay adds weight_decay * param to the gradient.
+
+    m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
+    param -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        betas: (beta1, beta2), each at least 0 and less than 1.
+        eps: added to the denominator.
+        weight_decay: as above.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: Kingma and Ba, https://arxiv.org/abs/1412.6980;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(model, lr, weight_decay)
+        self.betas = tuple(betas)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"`betas` (={betas!r}) must be two numbers, each at least 0 and less than 1")
+        self.eps = number("eps", eps, 0.0)
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        if self.weight_decay:
+            grad = self._decayed(param, grad)
+        xp = array_module(param)
+        if not state:
+            state.update(step=0, exp_avg=xp.zeros_like(param), exp_avg_sq=xp.zeros_like(param))
+        state["step"] += 1
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
+        beta1, beta2 = self.betas
+        mean *= beta1
+        mean += (1 - beta1) * grad
+        square *= beta2
+        square += (1 - beta2) * grad * grad
+        denominator = xp.sqrt(square)
+        denominator /= math.sqrt(1 - beta2 ** state["step"])
+        denominator += self.eps
+        update = mean / denominator
+        update *= self.lr / (1 - beta1 ** state["step"])
+        param -= update
+
+    def _decayed(self, param: Array, grad: Array) -> Array:
+        return grad + self.weight_decay * param
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: each step first multiplies param by 1 - lr * weight_decay.
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        betas: (beta1, beta2), each at least 0 and less than 1.
+        eps: added to the denominator.
+        weight_decay: as above.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: Loshchilov and Hutter, https://arxiv.org/abs/1711.05101;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(model, lr, betas, eps, weight_decay)
+
+    def _decayed(self, param: Array, grad: Array) -> Array:
+        param *= 1 - self.lr * self.weight_decay
+        return grad
+
+
+class Schedule:
+    """Base class: sets `optimizer.lr` at once, and again after each `step`.
+
+    Attributes:
+        interval: when a Trainer calls `step`: after each "epoch" or after each optimiser "step".
+        base_lr: the optimiser's learning rate when the schedule was made.
+        count: number of calls of `step`.
+    """
+
+    interval: ClassVar[Literal["epoch", "step"]] = "epoch"
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"`optimizer` (={optimizer!r}) must be an Optimizer")
+        self.optimizer = optimizer
+        self.base_lr = optimizer.lr
+        self.count = 0
+        self._apply()
+
+    def step(self) -> None:
+        """Go on to the next learning rate."""
+        self.count += 1
+        self._apply()
+
+    def _apply(self) -> None:
+        self.optimizer.lr = self.lr_at(self.count)
+
+    def lr_at(self, count: int) -> float:
+        """The learning rate after `count` calls of `step`."""
+        raise NotImplementedError
+
+
+class ConstantLR(Schedule):
+    """lr * factor for the first `total_iters` epochs, lr afterwards.
+
+    A learning rate that never changes needs no schedule.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ConstantLR.html
+    """
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5) -> None:
+        self.factor = number("factor", factor, 0.0, 1.0)
+        self.total_iters = integer("total_iters", total_iters, minimum=0)
+        super().__init__(optimizer)
+
+    def lr_at(self, count: int) -> float:
+        return self.base_lr * (self.factor if count < self.total_iters else 1.0)
+
+
+class StepLR(Schedule):
+    """lr * gamma^floor(epoch / step_size).
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.StepLR.html
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size = integer("step_size", step_size)
+        self.gamma = number("gamma", gamma, 0.0)
+        super().__init__(optimizer)
+
+    def lr_at(self, count: int) -> float:
+        return float(self.base_lr * self.gamma ** (count // self.step_size))
+
+
+class CosineAnnealingLR(Schedule):
+    """eta_min + (lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:  # noqa: N803
+        self.T_max = integer("T_max", T_max)
+        self.eta_min = number("eta_min", eta_min, 0.0)
+        super().__init__(optimizer)
+
+    def lr_at(self, count: int) -> float:
+        return _cosine(self.base_lr, self.eta_min, count / self.T_max)
+
+
+class OneCycleLR(Schedule):
+    """Up from max_lr / div_factor to max_lr, down to max_lr / div_factor / final_div_factor.
+
+    Stepped after each optimiser step. The momentum (SGD's, or Adam's beta1) runs the other way, from
+    max_momentum down to base_momentum and up again.
+
+    Args:
+        optimizer: its own learning rate is not used.
+        max_lr: the highest learning rate.
+        total_steps: number of steps of the whole cycle; or give `epochs` and `steps_per_epoch`.
+        pct_start: share of the steps on the way up.
+        anneal_strategy: "cos" or "linear".
+        cycle_momentum, base_momentum, max_momentum: whether and how the momentum changes.
+        div_factor, final_div_factor: as above.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; an optimiser without
+            momentum for `cycle_momentum`; more than `total_steps` calls of `step`.
+
+    Source: Smith and Topin, https://arxiv.org/abs/1708.07120;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html
+    """
+
+    interval = "step"
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float,
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ) -> None:
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ValueError("either `total_steps`, or `epochs` and `steps_per_epoch` must be given")
+            total_steps = integer("epochs", epochs) * integer("steps_per_epoch", steps_per_epoch)
+        self.total_steps = integer("total_steps", total_steps)
+        max_lr = number("max_lr", max_lr, 0.0)
+        start = max_lr / number("div_factor", div_factor, 0.0)
+        self._lrs = (start, max_lr, start / number("final_div_factor", final_div_factor, 0.0))
+        self._peak = number("pct_start", pct_start, 0.0, 1.0) * self.total_steps - 1
+        strategy = one_of("anneal_strategy", anneal_strategy, ("cos", "linear"))
+        self._anneal = _cosine if strategy == "cos" else _line
+        self._momenta = (max_momentum, base_momentum, max_momentum) if cycle_momentum else None
+        if cycle_momentum and not (isinstance(optimizer, Adam) or getattr(optimizer, "momentum", None)):
+            raise ValueError("`cycle_momentum` needs an `optimizer` with momentum")
+        super().__init__(optimizer)
+
+    def _apply(self) -> None:
+        if self.count > self.total_steps:
+            raise ValueError(f"`step` was called {self.count} times, `total_steps` is {self.total_steps}")
+        super()._apply()
+        if self._momenta is None:
+            return
+        momentum = self._at(self._momenta, self.count)
+        if isinstance(self.optimizer, Adam):
+            self.optimizer.betas = (momentum, self.optimizer.betas[1])
+        elif isinstance(self.optimizer, SGD):
+            self.optimizer.momentum = momentum
+
+    def lr_at(self, count: int) -> float:
+        return self._at(self._lrs, count)
+
+    def _at(self, values: tuple[float, float, float], count: int) -> float:
+        start, peak, end = values
+        last = self.total_steps - 1
+        if count <= self._peak:
+            return self._anneal(start, peak, count / self._peak if self._peak else 1.0)
+        return self._anneal(
+            peak, end, (count - self._peak) / (last - self._peak) if last > self._peak else 1.0
+        )
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def _line(start: float, end: float, share: float) -> float:
+    return start + (end - start) * share

@@ -1,0 +1,58 @@
+"""Weights in safetensors files, with the names that PyTorch uses."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from tinyconv.layers import Layer
+
+
+def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Write the parameters and buffers of `model` to a safetensors file.
+
+    The file appears whole or not at all: it is written beside `path`, flushed to disk and renamed.
+
+    Raises:
+        OSError: the file cannot be written; a file that was there before stays as it was.
+    """
+    from safetensors.numpy import save
+
+    path = Path(path)
+    content = save(model.state_dict())
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise
+
+
+def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Read the parameters and buffers of `model` from a safetensors file.
+
+    Raises:
+        ValueError: no safetensors file, or names and shapes that are not those of the model; the
+            message names the file, and the model is left as it was.
+        OSError: the file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    content = Path(path).read_bytes()
+    try:
+        model.load_state_dict(load(content))
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

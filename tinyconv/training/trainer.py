@@ -1,0 +1,220 @@
+"""The trainer: epochs of forward, loss, backward, step."""
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+from tinyconv.arguments import Generator, integer
+from tinyconv.arrays import Array
+from tinyconv.data.batches import Batches
+from tinyconv.layers import Layer, Loss
+from tinyconv.optim import Optimizer, Schedule
+from tinyconv.training.history import Epoch, History
+
+Data: TypeAlias = tuple[Array, Array] | Iterable[tuple[Array, Array]]
+
+
+class Evaluation(NamedTuple):
+    """Mean loss, and share of right classes (None where the targets are no class indices)."""
+
+    loss: float
+    accuracy: float | None
+
+
+class Trainer:
+    """Trains a model.
+
+    Args:
+        model: the layer to train.
+        criterion: a loss with the reduction "mean" or "sum".
+        optimizer: made for `model`.
+        schedule: made for `optimizer`; stepped after each epoch or each step, as its `interval` says.
+        progress: whether to show a progress bar, on a terminal.
+
+    Attributes:
+        history: what `fit` has seen so far, over all its calls.
+
+    Raises:
+        ValueError: a criterion that does not reduce, an optimiser of another model.
+
+    >>> import numpy as np
+    >>> from tinyconv import Linear, MSELoss, optim
+    >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+    >>> model = Linear(1, 1, generator=0)
+    >>> trainer = Trainer(model, MSELoss(), optim.SGD(model, lr=0.1))
+    >>> history = trainer.fit((x, 3 * x - 1), epochs=20, batch_size=8, generator=0)
+    >>> trainer.evaluate((x, 3 * x - 1)).loss < 1e-3
+    True
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        criterion: Loss,
+        optimizer: Optimizer,
+        schedule: Schedule | None = None,
+        *,
+        progress: bool = True,
+    ) -> None:
+        if criterion.reduction == "none":
+            raise ValueError("`criterion` must have the reduction 'mean' or 'sum', not 'none'")
+        if optimizer.model is not model:
+            raise ValueError("`optimizer` must have been made for `model`")
+        if schedule is not None and schedule.optimizer is not optimizer:
+            raise ValueError("`schedule` must have been made for `optimizer`")
+        self.model, self.criterion = model, criterion
+        self.optimizer, self.schedule = optimizer, schedule
+        self.progress = progress
+        self.history = History()
+
+    def fit(
+        self,
+        data: Data,
+        epochs: int = 1,
+        *,
+        batch_size: int = 64,
+        validation: Data | None = None,
+        generator: Generator = None,
+    ) -> History:
+        """Train for `epochs` more epochs.
+
+        Args:
+            data: a pair of arrays (inputs, targets), or an iterable of such pairs, one a batch,
+                which is iterated once an epoch.
+            epochs: number of epochs.
+            batch_size: for arrays; they are shuffled in each epoch.
+            validation: data to evaluate on after each epoch.
+            generator: a numpy.random.Generator or seed for the shuffling of arrays.
+
+        Returns:
+            `self.history`.
+
+        Raises:
+            FloatingPointError: the loss became NaN or infinite; the message names epoch, step and
+                learning rate, and the parameters are those before that step.
+            ValueError: an epoch without a batch.
+        """
+        batches = _as_batches(data, batch_size, shuffle=True, generator=generator)
+        first = len(self.history.epochs) + 1
+        for epoch in range(first, first + integer("epochs", epochs, minimum=0)):
+            self._train_epoch(batches, epoch, first + epochs - 1, validation)
+        return self.history
+
+    def evaluate(self, data: Data, *, batch_size: int = 256) -> Evaluation:
+        """Mean loss and accuracy of the model in evaluation mode.
+
+        Args:
+            data: a pair of arrays (inputs, targets), or an iterable of such pairs.
+            batch_size: for arrays.
+
+        Raises:
+            ValueError: no batch in `data`.
+        """
+        total = _Running(self.criterion.reduction)
+        for inputs, targets in _as_batches(data, batch_size, shuffle=False, generator=0):
+            prediction = self.model.predict(inputs, batch_size=max(1, len(inputs)))
+            total.add(float(self.criterion.forward(prediction, targets)), prediction, targets)
+        return total.result("evaluation")
+
+    def _train_epoch(
+        self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int, validation: Data | None
+    ) -> None:
+        total, lr, start = _Running(self.criterion.reduction), self.optimizer.lr, time.perf_counter()
+        step = 0
+        self.model.train()
+        with self._bar(batches, f"epoch {epoch}/{epochs}") as bar:
+            for step, (inputs, targets) in enumerate(batches, 1):
+                loss, prediction = self._train_step(inputs, targets, epoch, step)
+                total.add(loss, prediction, targets)
+                bar.update(len(inputs))
+                bar.set_postfix(total.shown(), refresh=False)
+        seconds = time.perf_counter() - start
+        trained = total.result(f"epoch {epoch}")
+        if self.schedule is not None and self.schedule.interval == "epoch":
+            self.schedule.step()
+        validated = None if validation is None else self.evaluate(validation)
+        record = Epoch(
+            epoch=epoch,
+            steps=step,
+            lr=lr,
+            train_loss=trained.loss,
+            train_accuracy=trained.accuracy,
+            validation_loss=validated and validated.loss,
+            validation_accuracy=validated and validated.accuracy,
+            seconds=seconds,
+            images_per_second=total.images / seconds,
+        )
+        self.history.epochs.append(record)
+
+    def _train_step(self, inputs: Array, targets: Array, epoch: int, step: int) -> tuple[float, Array]:
+        prediction = self.model.forward(inputs)
+        loss = float(self.criterion.forward(prediction, targets))
+        self.history.step_losses.append(loss)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} in epoch {epoch}, step {step}, "
+                f"at a learning rate of {self.optimizer.lr:g}"
+            )
+        self.optimizer.zero_grad()
+        self.model.backward_params(self.criterion.backward())
+        self.optimizer.step()
+        if self.schedule is not None and self.schedule.interval == "step":
+            self.schedule.step()
+        return loss, prediction
+
+    def _bar(self, batches: Iterable[tuple[Array, Array]], description: str) -> Any:
+        from tqdm import tqdm
+
+        images = len(batches.inputs) if isinstance(batches, Batches) else None
+        # disable=None shows the bar on a terminal only.
+        return tqdm(
+            total=images,
+            desc=description,
+            unit=" images",
+            disable=None if self.progress else True,
+        )
+
+
+class _Running:
+    """Loss and accuracy, added up over batches."""
+
+    def __init__(self, reduction: str) -> None:
+        self._loss_is_mean = reduction == "mean"
+        self._loss = 0.0
+        self._right: int | None = 0
+        self._targets = 0
+        self.images = 0
+
+    def add(self, loss: float, prediction: Array, targets: Array) -> None:
+        self.images += len(targets)
+        self._loss += loss * (len(targets) if self._loss_is_mean else 1)
+        if targets.dtype.kind in "iu" and self._right is not None:
+            self._targets += targets.size
+            self._right += int((prediction.argmax(axis=1) == targets).sum())
+        else:
+            self._right = None
+
+    def result(self, where: str) -> Evaluation:
+        if not self.images:
+            raise ValueError(
+                f"`data` gave no batch in the {where}; it must be an iterable that can be iterated again"
+            )
+        accuracy = None if self._right is None else self._right / max(1, self._targets)
+        return Evaluation(self._loss / self.images, accuracy)
+
+    def shown(self) -> dict[str, str]:
+        loss, accuracy = self.result("epoch")
+        shown = {"loss": f"{loss:.4f}"}
+        if accuracy is not None:
+            shown["accuracy"] = f"{accuracy:.2%}"
+        return shown
+
+
+def _as_batches(
+    data: Data, batch_size: int, *, shuffle: bool, generator: Generator
+) -> Iterable[tuple[Array, Array]]:
+    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
+        inputs, targets = data
+        return Batches(inputs, targets, batch_size, shuffle=shuffle, generator=generator)
+    return data

@@ -36,7 +36,9 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
         with gzip.open(path) as file:
             dtype, shape = _read_header(file)
             size = math.prod(shape) * dtype.itemsize
-            body = file.read(size + 1)  # one byte more, to see whether the file ends here
+            body = bytearray()  # grows with the file, not with what its header promises
+            while len(body) <= size and (chunk := file.read(1 << 20)):
+                body += chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file: {error}") from error
     except _NotIdxError as error:

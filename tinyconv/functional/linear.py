@@ -1,7 +1,7 @@
 """The linear map of a fully connected layer and its gradients."""
 
 from tinyconv.arguments import check_arrays, check_shape
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array
 
 
 def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -10,7 +10,7 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     Args:
         input: (..., in_features), float32 or float64.
         weight: (out_features, in_features) or (in_features,).
-        bias: (out_features,), 0-d for a 1-D weight, or None.
+        bias: (out_features,) or None; None for a 1-D weight.
 
     Returns:
         (..., out_features), or (...) for a 1-D weight; batch last in memory.
@@ -29,7 +29,9 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     _check(input, weight)
     output = weight.reshape(-1, weight.shape[-1]) @ _rows(input).T
     if bias is not None:
-        check_shape("bias", bias, weight.shape[:-1], f"for `weight` of shape {weight.shape}")
+        if weight.ndim == 1:
+            raise ValueError(f"`bias` must be None for a 1-D `weight` (of shape {weight.shape})")
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
         output += bias.reshape(-1, 1)
     reshaped: Array = xp.reshape(output.T, input.shape[:-1] + weight.shape[:-1])
     return reshaped
@@ -46,7 +48,7 @@ def linear_backward(
     return (
         linear_input(grad_output, input, weight),
         linear_weight(grad_output, input, weight),
-        None if bias is None else linear_bias(grad_output, weight),
+        None if bias is None else linear_bias(grad_output),
     )
 
 
@@ -63,10 +65,10 @@ def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
     return grad.reshape(weight.shape)
 
 
-def linear_bias(grad_output: Array, weight: Array) -> Array:
-    """Gradient of `linear` by its bias."""
-    grad = grad_output.sum(axis=tuple(range(grad_output.ndim - weight.ndim + 1)))
-    return array_module(grad_output).asarray(grad)  # type: ignore[no-any-return]
+def linear_bias(grad_output: Array) -> Array:
+    """Gradient of `linear` by its bias: `grad_output`, (..., out_features), summed to (out_features,)."""
+    grad: Array = grad_output.sum(axis=tuple(range(grad_output.ndim - 1)))
+    return grad
 
 
 def _check(input: Array, weight: Array) -> None:

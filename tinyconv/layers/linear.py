@@ -60,7 +60,7 @@ class Linear(Layer):
         weight = self.params["weight"]
         self.grads["weight"] += F.linear_weight(grad_output, x, weight)
         if "bias" in self.grads:
-            self.grads["bias"] += F.linear_bias(grad_output, weight)
+            self.grads["bias"] += F.linear_bias(grad_output)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         out_features, in_features = self.params["weight"].shape

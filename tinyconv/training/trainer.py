@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from tinyconv.arguments import Generator, integer
@@ -76,6 +76,7 @@ class Trainer:
         batch_size: int = 64,
         validation: Data | None = None,
         generator: Generator = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> History:
         """Train for `epochs` more epochs.
 
@@ -86,6 +87,7 @@ class Trainer:
             batch_size: for arrays; they are shuffled in each epoch.
             validation: data to evaluate on after each epoch.
             generator: a numpy.random.Generator or seed for the shuffling of arrays.
+            on_epoch: called with the record of each epoch when it is finished.
 
         Returns:
             `self.history`.
@@ -98,7 +100,9 @@ class Trainer:
         batches = _as_batches(data, batch_size, shuffle=True, generator=generator)
         first = len(self.history.epochs) + 1
         for epoch in range(first, first + integer("epochs", epochs, minimum=0)):
-            self._train_epoch(batches, epoch, first + epochs - 1, validation)
+            self.history.epochs.append(self._train_epoch(batches, epoch, first + epochs - 1, validation))
+            if on_epoch is not None:
+                on_epoch(self.history.epochs[-1])
         return self.history
 
     def evaluate(self, data: Data, *, batch_size: int = 256) -> Evaluation:
@@ -115,11 +119,11 @@ class Trainer:
         for inputs, targets in _as_batches(data, batch_size, shuffle=False, generator=0):
             prediction = self.model.predict(inputs, batch_size=max(1, len(inputs)))
             total.add(float(self.criterion.forward(prediction, targets)), prediction, targets)
-        return total.result("evaluation")
+        return total.result("the evaluation")
 
     def _train_epoch(
         self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int, validation: Data | None
-    ) -> None:
+    ) -> Epoch:
         total, lr, start = _Running(self.criterion.reduction), self.optimizer.lr, time.perf_counter()
         step = 0
         self.model.train()
@@ -134,7 +138,7 @@ class Trainer:
         if self.schedule is not None and self.schedule.interval == "epoch":
             self.schedule.step()
         validated = None if validation is None else self.evaluate(validation)
-        record = Epoch(
+        return Epoch(
             epoch=epoch,
             steps=step,
             lr=lr,
@@ -145,7 +149,6 @@ class Trainer:
             seconds=seconds,
             images_per_second=total.images / seconds,
         )
-        self.history.epochs.append(record)
 
     def _train_step(self, inputs: Array, targets: Array, epoch: int, step: int) -> tuple[float, Array]:
         prediction = self.model.forward(inputs)
@@ -198,7 +201,7 @@ class _Running:
     def result(self, where: str) -> Evaluation:
         if not self.images:
             raise ValueError(
-                f"`data` gave no batch in the {where}; it must be an iterable that can be iterated again"
+                f"`data` gave no batch in {where}; it must be an iterable that can be iterated again"
             )
         accuracy = None if self._right is None else self._right / max(1, self._targets)
         return Evaluation(self._loss / self.images, accuracy)

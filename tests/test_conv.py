@@ -1,0 +1,324 @@
+"""Convolution, unfold and fold: against PyTorch, plain loops, finite differences and scipy."""
+
+import sys
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.signal
+
+import tinyconv.functional as F
+from tests.compare import assert_close, both_refuse, compare, layouts
+from tinyconv import gradcheck, reference
+from tinyconv.arguments import pair
+from tinyconv.arrays import Array
+from tinyconv.functional.unfold import BLOCK_BYTES, Window, position_blocks
+
+# name: (input shape, weight shape, options)
+CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "plain": ((2, 3, 6, 7), (4, 3, 3, 3), {}),
+    "1x1": ((2, 3, 5, 5), (4, 3, 1, 1), {}),
+    "stride that does not divide": ((2, 2, 8, 9), (3, 2, 3, 2), {"stride": (3, 2)}),
+    "padding": ((2, 2, 5, 5), (3, 2, 3, 3), {"padding": (2, 1)}),
+    "padding wider than the kernel": ((1, 1, 3, 3), (1, 1, 2, 2), {"padding": 3}),
+    "dilation": ((1, 2, 9, 8), (2, 2, 3, 2), {"dilation": (2, 3), "padding": 1}),
+    "groups": ((2, 4, 5, 5), (6, 2, 3, 3), {"groups": 2, "stride": 2, "padding": 1}),
+    "depthwise": ((2, 3, 6, 6), (3, 1, 3, 3), {"groups": 3}),
+    "depthwise, two outputs a channel": ((2, 3, 6, 6), (6, 1, 3, 3), {"groups": 3, "dilation": 2}),
+    "same": ((2, 2, 6, 5), (2, 2, 3, 5), {"padding": "same"}),
+    "same, even kernel": ((2, 2, 6, 5), (2, 2, 4, 2), {"padding": "same"}),
+    "same, dilated even kernel": ((1, 1, 7, 7), (1, 1, 2, 4), {"padding": "same", "dilation": (1, 3)}),
+    "valid": ((1, 2, 5, 5), (2, 2, 3, 3), {"padding": "valid", "stride": 2}),
+    "1xN kernel": ((2, 2, 4, 9), (3, 2, 1, 5), {"padding": (0, 2)}),
+    "Nx1 kernel": ((2, 2, 9, 4), (3, 2, 5, 1), {}),
+    "kernel as large as the input": ((2, 2, 4, 3), (5, 2, 4, 3), {}),
+    "stride larger than the kernel": ((1, 2, 8, 8), (2, 2, 2, 2), {"stride": 3}),
+    "batch of one": ((1, 2, 5, 5), (3, 2, 3, 3), {"padding": 1}),
+    "batch of none": ((0, 2, 5, 5), (3, 2, 3, 3), {"padding": 1}),
+    "unbatched": ((2, 5, 5), (3, 2, 3, 3), {"padding": 1, "stride": 2}),
+}
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+
+
+def make(case: str, dtype: Any = np.float64) -> tuple[Array, Array, Array, dict[str, Any]]:
+    shape, weight_shape, options = CASES[case]
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal(shape), rng.standard_normal(weight_shape)
+    b = rng.standard_normal(weight_shape[0])
+    return x.astype(dtype), w.astype(dtype), b.astype(dtype), options
+
+
+@cases
+@dtypes
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_conv2d_agrees_with_pytorch(case: str, dtype: Any, bias: bool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    x, w, b, options = make(case, dtype)
+    compare(F.conv2d, F.conv2d_backward, torch.nn.functional.conv2d, [x, w, b if bias else None], **options)
+
+
+@cases
+def test_conv2d_agrees_with_plain_loops(case: str) -> None:
+    x, w, b, options = make(case)
+    if x.ndim == 3 or isinstance(options.get("padding"), str):
+        pytest.skip("the plain loops take batches and numbers")
+    loops = {key: pair(key, value, 0) for key, value in options.items() if key != "groups"}
+    loops["groups"] = options.get("groups", 1)
+    y = F.conv2d(x, w, b, **options)
+    assert_close(y, reference.conv2d(x, w, b, **loops))
+    g = np.random.default_rng(1).standard_normal(y.shape)
+    expected = reference.conv2d_backward(g, x, w, **loops)
+    for grad, loop_grad in zip(F.conv2d_backward(g, x, w, b, **options), expected, strict=True):
+        assert_close(grad, loop_grad)
+
+
+@cases
+def test_conv2d_backward_agrees_with_finite_differences(case: str) -> None:
+    x, w, b, options = make(case)
+    found = gradcheck(partial(F.conv2d, **options), (x, w, b))
+    assert found.checked == x.size + w.size + b.size
+
+
+@cases
+def test_input_and_weight_gradients_agree_with_torch_nn_grad(case: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    x, w, _, options = make(case)
+    if x.ndim == 3 or isinstance(options.get("padding"), str):
+        pytest.skip("torch.nn.grad takes batches and numbers")
+    g = np.random.default_rng(1).standard_normal(F.conv2d(x, w, **options).shape)
+    xt, wt, gt = torch.tensor(x), torch.tensor(w), torch.tensor(g)
+    if len(x):
+        expected = torch.nn.grad.conv2d_input(x.shape, wt, gt, **options)
+        assert_close(F.conv2d_input(x.shape, w, g, **options), expected.numpy())
+    expected = torch.nn.grad.conv2d_weight(xt, w.shape, gt, **options)
+    assert_close(F.conv2d_weight(x, w.shape, g, **options), expected.numpy())
+
+
+@cases
+def test_the_three_maps_are_one_trilinear_form(case: str) -> None:
+    x, w, _, options = make(case)
+    y = F.conv2d(x, w, **options)
+    g = np.random.default_rng(1).standard_normal(y.shape)
+    form = (g * y).sum()
+    np.testing.assert_allclose((x * F.conv2d_input(x.shape, w, g, **options)).sum(), form, rtol=1e-11)
+    np.testing.assert_allclose((w * F.conv2d_weight(x, w.shape, g, **options)).sum(), form, rtol=1e-11)
+
+
+@cases
+def test_every_memory_layout_gives_the_same_convolution(case: str) -> None:
+    x, w, b, options = make(case)
+    y = F.conv2d(x, w, b, **options)
+    g = np.random.default_rng(1).standard_normal(y.shape)
+    expected = F.conv2d_backward(g, x, w, b, **options)
+    variants = zip(layouts(x), layouts(w), layouts(g), strict=True)
+    for (name, x_), (_, w_), (_, g_) in variants:
+        assert_close(F.conv2d(x_, w_, b, **options), y, name)
+        for grad, expected_grad in zip(F.conv2d_backward(g_, x_, w_, b, **options), expected, strict=True):
+            assert_close(grad, expected_grad, name)
+
+
+def test_a_broadcast_input_is_convolved_like_its_copy() -> None:
+    x = np.broadcast_to(np.random.default_rng(0).standard_normal((1, 1, 5, 1)), (3, 2, 5, 6))
+    w = np.random.default_rng(1).standard_normal((2, 2, 3, 3))
+    assert_close(F.conv2d(x, w), F.conv2d(x.copy(), w))
+    g = np.broadcast_to(np.ones(()), (3, 2, 3, 4))
+    assert_close(F.conv2d_weight(x, w.shape, g), F.conv2d_weight(x.copy(), w.shape, g.copy()))
+
+
+@pytest.mark.parametrize("block_bytes", [1, 300, 5000])
+def test_blocks_of_columns_do_not_change_the_result(
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    for case in ("padding", "groups", "stride that does not divide"):
+        x, w, b, options = make(case)
+        y = F.conv2d(x, w, b, **options)
+        g = np.random.default_rng(1).standard_normal(y.shape)
+        expected = F.conv2d_backward(g, x, w, b, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["tinyconv.functional.unfold"], "BLOCK_BYTES", block_bytes)
+            assert_close(F.conv2d(x, w, b, **options), y)
+            for grad, expected_grad in zip(F.conv2d_backward(g, x, w, b, **options), expected, strict=True):
+                assert_close(grad, expected_grad)
+
+
+@pytest.mark.parametrize("bytes_per_position", [1, 100_000, BLOCK_BYTES, 3 * BLOCK_BYTES])
+def test_position_blocks_cover_each_position_once(bytes_per_position: int) -> None:
+    seen = np.zeros((13, 17), int)
+    for rows, cols in position_blocks((13, 17), bytes_per_position):
+        seen[rows, cols] += 1
+        block = (rows.stop - rows.start) * (cols.stop - cols.start)
+        assert block == 1 or block * bytes_per_position <= BLOCK_BYTES
+    assert (seen == 1).all()
+
+
+def test_convolution_output_lies_batch_last_in_memory() -> None:
+    x, w, b, _ = make("plain")
+    assert np.moveaxis(F.conv2d(x, w, b), 0, -1).flags.c_contiguous
+    assert np.moveaxis(F.conv2d_input(x.shape, w, F.conv2d(x, w)), 0, -1).flags.c_contiguous
+
+
+def test_conv2d_agrees_with_scipy_correlate() -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 7, 8)), rng.standard_normal((3, 3, 2))
+    expected = scipy.signal.correlate(x, w, mode="valid")
+    assert_close(F.conv2d(x, w[None]), expected)
+
+
+def test_large_convolutions_agree_with_pytorch_in_float32() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((16, 32, 26, 26)).astype(np.float32)
+    w = (rng.standard_normal((64, 32, 3, 3)) / 17).astype(np.float32)
+    compare(F.conv2d, F.conv2d_backward, torch.nn.functional.conv2d, [x, w, None])
+
+
+REFUSED: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str]] = {
+    "input with 2 dimensions": ((5, 5), (1, 1, 3, 3), {}, r"`input` \(of shape \(5, 5\)\)"),
+    "weight with 3 dimensions": ((1, 1, 5, 5), (1, 3, 3), {}, r"`weight` \(of shape \(1, 3, 3\)\)"),
+    "channels": ((1, 3, 5, 5), (1, 2, 3, 3), {}, "must have 2 channels"),
+    "channels in groups": ((1, 3, 5, 5), (2, 1, 3, 3), {"groups": 2}, "must have 2 channels"),
+    "outputs in groups": ((1, 4, 5, 5), (3, 2, 3, 3), {"groups": 2}, r"divisible by `groups` \(=2\)"),
+    "kernel too large": ((1, 1, 2, 5), (1, 1, 3, 3), {}, r"`kernel_size` .*larger than the padded input"),
+    "dilated kernel too large": ((1, 1, 5, 5), (1, 1, 3, 3), {"dilation": 3}, "padded input"),
+    "stride 0": ((1, 1, 5, 5), (1, 1, 3, 3), {"stride": 0}, r"`stride` \(=0\) must be at least 1"),
+    "negative padding": ((1, 1, 5, 5), (1, 1, 3, 3), {"padding": -1}, r"`padding` \(=-1\)"),
+    "dilation 0": ((1, 1, 5, 5), (1, 1, 3, 3), {"dilation": (1, 0)}, r"`dilation` \(=\(1, 0\)\)"),
+    "groups 0": ((1, 1, 5, 5), (1, 1, 3, 3), {"groups": 0}, r"`groups` \(=0\)"),
+    "float stride": ((1, 1, 5, 5), (1, 1, 3, 3), {"stride": 1.5}, r"`stride` \(=1.5\)"),
+    "same with stride": ((1, 1, 5, 5), (1, 1, 3, 3), {"padding": "same", "stride": 2}, "'same'"),
+    "unknown padding": ((1, 1, 5, 5), (1, 1, 3, 3), {"padding": "full"}, r"`padding` \(='full'\)"),
+    "no outputs": ((1, 1, 5, 5), (1, 1, 0, 3), {}, r"`kernel_size`"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_conv2d_refuses_what_pytorch_refuses(case: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    shape, weight_shape, options, match = REFUSED[case]
+    both_refuse(
+        lambda: F.conv2d(np.zeros(shape), np.zeros(weight_shape), **options),
+        lambda: torch.nn.functional.conv2d(torch.zeros(shape), torch.zeros(weight_shape), **options),
+        match,
+    )
+
+
+def test_conv2d_refuses_dtypes_that_differ_or_are_not_floating() -> None:
+    x, w, b, _ = make("plain")
+    with pytest.raises(TypeError, match=r"`weight` \(of dtype float32\) must have the dtype of `input`"):
+        F.conv2d(x, w.astype(np.float32))
+    with pytest.raises(TypeError, match=r"`bias` \(of dtype float32\)"):
+        F.conv2d(x, w, b.astype(np.float32))
+    with pytest.raises(TypeError, match="`input` must be of dtype float32 or float64, got int64"):
+        F.conv2d(x.astype(np.int64), w)
+    with pytest.raises(TypeError, match="numpy.ndarray"):
+        F.conv2d(x.tolist(), w)
+    with pytest.raises(ValueError, match=r"`bias` \(of shape \(3,\)\) must have the shape \(4,\)"):
+        F.conv2d(x, w, b[:3])
+
+
+def test_gradient_maps_refuse_a_gradient_of_another_shape() -> None:
+    x, w, _, _ = make("plain")
+    with pytest.raises(ValueError, match=r"`grad_output` \(of shape \(2, 4, 3, 3\)\)"):
+        F.conv2d_input(x.shape, w, np.zeros((2, 4, 3, 3)))
+    with pytest.raises(ValueError, match="`grad_output`"):
+        F.conv2d_weight(x, w.shape, np.zeros((2, 4, 3, 3)))
+
+
+UNFOLDED: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "plain": ((2, 3, 5, 6), {"kernel_size": 3}),
+    "stride": ((2, 2, 7, 6), {"kernel_size": (2, 3), "stride": (2, 3)}),
+    "padding": ((1, 2, 4, 4), {"kernel_size": (3, 2), "padding": (1, 2)}),
+    "dilation": ((2, 1, 7, 8), {"kernel_size": (2, 3), "dilation": (3, 2), "padding": 1}),
+    "unbatched": ((2, 5, 5), {"kernel_size": 2, "stride": 2}),
+    "batch of none": ((0, 2, 5, 5), {"kernel_size": 2}),
+}
+unfolded = pytest.mark.parametrize("case", UNFOLDED, ids=str)
+
+
+@unfolded
+@dtypes
+def test_unfold_and_fold_agree_with_pytorch(case: str, dtype: Any) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    shape, options = UNFOLDED[case]
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    if case != "batch of none":  # refused by PyTorch's unfold
+        compare(F.unfold, F.unfold_backward, torch.nn.functional.unfold, [x], **options)
+        options = {"output_size": shape[-2:], **options}
+        compare(
+            F.fold,
+            F.fold_backward,
+            torch.nn.functional.fold,
+            [F.unfold(x, **UNFOLDED[case][1])],
+            **options,
+        )
+    else:
+        assert F.unfold(x, **options).shape == (0, 8, 16)
+        assert F.fold(F.unfold(x, **options), (5, 5), **options).shape == shape
+
+
+@unfolded
+def test_unfold_and_fold_agree_with_plain_loops(case: str) -> None:
+    shape, options = UNFOLDED[case]
+    if len(shape) == 3:
+        pytest.skip("the plain loops take batches")
+    loops = {key: pair(key, value, 0) for key, value in options.items()}
+    kernel = loops.pop("kernel_size")
+    x = np.random.default_rng(0).standard_normal(shape)
+    columns = F.unfold(x, **options)
+    assert_close(columns, reference.unfold(x, kernel, **loops))
+    size = (shape[2], shape[3])
+    assert_close(F.fold(columns, size, **options), reference.fold(columns, size, kernel, **loops))
+
+
+@unfolded
+def test_unfold_and_fold_backward_agree_with_finite_differences(case: str) -> None:
+    shape, options = UNFOLDED[case]
+    x = np.random.default_rng(0).standard_normal(shape)
+    gradcheck(partial(F.unfold, **options), x)
+    gradcheck(partial(F.fold, output_size=shape[-2:], **options), F.unfold(x, **options))
+
+
+@unfolded
+def test_every_memory_layout_unfolds_and_folds_the_same(case: str) -> None:
+    shape, options = UNFOLDED[case]
+    x = np.random.default_rng(0).standard_normal(shape)
+    columns = F.unfold(x, **options)
+    image = F.fold(columns, shape[-2:], **options)
+    for (name, x_), (_, columns_) in zip(layouts(x), layouts(columns), strict=True):
+        assert_close(F.unfold(x_, **options), columns, name)
+        assert_close(F.fold(columns_, shape[-2:], **options), image, name)
+
+
+def test_convolution_is_a_product_with_the_unfolded_image() -> None:
+    x, w, b, _ = make("plain")
+    columns = F.unfold(x, 3)
+    product = w.reshape(4, -1) @ columns + b[:, None]
+    assert_close(F.conv2d(x, w, b), product.reshape(2, 4, 4, 5))
+
+
+def test_fold_refuses_columns_that_do_not_fit() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    for shape, size, match in [
+        ((1, 5, 9), (4, 4), "KH"),
+        ((1, 4, 8), (4, 4), "9 columns"),
+        ((4,), 3, "form"),
+    ]:
+        both_refuse(
+            lambda shape=shape, size=size: F.fold(np.zeros(shape), size, 2),  # type: ignore[misc]
+            lambda shape=shape, size=size: torch.nn.functional.fold(torch.zeros(shape), size, 2),  # type: ignore[misc]
+            match,
+        )
+    both_refuse(
+        lambda: F.unfold(np.zeros((1, 1, 2, 2)), 3),
+        lambda: torch.nn.functional.unfold(torch.zeros(1, 1, 2, 2), 3),
+        "kernel_size",
+    )
+
+
+def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
+    window = Window.of(3, 1, 1, 1)
+    seen = list(window.taps((1, 1), slice(0, 1), slice(0, 1)))
+    inside = [tap for tap, _, (rows, cols) in seen if rows.stop > rows.start and cols.stop > cols.start]
+    assert inside == [(1, 1)]

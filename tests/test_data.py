@@ -1,0 +1,251 @@
+"""IDX files and MNIST: right files, broken files, broken downloads."""
+
+import gzip
+import hashlib
+import shutil
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyconv.arrays import Array
+from tinyconv.data import load_mnist, normalize, read_idx
+from tinyconv.data.mnist import FILES
+
+FOLDER = Path(__file__).parent.parent / "examples" / "data" / "mnist"
+NAMES = list(FILES)
+
+
+def idx(array: Array, kind: int = 0x08) -> bytes:
+    header = struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+def write(folder: Path, images: int = 3, labels: int = 3) -> Path:
+    """A small data set in four files."""
+    for name in NAMES:
+        count, shape = (images, (images, 2, 2)) if "images" in name else (labels, (labels,))
+        content = (
+            np.arange(np.prod(shape), dtype=np.uint8).reshape(shape) if count else np.zeros(shape, np.uint8)
+        )
+        (folder / name).write_bytes(gzip.compress(idx(content)))
+    return folder
+
+
+def test_the_repositorys_files_are_the_canonical_ones() -> None:
+    for name, md5 in FILES.items():
+        assert hashlib.md5(gzip.decompress((FOLDER / name).read_bytes())).hexdigest() == md5
+    data = load_mnist(FOLDER)
+    assert [array.shape for array in data] == [(60000, 28, 28), (60000,), (10000, 28, 28), (10000,)]
+    assert {array.dtype for array in data} == {np.dtype(np.uint8)}
+    assert data.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert data.train_images[0].sum() == 27525
+    assert np.bincount(data.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(0x08, "u1"), (0x09, "i1"), (0x0B, "i2"), (0x0C, "i4"), (0x0D, "f4"), (0x0E, "f8")],
+)
+def test_every_idx_dtype_is_read_in_native_order(tmp_path: Path, kind: int, dtype: str) -> None:
+    values = np.arange(-3, 3).reshape(3, 2).astype(dtype)
+    (tmp_path / "file.gz").write_bytes(gzip.compress(idx(values, kind)))
+    read = read_idx(tmp_path / "file.gz")
+    assert read.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(read, values)
+    read[0] = 1  # writable
+
+
+GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not an IDX file: it is empty|not a whole gzip file"),
+    "gzip of nothing": (gzip.compress(b""), "not an IDX file: it is empty"),
+    "no gzip": (GOOD, "not a whole gzip file"),
+    "text": (b"<html>not found</html>", "not a whole gzip file"),
+    "gzip cut short": (gzip.compress(GOOD)[:-9], "not a whole gzip file"),
+    "gzip with a flipped bit": (
+        gzip.compress(GOOD)[:-6] + b"\x00" + gzip.compress(GOOD)[-5:],
+        "not a whole gzip file",
+    ),
+    "gzip with a damaged body": (gzip.compress(GOOD)[:14] + b"\xff" * 30, "not a whole gzip file|not an IDX"),
+    "wrong magic": (gzip.compress(b"\x01" + GOOD[1:]), "not an IDX file: it starts with the bytes 01"),
+    "unknown dtype": (gzip.compress(GOOD[:2] + b"\x0a" + GOOD[3:]), "not an IDX file"),
+    "no dimensions": (gzip.compress(b"\x00\x00\x08\x00\x01"), "not an IDX file"),
+    "header cut short": (gzip.compress(GOOD[:9]), "header is cut short"),
+    "magic cut short": (gzip.compress(GOOD[:3]), "header is cut short"),
+    "too few bytes": (gzip.compress(GOOD[:-1]), "must hold 12 bytes .* only 11"),
+    "too many bytes": (gzip.compress(GOOD + b"\x00"), "must hold 12 bytes .* holds more"),
+    "huge sizes": (gzip.compress(b"\x00\x00\x08\x03" + b"\xff" * 12), "must hold .* only 0"),
+    "labels for images": (gzip.compress(idx(np.arange(3, dtype=np.uint8))), "must hold images"),
+    "floats for images": (gzip.compress(idx(np.zeros((3, 2, 2), np.float32), 0x0D)), "must hold images"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=str)
+def test_broken_files_are_refused_by_name(tmp_path: Path, case: str) -> None:
+    content, match = BROKEN[case]
+    write(tmp_path)
+    (tmp_path / NAMES[2]).write_bytes(content)
+    with pytest.raises(ValueError, match=match) as caught:
+        load_mnist(tmp_path)
+    assert str(tmp_path / NAMES[2]) in str(caught.value)
+
+
+def test_images_for_labels_are_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path)
+    shutil.copy(tmp_path / NAMES[0], tmp_path / NAMES[1])
+    with pytest.raises(ValueError, match="must hold labels") as caught:
+        load_mnist(tmp_path)
+    assert NAMES[1] in str(caught.value)
+
+
+def test_unequal_numbers_of_images_and_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds 3 images, but .* holds 4 labels") as caught:
+        load_mnist(write(tmp_path, labels=4))
+    assert NAMES[0] in str(caught.value)
+
+
+def test_a_folder_with_some_of_the_files_is_refused(tmp_path: Path) -> None:
+    (write(tmp_path) / NAMES[3]).unlink()
+    with pytest.raises(FileNotFoundError, match=NAMES[3]):
+        load_mnist(tmp_path)
+
+
+def test_folders_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {}
+    for count, place in enumerate(("root", "environment", "cache/tinyconv/mnist"), 1):
+        places[place] = tmp_path / place
+        places[place].mkdir(parents=True)
+        write(places[place], count, count)
+    monkeypatch.setenv("TINYCONV_DATA", str(places["environment"]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert len(load_mnist(places["root"]).train_images) == 1
+    assert len(load_mnist().train_images) == 2
+    assert len(load_mnist(tmp_path / "nowhere").train_images) == 2
+    monkeypatch.delenv("TINYCONV_DATA")
+    assert len(load_mnist().train_images) == 3
+
+
+# Downloads: the package's urlretrieve is replaced, everything else runs.
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TINYCONV_DATA", raising=False)
+    return tmp_path / "cache" / "tinyconv" / "mnist"
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[str]:
+    urls: list[str] = []
+
+    def urlretrieve(url: str, target: str) -> None:
+        urls.append(url)
+        answer(url, Path(target))
+
+    monkeypatch.setattr("urllib.request.urlretrieve", urlretrieve)
+    return urls
+
+
+def copy_from_repository(url: str, target: Path) -> None:
+    shutil.copy(FOLDER / url.rpartition("/")[2], target)
+
+
+def test_files_are_downloaded_once_into_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = serve(monkeypatch, copy_from_repository)
+    assert len(load_mnist().train_images) == 60000
+    assert urls == [f"https://storage.googleapis.com/cvdf-datasets/mnist/{name}" for name in NAMES]
+    assert sorted(path.name for path in cache.iterdir()) == sorted(NAMES)
+    load_mnist()
+    assert len(urls) == 4
+
+
+def test_the_second_mirror_serves_when_the_first_fails(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(url: str, target: Path) -> None:
+        if "googleapis" in url:
+            raise OSError("unreachable")
+        copy_from_repository(url, target)
+
+    urls = serve(monkeypatch, answer)
+    load_mnist()
+    assert len(urls) == 8
+
+
+def test_a_script_called_mnist_does_not_hide_the_package(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mnist", sys)
+    serve(monkeypatch, copy_from_repository)
+    assert len(load_mnist().test_labels) == 10000
+
+
+def _cut_short(url: str, target: Path) -> None:
+    target.write_bytes((FOLDER / url.rpartition("/")[2]).read_bytes()[:1000])
+
+
+def _other_content(url: str, target: Path) -> None:
+    target.write_bytes(gzip.compress(GOOD))
+
+
+def _page(url: str, target: Path) -> None:
+    target.write_text("<html>")
+
+
+def _unreachable(url: str, target: Path) -> None:
+    target.write_bytes(b"some bytes")
+    raise OSError("timed out")
+
+
+def _last_one_fails(url: str, target: Path) -> None:
+    if NAMES[3] in url:
+        raise OSError("gone")
+    copy_from_repository(url, target)
+
+
+@pytest.mark.parametrize("answer", [_cut_short, _other_content, _page, _unreachable, _last_one_fails])
+def test_a_broken_download_says_why_and_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    serve(monkeypatch, answer)
+    with pytest.raises(OSError, match="the download of MNIST failed") as caught:
+        load_mnist()
+    for mirror in ("storage.googleapis.com", "ossci-datasets"):
+        assert mirror in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_an_interrupted_download_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(url: str, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    serve(monkeypatch, answer)
+    with pytest.raises(KeyboardInterrupt):
+        load_mnist()
+    assert list(cache.iterdir()) == []
+
+
+# Normalisation
+
+
+def test_normalize_scales_shifts_and_lies_batch_last() -> None:
+    images = np.array([[[0, 255]], [[51, 102]]], np.uint8)
+    expected = (images[:, None] / 255 - 0.1307) / 0.3081
+    assert normalize(images).dtype == np.float32
+    np.testing.assert_allclose(normalize(images), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(normalize(images, dtype=np.float64), expected, rtol=1e-12)
+    assert np.moveaxis(normalize(images), 0, -1).flags.c_contiguous
+    np.testing.assert_array_equal(normalize(images[0]), normalize(images)[0])
+    assert normalize(images[:0]).shape == (0, 1, 1, 2)
+
+
+def test_normalize_refuses_what_is_no_image() -> None:
+    with pytest.raises(TypeError, match="uint8"):
+        normalize(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="form"):
+        normalize(np.zeros((2, 2, 2, 2), np.uint8))
+    with pytest.raises(ValueError, match="`std`"):
+        normalize(np.zeros((2, 2), np.uint8), std=0)

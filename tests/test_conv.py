@@ -64,7 +64,7 @@ def test_conv2d_agrees_with_plain_loops(case: str) -> None:
     x, w, b, options = make(case)
     if x.ndim == 3 or isinstance(options.get("padding"), str):
         pytest.skip("the plain loops take batches and numbers")
-    loops = {key: pair(key, value, 0) for key, value in options.items() if key != "groups"}
+    loops: dict[str, Any] = {key: pair(key, value, 0) for key, value in options.items() if key != "groups"}
     loops["groups"] = options.get("groups", 1)
     y = F.conv2d(x, w, b, **options)
     assert_close(y, reference.conv2d(x, w, b, **loops))
@@ -212,7 +212,7 @@ def test_conv2d_refuses_dtypes_that_differ_or_are_not_floating() -> None:
         F.conv2d(x, w, b.astype(np.float32))
     with pytest.raises(TypeError, match="`input` must be of dtype float32 or float64, got int64"):
         F.conv2d(x.astype(np.int64), w)
-    with pytest.raises(TypeError, match="numpy.ndarray"):
+    with pytest.raises(TypeError, match=r"numpy.ndarray"):
         F.conv2d(x.tolist(), w)
     with pytest.raises(ValueError, match=r"`bias` \(of shape \(3,\)\) must have the shape \(4,\)"):
         F.conv2d(x, w, b[:3])

@@ -103,7 +103,7 @@ def test_images_for_labels_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_unequal_numbers_of_images_and_labels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds 3 images, but .* holds 4 labels") as caught:
+    with pytest.raises(ValueError, match=r"holds 3 images, but .* holds 4 labels") as caught:
         load_mnist(write(tmp_path, labels=4))
     assert NAMES[0] in str(caught.value)
 

@@ -136,7 +136,7 @@ def test_log_softmax_converts_to_dtype_first_and_refuses_a_wrong_dim() -> None:
 
 # Batch norm
 
-BATCH_NORM = {
+BATCH_NORM: dict[str, dict[str, Any]] = {
     "training": {"training": True},
     "training, other momentum and eps": {"training": True, "momentum": 0.7, "eps": 0.1},
     "evaluation": {"training": False},
@@ -152,22 +152,20 @@ def test_batch_norm_agrees_with_pytorch(
     case: str, shape: tuple[int, ...], affine: bool, running: bool, dtype: Any
 ) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
-    options: dict[str, Any] = BATCH_NORM[case]
+    options = BATCH_NORM[case]
     if not running and not options["training"]:
         pytest.skip("refused")
     x = (normal(*shape) * 2 + 3).astype(dtype)
     w, b = (normal(3, seed=i).astype(dtype) if affine else None for i in (1, 2))
     stats = [normal(3, seed=3).astype(dtype), normal(3, seed=4).astype(dtype) ** 2 + 0.5]
-    if not running:
-        stats = [None, None]
-    ours = [None if s is None else s.copy() for s in stats]
-    theirs = [None if s is None else torch.tensor(s) for s in stats]
+    ours: list[Any] = [s.copy() if running else None for s in stats]
+    theirs = [torch.tensor(s) if running else None for s in stats]
 
     def forward(x: Any, w: Any, b: Any, **options: Any) -> Any:
-        return F.batch_norm(x, *ours, w, b, **options)
+        return F.batch_norm(x, ours[0], ours[1], w, b, **options)
 
     def backward(g: Any, x: Any, w: Any, b: Any, **options: Any) -> Any:
-        return F.batch_norm_backward(g, x, *ours, w, b, **options)
+        return F.batch_norm_backward(g, x, ours[0], ours[1], w, b, **options)
 
     def torchs(x: Any, w: Any, b: Any, **options: Any) -> Any:
         return torch.nn.functional.batch_norm(x, *theirs, w, b, **options)

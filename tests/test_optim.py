@@ -66,7 +66,7 @@ def test_parameters_keep_their_dtype_and_identity() -> None:
     weight = model.params["weight"]
     for make in (optim.SGD, optim.Adam, optim.AdamW):
         model.grads["weight"] += 1
-        make(model, lr=0.1).step()  # type: ignore[call-arg]
+        make(model, lr=0.1).step()
     assert model.params["weight"] is weight
     assert weight.dtype == np.float32
 
@@ -105,7 +105,7 @@ def test_schedules_agree_with_pytorch(case: str, make: type[optim.Optimizer]) ->
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     schedule, options = SCHEDULES[case]
     momentum: dict[str, Any] = {"momentum": 0.9} if make is optim.SGD else {}
-    ours = make(Linear(1, 1), lr=0.2, **momentum)  # type: ignore[call-arg]
+    ours = make(Linear(1, 1), lr=0.2, **momentum)
     theirs = getattr(torch.optim, make.__name__)([torch.zeros(1)], lr=0.2, **momentum)
     mine = schedule(ours, **options)
     expected = getattr(torch.optim.lr_scheduler, schedule.__name__)(theirs, **options)
@@ -143,13 +143,13 @@ def test_one_cycle_works_for_very_short_runs(total_steps: int) -> None:
     "make",
     [
         lambda m: optim.SGD(m, lr=-1),
-        lambda m: optim.SGD(m, lr="fast"),
+        lambda m: optim.SGD(m, lr="fast"),  # type: ignore[arg-type]
         lambda m: optim.SGD(m, momentum=-0.5),
         lambda m: optim.SGD(m, nesterov=True),
         lambda m: optim.SGD(m, momentum=0.9, dampening=0.1, nesterov=True),
         lambda m: optim.SGD(m, weight_decay=-1),
         lambda m: optim.Adam(m, betas=(0.9, 1.0)),
-        lambda m: optim.Adam(m, betas=(0.9,)),
+        lambda m: optim.Adam(m, betas=(0.9,)),  # type: ignore[arg-type]
         lambda m: optim.Adam(m, eps=-1),
         lambda m: optim.SGD(m.params),
         lambda m: optim.StepLR(optim.SGD(m), 0),

@@ -211,7 +211,7 @@ def test_batches_shuffle_anew_in_each_epoch_and_lose_nothing() -> None:
     batches = Batches(np.arange(10.0), np.arange(10), 3, shuffle=True, generator=0)
     first, second = ([y.tolist() for _, y in batches] for _ in range(2))
     assert len(batches) == len(first) == 4
-    assert sorted(sum(first, [])) == list(range(10))
+    assert sorted(label for batch in first for label in batch) == list(range(10))
     assert first != second
     again = Batches(np.arange(10.0), np.arange(10), 3, shuffle=True, generator=0)
     assert [y.tolist() for _, y in again] == first

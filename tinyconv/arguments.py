@@ -12,6 +12,7 @@ ValueError: `stride` (=(0, 1)) must be at least 1
 
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,11 +58,11 @@ def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
 
 def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
     """`value` as a float within [low, high]."""
-    if isinstance(value, (bool, str)) or not np.isscalar(value):
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` (={value!r}) must be a number")
-    if not low <= float(value) <= high:  # type: ignore[arg-type]  # isscalar leaves complex, refused here
+    if not low <= float(value) <= high:
         raise ValueError(f"`{name}` (={value!r}) must be between {low:g} and {high:g}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ def from_channel_rows(rows: Array, shape: tuple[int, ...]) -> Array:
 
 def empty_batch_last(shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np) -> Array:
     """Uninitialised array of `shape` (N, ...) that lies batch last in memory."""
-    return batch_first(xp.empty((*shape[1:], shape[0]), dtype))
+    return batch_first(xp.empty((*shape[1:], *shape[:1]), dtype))
 
 
 def scratch(use: str, shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np) -> Array:

@@ -25,11 +25,13 @@ IntOrPair: TypeAlias = int | Sequence[int]
 Generator: TypeAlias = np.random.Generator | int | None
 
 REDUCTIONS = ("none", "mean", "sum")
-_FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
+_FLOATING = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 
 def integer(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`; bool is no integer here."""
+    if type(value) is int and value >= minimum:
+        return value
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -43,7 +45,7 @@ def integer(name: str, value: Any, minimum: int = 1) -> int:
 
 def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
     """`value`, an int or a sequence of one or two ints, as a pair (height, width)."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if type(value) is not tuple and (not isinstance(value, Sequence) or isinstance(value, str)):
         value = (integer(name, value, minimum),)
     if len(value) not in (1, 2):
         raise ValueError(f"`{name}` (={value!r}) must be an int or a pair of ints")
@@ -85,13 +87,16 @@ def check_arrays(**arrays: Array | None) -> Any:
     Returns the array module of them.
     """
     xp = array_module(*arrays.values())
-    first_name, first = next(iter(arrays.items()))
+    dtypes = {array.dtype for array in arrays.values() if array is not None}
+    if len(dtypes) == 1 and dtypes.issubset(_FLOATING):
+        return xp
+    first_name, first = next((name, array) for name, array in arrays.items() if array is not None)
     for name, array in arrays.items():
         if array is None:
             continue
         if array.dtype not in _FLOATING:
             raise TypeError(f"`{name}` must be of dtype float32 or float64, got {array.dtype}")
-        if first is not None and array.dtype != first.dtype:
+        if array.dtype != first.dtype:
             raise TypeError(
                 f"`{name}` (of dtype {array.dtype}) must have the dtype of `{first_name}` ({first.dtype})"
             )

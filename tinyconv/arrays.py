@@ -23,6 +23,12 @@ Array: TypeAlias = npt.NDArray[Any]  # or cupy.ndarray, which has the same inter
 
 _thread = threading.local()
 
+# Allocated and freed again at once. The C library's malloc takes it as a sign that blocks of up to 32 MiB
+# come and go, and keeps freed ones for the next array instead of returning them to the system, which
+# would hand them out anew page by page: a third of the time of a training step. (malloc's dynamic
+# threshold, see M_MMAP_THRESHOLD in mallopt(3); other C libraries take no notice.)
+np.empty((32 << 20) - (1 << 16), np.uint8)
+
 
 def array_module(*arrays: Any) -> Any:
     """The module, numpy or cupy, that all of `arrays` belong to (None is passed over).
@@ -30,6 +36,11 @@ def array_module(*arrays: Any) -> Any:
     Raises:
         TypeError: one of them is no array, or they belong to different modules.
     """
+    for array in arrays:
+        if type(array) is not np.ndarray and array is not None:
+            break
+    else:
+        return np
     names = {_module_name(array) for array in arrays if array is not None}
     if len(names) > 1:
         raise TypeError(f"arrays must lie on one device, got arrays of {' and '.join(sorted(names))}")

@@ -24,7 +24,8 @@ and the gradient by the image is the `fold` of the columns' gradient. No kernel 
 stride is divided: a stride that leaves pixels at the border unread gives them the gradient zero, as
 the image's size is an argument of `conv2d_input`.
 
-Columns are made and multiplied in blocks that fit the cache; they never exist whole.
+Columns are made and multiplied in blocks that fit the cache; they never exist whole. Where the channels
+are few, `conv_tiled` makes the same columns serve several outputs; the results are the same.
 """
 
 import math
@@ -38,6 +39,7 @@ from tinyconv.arrays import (
     empty_batch_last,
     scratch,
 )
+from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled, is_tiled
 from tinyconv.functional.unfold import (
     Window,
     add_columns,
@@ -98,6 +100,8 @@ def conv2d(
     shape = conv2d_output_shape(input.shape, weight.shape, window, groups)
     if bias is not None:
         check_shape("bias", bias, (shape[1],), f"for `weight` of shape {weight.shape}")
+    if is_tiled(weight.shape, window, groups, shape[2:]):
+        return conv2d_tiled(input, weight, bias, window, shape)
     output = empty_batch_last(shape, input.dtype, xp)
     rows, kernels = _by_group(batch_last(output), groups), _by_group(weight, groups)
     for block, columns in column_blocks(input, window):
@@ -226,6 +230,8 @@ def conv2d_weight(
     window = conv_window(tuple(weight_size), stride, padding, dilation)
     shape = conv2d_output_shape(input.shape, tuple(weight_size), window, groups)
     check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
+    if is_tiled(tuple(weight_size), window, groups, shape[2:]):
+        return conv2d_weight_tiled(input, tuple(weight_size), grad_output, window)
     weight = xp.zeros(weight_size, input.dtype)
     grads, kernels = _by_group(contiguous_batch_last(grad_output), groups), _by_group(weight, groups)
     for block, columns in column_blocks(input, window):

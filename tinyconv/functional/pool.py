@@ -5,8 +5,7 @@ an output. Backward walks over the same taps and gives each winner its gradient.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape
 from tinyconv.arrays import (
@@ -18,6 +17,10 @@ from tinyconv.arrays import (
     zero_where,
 )
 from tinyconv.functional.unfold import Window, zeros_batch_last
+
+# The tap's number, the outputs where it lies inside the image, and the pixels that it sees there.
+Tap: TypeAlias = tuple[int, tuple[slice, ...], tuple[slice, ...]]
+UNPADDED = ((0, 0), (0, 0))
 
 
 @overload
@@ -91,10 +94,9 @@ def max_pool2d(
     if input.ndim == 3:
         single: Array = max_pool2d(input[None], kernel_size, stride, padding, dilation, ceil_mode)[0]
         return single
-    n, c, h, w = input.shape
     image = contiguous_batch_last(input)
-    output = xp.full((c, *size, n), -xp.inf, input.dtype)
-    for _, outputs, inputs in _taps(window, (h, w), size):
+    output, taps = _begin(image, window, size)
+    for _, outputs, inputs in taps:
         xp.maximum(output[outputs], image[inputs], out=output[outputs])
     return batch_first(output)
 
@@ -129,18 +131,18 @@ def max_pool2d_saved(
         geometry = (kernel_size, stride, padding, dilation, ceil_mode)
         output, winners = max_pool2d_saved(input[None], *geometry)
         return output[0], winners[0]
-    n, c, h, w = input.shape
     image = contiguous_batch_last(input)
-    output = xp.full((c, *size, n), -xp.inf, input.dtype)
-    winners = xp.empty(output.shape, xp.min_scalar_type(window.rows(1) - 1))
-    winners[...] = xp.asarray(_first_taps_inside(window, size))[..., None]
-    for tap, outputs, inputs in _taps(window, (h, w), size):
+    output, taps = _begin(image, window, size)
+    winners = xp.zeros(output.shape, xp.min_scalar_type(window.rows(1) - 1))
+    if window.padding != UNPADDED:
+        winners[...] = xp.asarray(_first_taps_inside(window, size))[..., None]
+    for tap, outputs, inputs in taps:
         best, value, winner = output[outputs], image[inputs], winners[outputs]
         # Taps come in rising order, so the larger number is the later, strictly greater value.
         xp.maximum(winner, (value > best) * winners.dtype.type(tap), out=winner)
         xp.maximum(best, value, out=best)
     if output.size and xp.isnan(output.max()):
-        for tap, outputs, inputs in _taps(window, (h, w), size):
+        for tap, outputs, inputs in _taps(window, image.shape[1:3], size):
             winners[outputs][xp.isnan(image[inputs])] = tap
     return batch_first(output), batch_first(winners)
 
@@ -206,7 +208,7 @@ def pool_geometry(
         return window, window.output_size((height, width))
     # As if the image were longer by stride - 1, less a window that would start beyond its end.
     down, across = ((p, p + s - 1) for p, s in zip(pads, window.stride, strict=True))
-    roomy = replace(window, padding=(down, across)).output_size((height, width))
+    roomy = window._replace(padding=(down, across)).output_size((height, width))
     oh, ow = (
         o - ((o - 1) * s >= length + p)
         for o, s, length, p in zip(roomy, window.stride, (height, width), pads, strict=True)
@@ -214,13 +216,21 @@ def pool_geometry(
     return window, (oh, ow)
 
 
-def _taps(
-    window: Window, size: tuple[int, ...], output_size: Pair
-) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+def _taps(window: Window, size: tuple[int, ...], output_size: Pair) -> Iterator[Tap]:
     """For each tap its number, the outputs (C, OH, OW, N) where it lies in the image, what it sees."""
     positions = slice(0, output_size[0]), slice(0, output_size[1])
     for tap, (_, outputs, pixels) in enumerate(window.taps(size, *positions)):
         yield tap, (slice(None), *outputs), (slice(None), *pixels)
+
+
+def _begin(image: Array, window: Window, output_size: Pair) -> tuple[Array, list[Tap]]:
+    """The outputs (C, OH, OW, N) before the maxima are taken, and the taps to take them over."""
+    xp = array_module(image)
+    taps = list(_taps(window, image.shape[1:3], output_size))
+    if window.padding == UNPADDED:  # the first tap lies inside the image everywhere
+        return xp.array(image[taps[0][2]], order="C"), taps[1:]
+    shape = (image.shape[0], *output_size, image.shape[3])
+    return xp.full(shape, -xp.inf, image.dtype), taps
 
 
 def _first_taps_inside(window: Window, output_size: Pair) -> list[list[int]]:

@@ -11,7 +11,7 @@ and each is the transpose (hence the backward) of the other.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_ndim, pair
 from tinyconv.arrays import (
@@ -29,8 +29,7 @@ from tinyconv.arrays import (
 BLOCK_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """Geometry of a sliding window: every field holds one entry for the height, one for the width.
 
     `padding` is ((top, bottom), (left, right)).
@@ -62,16 +61,17 @@ class Window:
         Raises:
             ValueError: the window is larger than the padded image.
         """
-        padded = [n + before + after for n, (before, after) in zip(size, self.padding, strict=True)]
-        extent = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
-        if padded[0] < extent[0] or padded[1] < extent[1]:
+        (top, bottom), (left, right) = self.padding
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        height, width = size[0] + top + bottom, size[1] + left + right
+        reach_down, reach_across = dh * (kh - 1) + 1, dw * (kw - 1) + 1
+        if height < reach_down or width < reach_across:
             raise ValueError(
                 f"`kernel_size` (={self.kernel}, with `dilation` {self.dilation} an extent of "
-                f"{tuple(extent)}) must not be larger than the padded input (={tuple(padded)})"
+                f"{(reach_down, reach_across)}) must not be larger than the padded input "
+                f"(={(height, width)})"
             )
-        return tuple(  # type: ignore[return-value]
-            (p - e) // s + 1 for p, e, s in zip(padded, extent, self.stride, strict=True)
-        )
+        return (height - reach_down) // self.stride[0] + 1, (width - reach_across) // self.stride[1] + 1
 
     def rows(self, channels: int) -> int:
         """Rows of the column matrix: C * KH * KW."""
@@ -307,8 +307,10 @@ def column_blocks(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
 
 def add_columns(image: Array, columns: Array, window: Window, rows: slice, cols: slice) -> None:
     """Add the `columns`, (C, KH, KW, rows, cols, N), of some positions onto `image`, (C, H, W, N)."""
+    xp = array_module(image)
     for (i, j), outputs, pixels in window.taps(image.shape[1:3], rows, cols):
-        image[:, *pixels] += columns[:, i, j, *outputs]
+        seen = image[:, *pixels]
+        xp.add(seen, columns[:, i, j, *outputs], out=seen)
 
 
 def columns_bytes(x: Array, window: Window) -> int:

@@ -7,7 +7,9 @@ from typing import overload
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.layers.activation import ReLU
 from tinyconv.layers.layer import Layer
+from tinyconv.layers.pool import MaxPool2d
 
 
 class Sequential(Layer):
@@ -53,23 +55,24 @@ class Sequential(Layer):
         every = list(self.layers())
         if len({id(layer) for layer in every}) != len(every):
             raise ValueError("`layers` must not hold the same layer object twice")
+        self._order = _pooling_first(list(self.children.items()))
 
     def forward(self, x: Array) -> Array:
-        for name, layer in self.children.items():
+        for name, layer in self._order:
             with _located(name, layer):
                 x = layer.forward(x)
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        for name, layer in reversed(self.children.items()):
+        for name, layer in reversed(self._order):
             with _located(name, layer):
                 grad_output = layer.backward(grad_output)
         return grad_output
 
     def backward_params(self, grad_output: Array) -> None:
         """`backward` down to the first layer with parameters, and no further."""
-        first = next((name for name, layer in self.children.items() if layer.params), None)
-        for name, layer in reversed(self.children.items()):
+        first = next((name for name, layer in self._order if layer.params), None)
+        for name, layer in reversed(self._order):
             with _located(name, layer):
                 if name == first:
                     layer.backward_params(grad_output)
@@ -137,6 +140,18 @@ class Sequential(Layer):
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.children.values())
+
+
+def _pooling_first(layers: list[tuple[str, Layer]]) -> list[tuple[str, Layer]]:
+    """The order to run layers in: a max-pooling before the ReLU that it follows.
+
+    The two commute, values and gradients alike, and pooled first there is less for ReLU to do.
+    """
+    order = list(layers)
+    for i in range(len(order) - 1):
+        if type(order[i][1]) is ReLU and type(order[i + 1][1]) is MaxPool2d:
+            order[i], order[i + 1] = order[i + 1], order[i]
+    return order
 
 
 @contextmanager

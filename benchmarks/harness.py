@@ -32,7 +32,7 @@ def interleave(
     pipes = {}
     for name, (setup, options) in peers.items():
         here, there = context.Pipe()
-        context.Process(target=_serve, args=(there, setup, options), daemon=True).start()
+        context.Process(target=_serve, args=(there, setup, options), daemon=False).start()
         pipes[name] = here
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     for number in range(rounds + 1):

@@ -17,7 +17,7 @@ from harness import interleave, machine, table, write_json
 ROOT = Path(__file__).parent.parent
 
 
-def tinyconv_peer(model: str, batch_size: int, images: int) -> Callable[[], float]:
+def tinyconv_peer(model: str, batch_size: int, images: int, workers: int) -> Callable[[], float]:
     """Set tinyconv up."""
     import tinyconv as tc
     from tinyconv.data import Batches, load_mnist, normalize
@@ -25,7 +25,7 @@ def tinyconv_peer(model: str, batch_size: int, images: int) -> Callable[[], floa
     data = load_mnist(ROOT / "examples" / "data" / "mnist")
     network = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}[model](generator=0)
     optimizer = tc.optim.SGD(network, lr=0.01, momentum=0.9)
-    trainer = tc.Trainer(network, tc.CrossEntropyLoss(), optimizer, progress=False)
+    trainer = tc.Trainer(network, tc.CrossEntropyLoss(), optimizer, workers=workers, progress=False)
     batches = Batches(
         data.train_images[:images],
         data.train_labels[:images],
@@ -93,7 +93,8 @@ def main() -> None:
     options: dict[str, object] = {key: getattr(args, key) for key in ("model", "batch_size", "images")}
     seconds = interleave(
         {
-            "tinyconv": (tinyconv_peer, options),
+            f"tinyconv, {args.threads} workers": (tinyconv_peer, options | {"workers": args.threads}),
+            "tinyconv": (tinyconv_peer, options | {"workers": 1}),
             "PyTorch eager": (pytorch_peer, options | {"threads": args.threads}),
         },
         args.rounds,

@@ -9,6 +9,7 @@ OUT/MODEL.png. Ctrl-C ends the training early and keeps what has been learnt.
 
 import argparse
 import importlib.util
+import os
 import sys
 import time
 from pathlib import Path
@@ -64,14 +65,16 @@ def arguments() -> argparse.Namespace:
 def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.Generator) -> tc.Trainer:
     """Model, loss, optimiser and schedule."""
     criterion = tc.CrossEntropyLoss()
+    workers = 2 if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 else 1
     if args.model == "lenet":
         model = tc.models.lenet5(generator=rng)
         adamw = tc.optim.AdamW(model, lr=args.lr, weight_decay=0.1)
         steps = args.epochs * steps_per_epoch
-        return tc.Trainer(model, criterion, adamw, tc.optim.OneCycleLR(adamw, args.lr, total_steps=steps))
+        schedule = tc.optim.OneCycleLR(adamw, args.lr, total_steps=steps)
+        return tc.Trainer(model, criterion, adamw, schedule, workers=workers)
     model = tc.models.mnist_cnn(generator=rng)
     sgd = tc.optim.SGD(model, lr=args.lr, momentum=0.9, weight_decay=1e-4)
-    return tc.Trainer(model, criterion, sgd)
+    return tc.Trainer(model, criterion, sgd, workers=workers)
 
 
 def train(trainer: tc.Trainer, batches: Batches, test: Batches, epochs: int) -> None:

@@ -10,18 +10,29 @@ shifts. Backward in training differentiates through the statistics as well:
     grad_x = weight / sqrt(var + eps) * (g - mean(g) - normalized * mean(g * normalized))
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from tinyconv.arguments import check_arrays, check_shape, number
 from tinyconv.arrays import Array, array_module, channel_rows, from_channel_rows
 
+# Adds an array up over all the parts of a batch that is spread over workers.
+Allreduce: TypeAlias = Callable[[Array], Array]
+
 
 class BatchNormSaved(NamedTuple):
-    """What `batch_norm_saved_backward` needs: the rows and whether the statistics were their own."""
+    """What `batch_norm_saved_backward` needs; `size` is 0 where the statistics were the running ones."""
 
     normalized: Array
     inverse_std: Array
-    own_statistics: bool
+    size: int
+
+
+def _whole(array: Array) -> Array:
+    """The allreduce of a batch that is all here."""
+    return array
 
 
 def batch_norm(
@@ -96,17 +107,19 @@ def batch_norm_saved(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    allreduce: Allreduce = _whole,
 ) -> tuple[Array, BatchNormSaved]:
-    """`batch_norm`, and what its backward needs."""
+    """`batch_norm`, and what its backward needs; `allreduce` adds up over the parts of a batch."""
     xp = check_arrays(
         input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     _check_channels(input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     eps = number("eps", eps, 0.0)
     rows = channel_rows(input)
+    size = 0
     if training:
-        centred, mean, var = _centre(rows)
-        _update_running(running_mean, running_var, mean, var, rows.shape[1], momentum)
+        centred, mean, var, size = _centre(rows, allreduce)
+        _update_running(running_mean, running_var, mean, var, size, momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("`running_mean` and `running_var` must be given when `training` is False")
     else:
@@ -116,42 +129,45 @@ def batch_norm_saved(
     output = centred.copy() if weight is None else centred * weight[:, None]
     if bias is not None:
         output += bias[:, None]
-    saved = BatchNormSaved(centred, inverse_std, training)
-    return from_channel_rows(output, input.shape), saved
+    return from_channel_rows(output, input.shape), BatchNormSaved(centred, inverse_std, size)
 
 
 def batch_norm_saved_backward(
-    grad_output: Array, saved: BatchNormSaved, weight: Array | None = None, bias: Array | None = None
+    grad_output: Array,
+    saved: BatchNormSaved,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    allreduce: Allreduce = _whole,
 ) -> tuple[Array, Array | None, Array | None]:
     """`batch_norm_backward` from what `batch_norm_saved` returned."""
     xp = check_arrays(grad_output=grad_output, normalized=saved.normalized)
     grads = channel_rows(grad_output)
     check_shape("grad_output", grads, saved.normalized.shape, "(channels, values) of the output")
-    shift = grads.sum(axis=1)
-    scale = _row_dots(xp, grads, saved.normalized)
-    if saved.own_statistics:
-        size = max(1, grads.shape[1])
-        grad_rows = saved.normalized * (scale / -size)[:, None]
+    sums = xp.stack((grads.sum(axis=1), _row_dots(xp, grads, saved.normalized)))
+    if saved.size:
+        shift, scale = allreduce(sums) / -saved.size
+        grad_rows = saved.normalized * scale[:, None]
         grad_rows += grads
-        grad_rows -= (shift / size)[:, None]
+        grad_rows += shift[:, None]
     else:
         grad_rows = grads.copy()
     factor = saved.inverse_std if weight is None else saved.inverse_std * weight
     grad_rows *= factor[:, None]
     return (
         from_channel_rows(grad_rows, grad_output.shape),
-        None if weight is None else scale,
-        None if bias is None else shift,
+        None if weight is None else sums[1],
+        None if bias is None else sums[0],
     )
 
 
-def _centre(rows: Array) -> tuple[Array, Array, Array]:
-    """Rows minus their means, the means, and the biased variances."""
+def _centre(rows: Array, allreduce: Allreduce) -> tuple[Array, Array, Array, int]:
+    """Rows minus their means, the means, the biased variances, and the number of values in a row."""
     xp = array_module(rows)
-    size = max(1, rows.shape[1])
-    mean = rows.sum(axis=1) / size
+    sums = allreduce(xp.append(rows.sum(axis=1).astype(np.float64), rows.shape[1]))
+    size = int(sums[-1])
+    mean = (sums[:-1] / max(1, size)).astype(rows.dtype)
     centred = rows - mean[:, None]
-    return centred, mean, _row_dots(xp, centred, centred) / size
+    return centred, mean, allreduce(_row_dots(xp, centred, centred)) / max(1, size), size
 
 
 def _row_dots(xp: Any, a: Array, b: Array) -> Array:

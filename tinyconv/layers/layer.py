@@ -29,7 +29,7 @@ by side; `save` and `saved` carry values from one to the other and check the gra
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,15 @@ class _Cache(NamedTuple):
     values: tuple[Any, ...]
 
 
+class Communicator(Protocol):
+    """What a layer needs where several workers each have a part of the batch."""
+
+    rank: int
+
+    def allreduce(self, array: Array) -> Array:
+        """The sum of the arrays that all workers give."""
+
+
 class Layer(ForwardCache):
     """Base class of all layers.
 
@@ -100,12 +109,14 @@ class Layer(ForwardCache):
         buffers: name -> array that is no parameter but belongs to the state (running statistics).
         children: name -> layer, for layers that are made of layers.
         training: whether dropout drops and batch norm uses the batch's statistics.
+        communicator: set in the workers of a parallel training, else None.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.children: dict[str, Layer] = {}
         self.training = True
+        self.communicator: Communicator | None = None
         self._params: dict[str, Array] = {}
         self._grads: dict[str, Array] = {}
         self._buffers: dict[str, Array] = {}

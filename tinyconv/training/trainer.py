@@ -1,8 +1,11 @@
 """The trainer: epochs of forward, loss, backward, step."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from tinyconv.arguments import Generator, integer
@@ -11,6 +14,7 @@ from tinyconv.data.batches import Batches
 from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
 from tinyconv.training.history import Epoch, History
+from tinyconv.training.parallel import Workers
 
 Data: TypeAlias = tuple[Array, Array] | Iterable[tuple[Array, Array]]
 
@@ -30,6 +34,8 @@ class Trainer:
         criterion: a loss with the reduction "mean" or "sum".
         optimizer: made for `model`.
         schedule: made for `optimizer`; stepped after each epoch or each step, as its `interval` says.
+        workers: number of processes that share each batch; more than one need a system with fork.
+            Equal runs with equal numbers of workers give equal bits; other numbers round differently.
         progress: whether to show a progress bar, on a terminal.
 
     Attributes:
@@ -55,6 +61,7 @@ class Trainer:
         optimizer: Optimizer,
         schedule: Schedule | None = None,
         *,
+        workers: int = 1,
         progress: bool = True,
     ) -> None:
         if criterion.reduction == "none":
@@ -65,6 +72,9 @@ class Trainer:
             raise ValueError("`schedule` must have been made for `optimizer`")
         self.model, self.criterion = model, criterion
         self.optimizer, self.schedule = optimizer, schedule
+        self.workers = integer("workers", workers)
+        if self.workers > 1 and not hasattr(os, "fork"):
+            raise ValueError(f"`workers` (={workers}) must be 1 on a system without fork")
         self.progress = progress
         self.history = History()
 
@@ -100,7 +110,8 @@ class Trainer:
         batches = _as_batches(data, batch_size, shuffle=True, generator=generator)
         first = len(self.history.epochs) + 1
         for epoch in range(first, first + integer("epochs", epochs, minimum=0)):
-            self.history.epochs.append(self._train_epoch(batches, epoch, first + epochs - 1, validation))
+            record = self._train_epoch(batches, epoch, first + epochs - 1)
+            self.history.epochs.append(self._validated(record, validation))
             if on_epoch is not None:
                 on_epoch(self.history.epochs[-1])
         return self.history
@@ -121,37 +132,30 @@ class Trainer:
             total.add(float(self.criterion.forward(prediction, targets)), prediction, targets)
         return total.result("the evaluation")
 
-    def _train_epoch(
-        self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int, validation: Data | None
-    ) -> Epoch:
+    def _train_epoch(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Epoch:
         total, lr, start = _Running(self.criterion.reduction), self.optimizer.lr, time.perf_counter()
-        step = 0
         self.model.train()
-        with self._bar(batches, f"epoch {epoch}/{epochs}") as bar:
+        network: Layer | Workers = self.model
+        step = 0
+        with ExitStack() as stack:
+            bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
             for step, (inputs, targets) in enumerate(batches, 1):
-                loss, prediction = self._train_step(inputs, targets, epoch, step)
+                if step == 1 and self.workers > 1:
+                    network = stack.enter_context(Workers(self.model, self.workers, inputs))
+                loss, prediction = self._train_step(network, inputs, targets, epoch, step)
                 total.add(loss, prediction, targets)
                 bar.update(len(inputs))
                 bar.set_postfix(total.shown(), refresh=False)
         seconds = time.perf_counter() - start
-        trained = total.result(f"epoch {epoch}")
+        loss, accuracy = total.result(f"epoch {epoch}")
         if self.schedule is not None and self.schedule.interval == "epoch":
             self.schedule.step()
-        validated = None if validation is None else self.evaluate(validation)
-        return Epoch(
-            epoch=epoch,
-            steps=step,
-            lr=lr,
-            train_loss=trained.loss,
-            train_accuracy=trained.accuracy,
-            validation_loss=validated and validated.loss,
-            validation_accuracy=validated and validated.accuracy,
-            seconds=seconds,
-            images_per_second=total.images / seconds,
-        )
+        return Epoch(epoch, step, lr, loss, accuracy, None, None, seconds, total.images / seconds)
 
-    def _train_step(self, inputs: Array, targets: Array, epoch: int, step: int) -> tuple[float, Array]:
-        prediction = self.model.forward(inputs)
+    def _train_step(
+        self, network: Layer | Workers, inputs: Array, targets: Array, epoch: int, step: int
+    ) -> tuple[float, Array]:
+        prediction = network.forward(inputs)
         loss = float(self.criterion.forward(prediction, targets))
         self.history.step_losses.append(loss)
         if not math.isfinite(loss):
@@ -159,12 +163,18 @@ class Trainer:
                 f"the loss is {loss} in epoch {epoch}, step {step}, "
                 f"at a learning rate of {self.optimizer.lr:g}"
             )
-        self.optimizer.zero_grad()
-        self.model.backward_params(self.criterion.backward())
+        network.zero_grad()
+        network.backward_params(self.criterion.backward())
         self.optimizer.step()
         if self.schedule is not None and self.schedule.interval == "step":
             self.schedule.step()
         return loss, prediction
+
+    def _validated(self, record: Epoch, validation: Data | None) -> Epoch:
+        if validation is None:
+            return record
+        loss, accuracy = self.evaluate(validation)
+        return replace(record, validation_loss=loss, validation_accuracy=accuracy)
 
     def _bar(self, batches: Iterable[tuple[Array, Array]], description: str) -> Any:
         from tqdm import tqdm

@@ -1,0 +1,262 @@
+"""Parallel workers: processes that each take a part of every batch.
+
+The first worker is the training process itself; the others are forked from it and live as long as an
+epoch. They have the parameters in shared memory, and layers, caches and gradients of their own. Inputs,
+predictions and gradients go through shared memory too; two semaphores a worker say when. Where a layer
+needs a sum over the whole batch, as batch norm does, it asks its communicator.
+
+Processes and not threads: the arrays of a small network keep NumPy busy for microseconds at a time, and
+threads would spend more time handing Python's lock to each other than computing.
+"""
+
+import math
+import mmap
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arrays import Array, batch_first
+from tinyconv.layers import Layer
+
+# Polls of a semaphore before sleeping on it: waking takes longer than most waits.
+POLLS = 20_000
+# What a layer may add up over the workers at once.
+REDUCED_BYTES = 1 << 20
+
+
+class WorkerError(Exception):
+    """A worker process failed; the message is that of its error."""
+
+
+class Workers:
+    """A model in `count` processes, with a layer's forward, backward_params and zero_grad.
+
+    The parts of a batch are as equal as can be and in order; gradients are added in the order of the
+    workers, so that equal runs give equal bits. BLAS is held to one thread each while this is open.
+
+    Args:
+        model: receives the sum of all workers' gradients. While this is open its parameters are
+            other arrays, in shared memory.
+        count: number of workers.
+        inputs: a batch as large as any that will come; larger ones, and ones of another form, are not
+            divided.
+    """
+
+    def __init__(self, model: Layer, count: int, inputs: Array) -> None:
+        from threadpoolctl import threadpool_limits
+
+        self._model, self._inputs, self._count = model, inputs, count
+        self._limits = threadpool_limits(1, user_api="blas")
+        self._own_params = [(layer, dict(layer._params)) for layer in model.layers()]
+        for layer, params in self._own_params:
+            layer._params.update({name: _shared_copy(param) for name, param in params.items()})
+        model.release()
+        self._peers = [_Peer(model, -(-len(inputs) // count), inputs) for _ in range(count - 1)]
+        self._divided = False
+
+    def __enter__(self) -> Self:
+        for rank, peer in enumerate(self._peers, 1):
+            peer.start(self._model, rank)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for peer in self._peers:
+            peer.process.kill()
+            peer.process.join()
+        for layer, params in self._own_params:
+            for name, param in params.items():
+                param[...] = layer._params[name]
+            layer._params.update(params)
+        self._set_communicator(None)
+        self._limits.restore_original_limits()
+
+    def zero_grad(self) -> None:
+        """Set the model's gradients to zero; the workers do so with theirs in each step."""
+        self._model.zero_grad()
+
+    def forward(self, x: Array) -> Array:
+        """Output of the model for the whole batch."""
+        like = self._inputs
+        self._divided = (
+            self._count <= len(x) <= len(like) and x.shape[1:] == like.shape[1:] and x.dtype == like.dtype
+        )
+        if not self._divided:
+            self._set_communicator(None)
+            return self._model.forward(x)
+        self._set_communicator(_First(self._peers))
+        own, *parts = np.array_split(x, self._count)
+        for peer, part in zip(self._peers, parts, strict=True):
+            peer.size[0] = len(part)
+            peer.inputs[: len(part)] = part
+            peer.go.release()
+        outputs = [self._model.forward(own)]
+        for peer, part in zip(self._peers, parts, strict=True):
+            peer.wait()
+            outputs.append(peer.outputs[: len(part)])
+        joined: Array = np.concatenate(outputs)
+        return joined
+
+    def backward_params(self, grad_output: Array) -> None:
+        """Add the parameters' gradients for the last forward to the model's."""
+        if not self._divided:
+            self._model.backward_params(grad_output)
+            return
+        own, *parts = np.array_split(grad_output, self._count)
+        for peer, part in zip(self._peers, parts, strict=True):
+            peer.grad_outputs[: len(part)] = part
+            peer.go.release()
+        self._model.backward_params(own)
+        for peer in self._peers:
+            peer.wait()
+            for name, grad in self._model.grads.items():
+                grad += peer.grads[name]
+
+    def _set_communicator(self, communicator: "_First | None") -> None:
+        for layer in self._model.layers():
+            layer.communicator = communicator
+
+
+class _Peer:
+    """What the training process and one worker process share."""
+
+    def __init__(self, model: Layer, rows: int, inputs: Array) -> None:
+        context = multiprocessing.get_context("fork")
+        shape = (rows, *inputs.shape[1:])
+        output_shape = model.output_shape(shape)
+        self.size = _shared((1,), np.int64)
+        self.inputs = _shared_batch_last(shape, inputs.dtype)
+        self.outputs = _shared_batch_last(output_shape, inputs.dtype)
+        self.grad_outputs = _shared_batch_last(output_shape, inputs.dtype)
+        self.grads = {name: _shared_copy(grad) for name, grad in model.grads.items()}
+        self.reduced = _shared((REDUCED_BYTES,), np.uint8)
+        self.failure = _shared((1000,), np.uint8)
+        self.go, self.done = context.Semaphore(0), context.Semaphore(0)
+        self._context = context
+
+    def start(self, model: Layer, rank: int) -> None:
+        self.process = self._context.Process(target=self._serve, args=(model, rank), daemon=True)
+        self.process.start()
+
+    def wait(self) -> None:
+        """Wait until the worker is done; raise what it raised."""
+        while not _acquired(self.done):
+            if not self.process.is_alive():
+                raise WorkerError(f"a worker process ended with exit code {self.process.exitcode}")
+        if self.failure[0]:
+            raise WorkerError(bytes(self.failure).rstrip(b"\0").decode(errors="replace"))
+
+    def _serve(self, model: Layer, rank: int) -> None:
+        """Run the worker process: forward, backward, forward, … until it is killed."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        parent = os.getppid()
+        communicator = _Other(self, rank, parent)
+        _make_own(model, self.grads, communicator)
+        try:
+            while True:
+                communicator.wait()
+                rows = int(self.size[0])
+                self.outputs[:rows] = model.forward(self.inputs[:rows])
+                self.done.release()
+                communicator.wait()
+                model.zero_grad()
+                model.backward_params(self.grad_outputs[:rows])
+                self.done.release()
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}".encode()[: len(self.failure)]
+            self.failure[: len(text)] = np.frombuffer(text, np.uint8)
+            self.done.release()
+
+
+class _First:
+    """Communicator of the training process."""
+
+    rank = 0
+
+    def __init__(self, peers: Sequence[_Peer]) -> None:
+        self._peers = peers
+
+    def allreduce(self, array: Array) -> Array:
+        total = array.copy()
+        for peer in self._peers:
+            peer.wait()
+            total += _as(peer.reduced, array)
+        for peer in self._peers:
+            _as(peer.reduced, array)[...] = total
+            peer.go.release()
+        return total
+
+
+class _Other:
+    """Communicator of a worker process."""
+
+    def __init__(self, peer: _Peer, rank: int, parent: int) -> None:
+        self.rank = rank
+        self._peer, self._parent = peer, parent
+
+    def wait(self) -> None:
+        """Wait for the training process; end with it."""
+        while not _acquired(self._peer.go):
+            if os.getppid() != self._parent:
+                os._exit(1)
+
+    def allreduce(self, array: Array) -> Array:
+        _as(self._peer.reduced, array)[...] = array
+        self._peer.done.release()
+        self.wait()
+        return _as(self._peer.reduced, array).copy()
+
+
+def _make_own(model: Layer, grads: dict[str, Array], communicator: _Other) -> None:
+    """In a worker: gradients in shared memory, random numbers of its own."""
+
+    def visit(layer: Layer, prefix: str) -> None:
+        layer.communicator = communicator
+        for name in layer._grads:
+            layer._grads[name] = grads[prefix + name]
+        for key, value in vars(layer).items():
+            if isinstance(value, np.random.Generator):
+                setattr(layer, key, value.spawn(communicator.rank)[-1])
+        for name, child in layer.children.items():
+            visit(child, f"{prefix}{name}.")
+
+    visit(model, "")
+
+
+def _acquired(semaphore: Any) -> bool:
+    """Poll, then sleep for up to a second."""
+    for _ in range(POLLS):
+        if semaphore.acquire(False):
+            return True
+    return bool(semaphore.acquire(True, 1.0))
+
+
+def _shared(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Zeros in memory that forked processes share."""
+    size = math.prod(shape)
+    memory = mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize))
+    return np.frombuffer(memory, dtype, size).reshape(shape)
+
+
+def _shared_copy(array: Array) -> Array:
+    shared = _shared(array.shape, array.dtype)
+    shared[...] = array
+    return shared
+
+
+def _shared_batch_last(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    return batch_first(_shared((*shape[1:], shape[0]), dtype))
+
+
+def _as(memory: Array, array: Array) -> Array:
+    """The first bytes of `memory` in the form of `array`."""
+    if array.nbytes > len(memory):
+        raise ValueError(f"`array` (of {array.nbytes:,} bytes) must have at most {len(memory):,} bytes")
+    return memory[: array.nbytes].view(array.dtype).reshape(array.shape)

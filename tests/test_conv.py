@@ -13,6 +13,7 @@ from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
+from tinyconv.functional.conv_tiled import is_tiled
 from tinyconv.functional.unfold import BLOCK_BYTES, Window, position_blocks
 
 # name: (input shape, weight shape, options)
@@ -322,3 +323,28 @@ def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
     seen = list(window.taps((1, 1), slice(0, 1), slice(0, 1)))
     inside = [tap for tap, _, (rows, cols) in seen if rows.stop > rows.start and cols.stop > cols.start]
     assert inside == [(1, 1)]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 10), (3, 2, 6, 6), (0, 1, 6, 6), (1, 3, 5, 7)], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_tiled_and_plain_convolution_agree(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], padding: int
+) -> None:
+    rng = np.random.default_rng(0)
+    x, w, b = rng.standard_normal(shape), rng.standard_normal((4, shape[1], 3, 3)), rng.standard_normal(4)
+    module = sys.modules["tinyconv.functional.conv"]
+    chosen: list[bool] = []
+
+    def rule(*args: Any) -> bool:
+        chosen.append(is_tiled(*args))
+        return chosen[-1]
+
+    monkeypatch.setattr(module, "is_tiled", rule)
+    y = F.conv2d(x, w, b, padding=padding)
+    g = rng.standard_normal(y.shape)
+    dw = F.conv2d_weight(x, w.shape, g, padding=padding)
+    assert chosen == [y.shape[2] % 2 == y.shape[3] % 2 == 0] * 2
+    monkeypatch.setattr(module, "is_tiled", lambda *_: False)
+    assert_close(y, F.conv2d(x, w, b, padding=padding))
+    assert_close(dw, F.conv2d_weight(x, w.shape, g, padding=padding))
+    assert_close(F.conv2d(x, w), F.conv2d(x, w, np.zeros(4)))

@@ -76,10 +76,14 @@ def test_equal_runs_give_equal_bits() -> None:
 def test_workers_draw_masks_of_their_own() -> None:
     dropout = Dropout(0.5, generator=0)
     x = np.ones((8, 1000))
-    with Workers(dropout, 2, x) as workers:
-        y = workers.forward(x)
-    assert abs((y == 0).mean() - 0.5) < 0.05
-    assert (y[:4] != y[4:]).any()
+    outputs = []
+    for _ in range(2):  # as in two epochs
+        with Workers(dropout, 2, x) as workers:
+            outputs.append(workers.forward(x))
+    for y in outputs:
+        assert abs((y == 0).mean() - 0.5) < 0.05
+        assert (y[:4] != y[4:]).any()
+    assert (outputs[0][4:] != outputs[1][4:]).any()
 
 
 def test_the_model_gets_its_own_arrays_back() -> None:

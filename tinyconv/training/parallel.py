@@ -142,7 +142,8 @@ class _Peer:
         self._context = context
 
     def start(self, model: Layer, rank: int) -> None:
-        self.process = self._context.Process(target=self._serve, args=(model, rank), daemon=True)
+        generators = [_spawned_generators(layer) for layer in model.layers()]
+        self.process = self._context.Process(target=self._serve, args=(model, rank, generators), daemon=True)
         self.process.start()
 
     def wait(self) -> None:
@@ -153,12 +154,11 @@ class _Peer:
         if self.failure[0]:
             raise WorkerError(bytes(self.failure).rstrip(b"\0").decode(errors="replace"))
 
-    def _serve(self, model: Layer, rank: int) -> None:
+    def _serve(self, model: Layer, rank: int, generators: list[dict[str, Any]]) -> None:
         """Run the worker process: forward, backward, forward, … until it is killed."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        parent = os.getppid()
-        communicator = _Other(self, rank, parent)
-        _make_own(model, self.grads, communicator)
+        communicator = _Other(self, rank)
+        _make_own(model, self.grads, generators, communicator)
         try:
             while True:
                 communicator.wait()
@@ -197,9 +197,9 @@ class _First:
 class _Other:
     """Communicator of a worker process."""
 
-    def __init__(self, peer: _Peer, rank: int, parent: int) -> None:
+    def __init__(self, peer: _Peer, rank: int) -> None:
         self.rank = rank
-        self._peer, self._parent = peer, parent
+        self._peer, self._parent = peer, os.getppid()
 
     def wait(self) -> None:
         """Wait for the training process; end with it."""
@@ -214,20 +214,23 @@ class _Other:
         return _as(self._peer.reduced, array).copy()
 
 
-def _make_own(model: Layer, grads: dict[str, Array], communicator: _Other) -> None:
+def _make_own(
+    model: Layer, grads: dict[str, Array], generators: list[dict[str, Any]], communicator: _Other
+) -> None:
     """In a worker: gradients in shared memory, random numbers of its own."""
-
-    def visit(layer: Layer, prefix: str) -> None:
+    names = {id(grad): name for name, grad in model.grads.items()}
+    for layer, own in zip(model.layers(), generators, strict=True):
         layer.communicator = communicator
-        for name in layer._grads:
-            layer._grads[name] = grads[prefix + name]
-        for key, value in vars(layer).items():
-            if isinstance(value, np.random.Generator):
-                setattr(layer, key, value.spawn(communicator.rank)[-1])
-        for name, child in layer.children.items():
-            visit(child, f"{prefix}{name}.")
+        layer._grads.update({key: grads[names[id(grad)]] for key, grad in layer._grads.items()})
+        for key, generator in own.items():
+            setattr(layer, key, generator)
 
-    visit(model, "")
+
+def _spawned_generators(layer: Layer) -> dict[str, Any]:
+    """For each random generator of `layer` an independent one; each call gives new ones."""
+    return {
+        key: value.spawn(1)[0] for key, value in vars(layer).items() if isinstance(value, np.random.Generator)
+    }
 
 
 def _acquired(semaphore: Any) -> bool:

@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1
 def run(*args: str, code: int = 0, cwd: Path = ROOT) -> str:
     """Run Python with `args`; returns what it printed."""
     done = subprocess.run(
-        [sys.executable, *args], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, timeout=300
+        [sys.executable, *args], capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, timeout=1800
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -99,6 +99,22 @@ def test_wrong_files_and_arguments_give_one_line_and_code_2(tmp_path: Path) -> N
     assert "epoch 1, step" in example(
         "--lr", "1e30", "--model", "cnn", "--subset", "640", out=tmp_path, code=2
     )
+
+
+@pytest.mark.slow
+def test_lenet_reaches_its_accuracy(tmp_path: Path) -> None:
+    found = [
+        re.search(r"test accuracy (\d+\.\d+)%", example("--seed", seed, out=tmp_path))
+        for seed in ("0", "1", "2")
+    ]
+    assert np.median([float(match[1]) for match in found if match is not None]) >= 99.2
+
+
+@pytest.mark.slow
+def test_the_cnn_reaches_its_accuracy(tmp_path: Path) -> None:
+    best = re.search(r"best after epoch \d: (\d+\.\d+)%", example("--model", "cnn", out=tmp_path))
+    assert best is not None
+    assert float(best[1]) >= 99.1
 
 
 # README

@@ -163,8 +163,11 @@ def test_a_failure_in_the_training_process_ends_the_workers() -> None:
     with pytest.raises(KeyboardInterrupt):
         train(model, 2, Stream())
     assert all(layer.communicator is None for layer in model.layers())
-    with pytest.raises(ValueError, match=r"layer '0' \(Conv2d\)"):
-        train(network(), 2, (x[:, :, :0], y))
+    before = dict(model.params)
+    for wrong in (x[:, :, :0], x[:, :, :4]):  # refused before, and in, the first layers
+        with pytest.raises(ValueError, match=r"layer '[05]'"):
+            train(model, 2, (wrong, y))
+        assert all(param is before[name] for name, param in model.params.items())
 
 
 def test_a_number_of_workers_below_one_is_refused() -> None:

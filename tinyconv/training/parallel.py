@@ -49,18 +49,18 @@ class Workers:
     """
 
     def __init__(self, model: Layer, count: int, inputs: Array) -> None:
-        from threadpoolctl import threadpool_limits
-
         self._model, self._inputs, self._count = model, inputs, count
-        self._limits = threadpool_limits(1, user_api="blas")
-        self._own_params = [(layer, dict(layer._params)) for layer in model.layers()]
-        for layer, params in self._own_params:
-            layer._params.update({name: _shared_copy(param) for name, param in params.items()})
-        model.release()
         self._peers = [_Peer(model, -(-len(inputs) // count), inputs) for _ in range(count - 1)]
+        self._own_params = [(layer, dict(layer._params)) for layer in model.layers()]
         self._divided = False
 
     def __enter__(self) -> Self:
+        from threadpoolctl import threadpool_limits
+
+        self._limits = threadpool_limits(1, user_api="blas")
+        for layer, params in self._own_params:
+            layer._params.update({name: _shared_copy(param) for name, param in params.items()})
+        self._model.release()
         for rank, peer in enumerate(self._peers, 1):
             peer.start(self._model, rank)
         return self

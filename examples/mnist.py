@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
         default=argparse.SUPPRESS,
         help="learning rate; for lenet its highest value (default: lenet 0.005, cnn 0.01)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the parameters and the order of the images")
+    parser.add_argument("--seed", type=int, default=1, help="of the parameters and the order of the images")
     parser.add_argument(
         "--data",
         type=Path,

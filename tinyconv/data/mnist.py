@@ -1,12 +1,7 @@
 """MNIST: found in a folder, or downloaded once into the user's cache."""
 
 import gzip
-import hashlib
-import importlib.metadata
-import importlib.util
 import os
-import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +129,8 @@ def _load(folder: Path) -> MNIST:
 
 def _download(files: dict[str, str], cache: Path) -> None:
     """Download `files`, name -> MD5, into `cache`: all of them, or none."""
+    import tempfile
+
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder, _timeout():
         paths = [_download_one(name, md5, Path(folder)) for name, md5 in files.items()]
@@ -143,6 +140,8 @@ def _download(files: dict[str, str], cache: Path) -> None:
 
 def _download_one(name: str, md5: str, folder: Path) -> Path:
     """Download one file into `folder` from the first mirror that gives it whole."""
+    import hashlib
+
     package = _mnist_package()
     failures = []
     for mirror in MIRRORS:
@@ -161,6 +160,9 @@ def _download_one(name: str, md5: str, folder: Path) -> Path:
 
 def _mnist_package() -> Any:
     """A fresh copy of the package `mnist`, found even where a script called mnist.py hides it."""
+    import importlib.metadata
+    import importlib.util
+
     path = importlib.metadata.distribution("mnist").locate_file("mnist/__init__.py")
     spec = importlib.util.spec_from_file_location("mnist_package", str(path))
     if spec is None or spec.loader is None:
@@ -173,6 +175,8 @@ def _mnist_package() -> Any:
 @contextmanager
 def _timeout() -> Iterator[None]:
     """The package `mnist` sets no time-out of its own; only the default of sockets reaches it."""
+    import socket
+
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)
     try:

@@ -1,7 +1,6 @@
 """Weights in safetensors files, with the names that PyTorch uses."""
 
 import os
-import tempfile
 from pathlib import Path
 
 from tinyconv.layers import Layer
@@ -15,6 +14,8 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file cannot be written; a file that was there before stays as it was.
     """
+    import tempfile
+
     from safetensors.numpy import save
 
     path = Path(path)

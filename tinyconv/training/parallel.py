@@ -11,7 +11,6 @@ threads would spend more time handing Python's lock to each other than computing
 
 import math
 import mmap
-import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -128,6 +127,8 @@ class _Peer:
     """What the training process and one worker process share."""
 
     def __init__(self, model: Layer, rows: int, inputs: Array) -> None:
+        import multiprocessing
+
         context = multiprocessing.get_context("fork")
         shape = (rows, *inputs.shape[1:])
         output_shape = model.output_shape(shape)

@@ -10,6 +10,7 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,24 +33,27 @@ def interleave(
     pipes = {}
     for name, (setup, options) in peers.items():
         here, there = context.Pipe()
-        context.Process(target=_serve, args=(there, setup, options), daemon=False).start()
+        context.Process(target=_serve, args=(there, setup, options)).start()
         pipes[name] = here
     seconds: dict[str, list[float]] = {name: [] for name in peers}
-    for number in range(rounds + 1):
-        for name, pipe in pipes.items():
-            pipe.send("round")
-            took = pipe.recv()
-            if number:
-                seconds[name].append(took)
-    for pipe in pipes.values():
-        pipe.send("end")
+    try:
+        for number in range(rounds + 1):
+            for name, pipe in pipes.items():
+                pipe.send("round")
+                took = pipe.recv()
+                if number:
+                    seconds[name].append(took)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
     return seconds
 
 
 def _serve(pipe: Connection, setup: Setup, options: dict[str, object]) -> None:
     run_round = setup(**options)
-    while pipe.recv() == "round":
-        pipe.send(run_round())
+    with suppress(EOFError):  # the other end was closed
+        while pipe.recv():
+            pipe.send(run_round())
 
 
 def table(title: str, seconds: dict[str, list[float]], images: int, baseline: str) -> str:

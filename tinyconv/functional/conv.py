@@ -232,12 +232,11 @@ def conv2d_weight(
     check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
     if is_tiled(tuple(weight_size), window, groups, shape[2:]):
         return conv2d_weight_tiled(input, tuple(weight_size), grad_output, window)
-    weight = xp.zeros(weight_size, input.dtype)
+    weight: Array = xp.zeros(weight_size, input.dtype)
     grads, kernels = _by_group(contiguous_batch_last(grad_output), groups), _by_group(weight, groups)
     for block, columns in column_blocks(input, window):
         kernels += grads[..., block] @ _by_group(columns, groups).swapaxes(1, 2)
-    out: Array = weight
-    return out
+    return weight
 
 
 def conv2d_bias(grad_output: Array) -> Array:

@@ -104,12 +104,11 @@ def tiled_weight_backward(grad: Array, weight_size: tuple[int, ...]) -> Array:
     o, c, kh, kw = weight_size
     t, u = TILE
     tiled = grad.reshape(o, t, u, c, kh + t - 1, kw + u - 1)
-    total = array_module(grad).zeros(weight_size, grad.dtype)
+    total: Array = array_module(grad).zeros(weight_size, grad.dtype)
     for a in range(t):
         for b in range(u):
             total += tiled[:, a, b, :, a : a + kh, b : b + kw]
-    out: Array = total
-    return out
+    return total
 
 
 def tile_view(rows: Array) -> Array:

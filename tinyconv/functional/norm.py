@@ -30,11 +30,6 @@ class BatchNormSaved(NamedTuple):
     size: int
 
 
-def _whole(array: Array) -> Array:
-    """The allreduce of a batch that is all here."""
-    return array
-
-
 def batch_norm(
     input: Array,
     running_mean: Array | None,
@@ -107,7 +102,7 @@ def batch_norm_saved(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    allreduce: Allreduce = _whole,
+    allreduce: Allreduce | None = None,
 ) -> tuple[Array, BatchNormSaved]:
     """`batch_norm`, and what its backward needs; `allreduce` adds up over the parts of a batch."""
     xp = check_arrays(
@@ -118,7 +113,7 @@ def batch_norm_saved(
     rows = channel_rows(input)
     size = 0
     if training:
-        centred, mean, var, size = _centre(rows, allreduce)
+        centred, mean, var, size = _centre(rows, allreduce or _whole)
         _update_running(running_mean, running_var, mean, var, size, momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("`running_mean` and `running_var` must be given when `training` is False")
@@ -137,7 +132,7 @@ def batch_norm_saved_backward(
     saved: BatchNormSaved,
     weight: Array | None = None,
     bias: Array | None = None,
-    allreduce: Allreduce = _whole,
+    allreduce: Allreduce | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
     """`batch_norm_backward` from what `batch_norm_saved` returned."""
     xp = check_arrays(grad_output=grad_output, normalized=saved.normalized)
@@ -145,7 +140,7 @@ def batch_norm_saved_backward(
     check_shape("grad_output", grads, saved.normalized.shape, "(channels, values) of the output")
     sums = xp.stack((grads.sum(axis=1), _row_dots(xp, grads, saved.normalized)))
     if saved.size:
-        shift, scale = allreduce(sums) / -saved.size
+        shift, scale = (allreduce or _whole)(sums) / -saved.size
         grad_rows = saved.normalized * scale[:, None]
         grad_rows += grads
         grad_rows += shift[:, None]
@@ -158,6 +153,11 @@ def batch_norm_saved_backward(
         None if weight is None else sums[1],
         None if bias is None else sums[0],
     )
+
+
+def _whole(array: Array) -> Array:
+    """The allreduce of a batch that is all here."""
+    return array
 
 
 def _centre(rows: Array, allreduce: Allreduce) -> tuple[Array, Array, Array, int]:

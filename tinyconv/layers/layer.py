@@ -94,8 +94,6 @@ class _Cache(NamedTuple):
 class Communicator(Protocol):
     """What a layer needs where several workers each have a part of the batch."""
 
-    rank: int
-
     def allreduce(self, array: Array) -> Array:
         """The sum of the arrays that all workers give."""
 

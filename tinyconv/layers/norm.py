@@ -1,6 +1,6 @@
 """BatchNorm2d."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +61,8 @@ class BatchNorm2d(Layer):
         weight, bias = self.params.get("weight"), self.params.get("bias")
         training = self.training or mean is None
         momentum = self._next_momentum() if self.training else 0.0
-        first = self.communicator is None or self.communicator.rank == 0
-        if training and not first:
-            mean = var = None  # the workers share the running statistics, and one updates them
         output, saved = F.batch_norm_saved(
-            x, mean, var, weight, bias, training, momentum, self.eps, **self._allreduce
+            x, mean, var, weight, bias, training, momentum, self.eps, self._allreduce
         )
         if self.training and mean is not None:
             self.buffers["num_batches_tracked"] += 1
@@ -74,15 +71,15 @@ class BatchNorm2d(Layer):
     def backward(self, grad_output: Array) -> Array:
         (saved,) = self.saved(grad_output)
         weight, bias = self.params.get("weight"), self.params.get("bias")
-        grad_input, *grads = F.batch_norm_saved_backward(grad_output, saved, weight, bias, **self._allreduce)
+        grad_input, *grads = F.batch_norm_saved_backward(grad_output, saved, weight, bias, self._allreduce)
         for name, grad in zip(("weight", "bias"), grads, strict=True):
             if grad is not None:
                 self.grads[name] += grad
         return grad_input
 
     @property
-    def _allreduce(self) -> dict[str, Any]:
-        return {} if self.communicator is None else {"allreduce": self.communicator.allreduce}
+    def _allreduce(self) -> Callable[[Array], Array] | None:
+        return None if self.communicator is None else self.communicator.allreduce
 
     def _next_momentum(self) -> float:
         if self.momentum is None and "num_batches_tracked" in self.buffers:

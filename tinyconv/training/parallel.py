@@ -1,7 +1,8 @@
 """Parallel workers: processes that each take a part of every batch.
 
 The first worker is the training process itself; the others are forked from it and live as long as an
-epoch. They have the parameters in shared memory, and layers, caches and gradients of their own. Inputs,
+epoch. They have the parameters in shared memory, and layers, caches, buffers and gradients of their own;
+the first one's buffers are the model's. Inputs,
 predictions and gradients go through shared memory too; two semaphores a worker say when. Where a layer
 needs a sum over the whole batch, as batch norm does, it asks its communicator.
 
@@ -34,7 +35,7 @@ class WorkerError(Exception):
 
 
 class Workers:
-    """A model in `count` processes, with a layer's forward, backward_params and zero_grad.
+    """A model in `count` processes, with a layer's forward and backward_params.
 
     The parts of a batch are as equal as can be and in order; gradients are added in the order of the
     workers, so that equal runs give equal bits. BLAS is held to one thread each while this is open.
@@ -60,8 +61,8 @@ class Workers:
         for layer, params in self._own_params:
             layer._params.update({name: _shared_copy(param) for name, param in params.items()})
         self._model.release()
-        for rank, peer in enumerate(self._peers, 1):
-            peer.start(self._model, rank)
+        for peer in self._peers:
+            peer.start(self._model)
         return self
 
     def __exit__(
@@ -76,10 +77,6 @@ class Workers:
             layer._params.update(params)
         self._set_communicator(None)
         self._limits.restore_original_limits()
-
-    def zero_grad(self) -> None:
-        """Set the model's gradients to zero; the workers do so with theirs in each step."""
-        self._model.zero_grad()
 
     def forward(self, x: Array) -> Array:
         """Output of the model for the whole batch."""
@@ -142,9 +139,9 @@ class _Peer:
         self.go, self.done = context.Semaphore(0), context.Semaphore(0)
         self._context = context
 
-    def start(self, model: Layer, rank: int) -> None:
+    def start(self, model: Layer) -> None:
         generators = [_spawned_generators(layer) for layer in model.layers()]
-        self.process = self._context.Process(target=self._serve, args=(model, rank, generators), daemon=True)
+        self.process = self._context.Process(target=self._serve, args=(model, generators), daemon=True)
         self.process.start()
 
     def wait(self) -> None:
@@ -155,10 +152,10 @@ class _Peer:
         if self.failure[0]:
             raise WorkerError(bytes(self.failure).rstrip(b"\0").decode(errors="replace"))
 
-    def _serve(self, model: Layer, rank: int, generators: list[dict[str, Any]]) -> None:
+    def _serve(self, model: Layer, generators: list[dict[str, Any]]) -> None:
         """Run the worker process: forward, backward, forward, … until it is killed."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        communicator = _Other(self, rank)
+        communicator = _Other(self)
         _make_own(model, self.grads, generators, communicator)
         try:
             while True:
@@ -179,8 +176,6 @@ class _Peer:
 class _First:
     """Communicator of the training process."""
 
-    rank = 0
-
     def __init__(self, peers: Sequence[_Peer]) -> None:
         self._peers = peers
 
@@ -198,8 +193,7 @@ class _First:
 class _Other:
     """Communicator of a worker process."""
 
-    def __init__(self, peer: _Peer, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, peer: _Peer) -> None:
         self._peer, self._parent = peer, os.getppid()
 
     def wait(self) -> None:

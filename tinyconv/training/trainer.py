@@ -145,7 +145,8 @@ class Trainer:
                 loss, prediction = self._train_step(network, inputs, targets, epoch, step)
                 total.add(loss, prediction, targets)
                 bar.update(len(inputs))
-                bar.set_postfix(total.shown(), refresh=False)
+                if not bar.disable:
+                    bar.set_postfix(total.shown(), refresh=False)
         seconds = time.perf_counter() - start
         loss, accuracy = total.result(f"epoch {epoch}")
         if self.schedule is not None and self.schedule.interval == "epoch":
@@ -163,7 +164,7 @@ class Trainer:
                 f"the loss is {loss} in epoch {epoch}, step {step}, "
                 f"at a learning rate of {self.optimizer.lr:g}"
             )
-        network.zero_grad()
+        self.optimizer.zero_grad()
         network.backward_params(self.criterion.backward())
         self.optimizer.step()
         if self.schedule is not None and self.schedule.interval == "step":

@@ -10,6 +10,7 @@ Traceback (most recent call last):
 ValueError: `stride` (=(0, 1)) must be at least 1
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from numbers import Real
@@ -58,7 +59,16 @@ def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
     return first, last
 
 
-def number(name: str, value: Any, low: float, high: float = float("inf")) -> float:
+def single(name: str, value: IntOrPair, minimum: int = 1) -> int:
+    """`value`, an int or a sequence of one int, as an int."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 1:
+            raise ValueError(f"`{name}` (={value!r}) must be an int or a sequence of one")
+        value = value[0]
+    return integer(name, value, minimum)
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float within [low, high]."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` (={value!r}) must be a number")
@@ -72,6 +82,15 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(map(repr, allowed))}")
     return str(value)
+
+
+def dimension(name: str, value: Any, ndim: int) -> int:
+    """`value`, a dimension of an array of `ndim` (a 0-d one has one, as in PyTorch), counted from 0."""
+    ndim = max(1, ndim)
+    dim = integer(name, value, minimum=-ndim)
+    if dim >= ndim:
+        raise ValueError(f"`{name}` (={value}) must be less than the {ndim} dimensions of `input`")
+    return dim % ndim
 
 
 def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ matrices of a convolution need no transposition.
 ((8, 3, 5, 5), (3, 5, 5, 8), True)
 """
 
+import importlib
 import math
 import sys
 import threading
@@ -56,6 +57,11 @@ def _module_name(array: Any) -> str:
     return name
 
 
+def special(xp: Any) -> Any:
+    """The special functions (erf and its kin) for arrays of the module `xp`."""
+    return importlib.import_module("scipy.special" if xp is np else "cupyx.scipy.special")
+
+
 def batch_last(x: Array) -> Array:
     """View of `x`, (N, ...), with its first axis moved to the end: (..., N)."""
     return x.transpose((*range(1, x.ndim), 0)[: x.ndim])
@@ -74,7 +80,8 @@ def contiguous_batch_last(x: Array) -> Array:
 
 def channel_rows(x: Array) -> Array:
     """`x`, (N, C, ...), as a C-contiguous matrix (C, number of values in a channel)."""
-    return contiguous_batch_last(x).reshape(x.shape[1], -1)
+    size = math.prod(x.shape[2:]) * x.shape[0]
+    return contiguous_batch_last(x).reshape(x.shape[1], size)
 
 
 def from_channel_rows(rows: Array, shape: tuple[int, ...]) -> Array:

@@ -1,10 +1,18 @@
-"""Activations: elementwise functions, and softmax along one dimension, with their gradients."""
+"""Activations: functions of one element, each with its derivative beside it.
+
+All of them take an array of any shape, float32 or float64, and return a new one of its shape and memory
+layout; their backward is grad_output times the derivative at `input`.
+"""
+
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_shape, floating_dtype, integer
-from tinyconv.arrays import Array, array_module, zero_where
+from tinyconv.arguments import check_arrays, check_shape, number, one_of
+from tinyconv.arrays import Array, special, zero_where
+
+SQRT_2_OVER_PI = (2 / np.pi) ** 0.5
+GELU_CUBIC = 0.044715
 
 
 def relu(input: Array, inplace: bool = False) -> Array:
@@ -22,7 +30,6 @@ def relu(input: Array, inplace: bool = False) -> Array:
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.relu.html
 
-    >>> import numpy as np
     >>> relu(np.array([-1.0, 0.0, 2.0]))
     array([0., 0., 2.])
     """
@@ -36,56 +43,265 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 
     The output of `relu` may be given for its input: both have the same sign.
     """
-    check_arrays(grad_output=grad_output, input=input)
-    check_shape("grad_output", grad_output, input.shape, "of `input`")
+    _check_grad(grad_output, input)
     return zero_where(input <= 0, grad_output)
 
 
-def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
-    """log(exp(input) / sum of exp(input) along `dim`), without overflow.
+def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:
+    """`input` where it is positive, else negative_slope * input.
 
     Args:
-        input: any shape with at least one dimension, float32 or float64.
-        dim: the dimension along which the exponentials sum to one.
-        dtype: a NumPy dtype to convert `input` to before.
+        input: any shape, float32 or float64.
+        negative_slope: the slope to the left of 0.
+        inplace: accepted for PyTorch's signature and ignored.
 
     Returns:
-        An array of the shape of `input`.
+        A new array of the shape and memory layout of `input`.
 
     Raises:
-        ValueError: `dim` out of range.
-        TypeError: `input` is not floating.
+        TypeError: `input` is not floating, or `negative_slope` is no number.
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.log_softmax.html
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.leaky_relu.html
 
-    >>> import numpy as np
-    >>> np.exp(log_softmax(np.array([1000.0, 1000.0]), dim=0)).round(6)
-    array([0.5, 0.5])
+    >>> leaky_relu(np.array([-1.0, 2.0]))
+    array([-0.01,  2.  ])
     """
-    xp = array_module(input)
-    if dtype is not None:
-        input = input.astype(floating_dtype(dtype))
-    check_arrays(input=input)
-    dim = _dimension(dim, input.ndim)
-    with np.errstate(invalid="ignore"):  # inf - inf: NaN, as in PyTorch
-        shifted = input - input.max(axis=dim, keepdims=True, initial=-xp.inf)
-        output: Array = shifted - xp.log(xp.exp(shifted).sum(axis=dim, keepdims=True))
+    xp = check_arrays(input=input)
+    output: Array = xp.where(input > 0, input, input * number("negative_slope", negative_slope))
     return output
 
 
-def log_softmax_backward(
-    grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None
+def leaky_relu_backward(
+    grad_output: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> Array:
-    """Gradient of `log_softmax`: grad_output - softmax(input) * sum of grad_output along `dim`."""
-    probabilities = array_module(input).exp(log_softmax(input, dim, dtype))
-    check_shape("grad_output", grad_output, input.shape, "of `input`")
-    total = grad_output.sum(axis=dim, keepdims=True)
-    grad: Array = (grad_output - probabilities * total).astype(input.dtype, copy=False)
+    """Gradient of `leaky_relu`: grad_output where input > 0, else negative_slope * grad_output."""
+    xp = _check_grad(grad_output, input)
+    grad: Array = xp.where(input > 0, grad_output, grad_output * number("negative_slope", negative_slope))
     return grad
 
 
-def _dimension(dim: int, ndim: int) -> int:
-    dim = integer("dim", dim, minimum=-ndim)
-    if dim >= ndim:
-        raise ValueError(f"`dim` (={dim}) must be less than the {ndim} dimensions of `input`")
-    return dim
+def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
+    """`input` where it is positive, else alpha * (exp(input) - 1).
+
+    Args:
+        input: any shape, float32 or float64.
+        alpha: the negative of the limit on the left.
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Returns:
+        A new array of the shape and memory layout of `input`.
+
+    Raises:
+        TypeError: `input` is not floating, or `alpha` is no number.
+
+    Source: Clevert et al., https://arxiv.org/abs/1511.07289;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.elu.html
+
+    >>> elu(np.array([-1.0, 2.0])).round(6)
+    array([-0.632121,  2.      ])
+    """
+    xp = check_arrays(input=input)
+    negative = number("alpha", alpha) * xp.expm1(xp.minimum(input, 0))
+    output: Array = xp.where(input > 0, input, negative)
+    return output
+
+
+def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
+    """Gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
+    xp = _check_grad(grad_output, input)
+    slope = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
+    grad: Array = xp.where(input > 0, grad_output, grad_output * slope)
+    return grad
+
+
+def gelu(input: Array, approximate: str = "none") -> Array:
+    """input * P(input), where P is the distribution function of the standard normal.
+
+    With `approximate="tanh"`, P(x) is (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2.
+
+    Args:
+        input: any shape, float32 or float64.
+        approximate: "none" or "tanh".
+
+    Returns:
+        A new array of the shape and memory layout of `input`.
+
+    Raises:
+        ValueError: another `approximate`.
+        TypeError: `input` is not floating.
+
+    Source: Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.gelu.html
+
+    >>> gelu(np.array([-1.0, 0.0, 2.0])).round(6)
+    array([-0.158655,  0.      ,  1.9545  ])
+    """
+    xp = check_arrays(input=input)
+    if one_of("approximate", approximate, ("none", "tanh")) == "none":
+        share = special(xp).ndtr(input)
+    else:
+        share = 0.5 * (1 + _gelu_tanh(xp, input))
+    with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
+        output: Array = xp.asarray(input * share)
+    return output
+
+
+def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -> Array:
+    """Gradient of `gelu`: grad_output * (P(input) + input * P'(input)), P' the normal density.
+
+    With `approximate="tanh"`, P' is that of the approximation:
+    (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
+    """
+    xp = _check_grad(grad_output, input)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf * 0: NaN, as in PyTorch
+        square = input * input
+        if one_of("approximate", approximate, ("none", "tanh")) == "none":
+            share = special(xp).ndtr(input)
+            density = xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5
+        else:
+            tanh = _gelu_tanh(xp, input)
+            share = 0.5 * (1 + tanh)
+            density = 0.5 * (1 - tanh * tanh) * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
+        grad: Array = xp.asarray(grad_output * (share + input * density))
+    return grad
+
+
+def _gelu_tanh(xp: Any, input: Array) -> Any:
+    with np.errstate(over="ignore"):  # the cube may be infinite, its tanh is not
+        return xp.tanh(SQRT_2_OVER_PI * (input + GELU_CUBIC * input * input * input))
+
+
+def sigmoid(input: Array) -> Array:
+    """1 / (1 + exp(-input)), without overflow.
+
+    Args:
+        input: any shape, float32 or float64.
+
+    Returns:
+        A new array of the shape and memory layout of `input`.
+
+    Raises:
+        TypeError: `input` is not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.sigmoid.html
+
+    >>> sigmoid(np.array([-1e4, 0.0, 1e4]))
+    array([0. , 0.5, 1. ])
+    """
+    xp = check_arrays(input=input)
+    output: Array = xp.asarray(special(xp).expit(input))
+    return output
+
+
+def sigmoid_backward(grad_output: Array, input: Array) -> Array:
+    """Gradient of `sigmoid`: grad_output * s * (1 - s), s the sigmoid of `input`; 1 - s is that of -input."""
+    xp = _check_grad(grad_output, input)
+    grad: Array = xp.asarray(grad_output * sigmoid(input) * sigmoid(-input))
+    return grad
+
+
+def tanh(input: Array) -> Array:
+    """Hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
+
+    Args:
+        input: any shape, float32 or float64.
+
+    Returns:
+        A new array of the shape and memory layout of `input`.
+
+    Raises:
+        TypeError: `input` is not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.tanh.html
+
+    >>> tanh(np.array([0.0, 1.0])).round(6)
+    array([0.      , 0.761594])
+    """
+    xp = check_arrays(input=input)
+    output: Array = xp.asarray(xp.tanh(input))
+    return output
+
+
+def tanh_backward(grad_output: Array, input: Array) -> Array:
+    """Gradient of `tanh`: grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
+    xp = _check_grad(grad_output, input)
+    with np.errstate(over="ignore"):  # cosh may be infinite, and the slope 0
+        cosh = xp.cosh(input)
+        grad: Array = xp.asarray(grad_output / (cosh * cosh))
+    return grad
+
+
+def silu(input: Array, inplace: bool = False) -> Array:
+    """input * sigmoid(input), also known as swish.
+
+    Args:
+        input: any shape, float32 or float64.
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Returns:
+        A new array of the shape and memory layout of `input`.
+
+    Raises:
+        TypeError: `input` is not floating.
+
+    Source: Elfwing et al., https://arxiv.org/abs/1702.03118;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.silu.html
+
+    >>> silu(np.array([-1.0, 0.0, 1.0])).round(6)
+    array([-0.268941,  0.      ,  0.731059])
+    """
+    xp = check_arrays(input=input)
+    with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
+        output: Array = xp.asarray(input * sigmoid(input))
+    return output
+
+
+def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
+    """Gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s the sigmoid of `input`."""
+    xp = _check_grad(grad_output, input)
+    share = sigmoid(input)
+    with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in PyTorch
+        grad: Array = xp.asarray(grad_output * share * (1 + input * sigmoid(-input)))
+    return grad
+
+
+def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """log(1 + exp(beta * input)) / beta; `input` itself where beta * input > threshold.
+
+    Args:
+        input: any shape, float32 or float64.
+        beta: how sharp the bend is.
+        threshold: where the function becomes the straight line that it tends to.
+
+    Returns:
+        A new array of the shape and memory layout of `input`.
+
+    Raises:
+        TypeError: `input` is not floating, or an option is no number.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.softplus.html
+
+    >>> softplus(np.array([-1e4, 0.0, 30.0])).round(6)
+    array([ 0.      ,  0.693147, 30.      ])
+    """
+    xp = check_arrays(input=input)
+    scaled = input * number("beta", beta)
+    bent = xp.logaddexp(scaled, 0) / beta
+    output: Array = xp.where(scaled > number("threshold", threshold), input, bent)
+    return output
+
+
+def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """Gradient of `softplus`: grad_output * sigmoid(beta * input), or grad_output on the straight line."""
+    xp = _check_grad(grad_output, input)
+    scaled = input * number("beta", beta)
+    straight = scaled > number("threshold", threshold)
+    grad: Array = xp.where(straight, grad_output, grad_output * sigmoid(scaled))
+    return grad
+
+
+def _check_grad(grad_output: Array, input: Array) -> Any:
+    """Check that `grad_output` has the form of `input`; returns their array module."""
+    xp = check_arrays(grad_output=grad_output, input=input)
+    check_shape("grad_output", grad_output, input.shape, "of `input`")
+    return xp

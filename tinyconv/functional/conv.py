@@ -33,6 +33,7 @@ import math
 from tinyconv.arguments import IntOrPair, check_arrays, check_shape, integer, one_of
 from tinyconv.arrays import (
     Array,
+    array_module,
     batch_last,
     channel_rows,
     contiguous_batch_last,
@@ -92,24 +93,12 @@ def conv2d(
     >>> conv2d(np.arange(1.0, 10.0).reshape(1, 1, 3, 3), sobel)
     array([[[[-8.]]]])
     """
-    xp = check_arrays(input=input, weight=weight, bias=bias)
-    if input.ndim == 3:
-        output: Array = conv2d(input[None], weight, bias, stride, padding, dilation, groups)[0]
-        return output
+    check_arrays(input=input, weight=weight, bias=bias)
     window = conv_window(weight.shape, stride, padding, dilation)
-    shape = conv2d_output_shape(input.shape, weight.shape, window, groups)
-    if bias is not None:
-        check_shape("bias", bias, (shape[1],), f"for `weight` of shape {weight.shape}")
-    if is_tiled(weight.shape, window, groups, shape[2:]):
-        return conv2d_tiled(input, weight, bias, window, shape)
-    output = empty_batch_last(shape, input.dtype, xp)
-    rows, kernels = _by_group(batch_last(output), groups), _by_group(weight, groups)
-    for block, columns in column_blocks(input, window):
-        out = rows[..., block]
-        xp.matmul(kernels, _by_group(columns, groups), out=out)
-        if bias is not None:
-            out += bias.reshape(groups, -1, 1)
-    return output
+    if input.ndim == 3:
+        output: Array = correlate(input[None], weight, bias, window, groups)[0]
+        return output
+    return correlate(input, weight, bias, window, groups)
 
 
 def conv2d_backward(
@@ -169,25 +158,12 @@ def conv2d_input(
     array([[[[10., 20.],
              [30., 40.]]]])
     """
-    xp = check_arrays(weight=weight, grad_output=grad_output)
-    if len(input_size) == 3:
-        batch = (1, *input_size)
-        grads = grad_output[None]
-        image: Array = conv2d_input(batch, weight, grads, stride, padding, dilation, groups)[0]
-        return image
+    check_arrays(weight=weight, grad_output=grad_output)
     window = conv_window(weight.shape, stride, padding, dilation)
-    shape = conv2d_output_shape(tuple(input_size), weight.shape, window, groups)
-    check_shape("grad_output", grad_output, shape, f"for `input_size` {tuple(input_size)}")
-    image = zeros_batch_last(tuple(input_size), like=grad_output)
-    n, c = image.shape[:2]
-    grads = _by_group(contiguous_batch_last(grad_output), groups)
-    kernels = _by_group(weight, groups).swapaxes(1, 2)
-    for rows, cols in position_blocks(shape[2:], columns_bytes(image, window)):
-        size = (rows.stop - rows.start, cols.stop - cols.start, n)
-        columns = scratch("columns", (window.rows(c), math.prod(size)), image.dtype, xp)
-        xp.matmul(kernels, grads[..., span(rows, cols, shape[3], n)], out=_by_group(columns, groups))
-        add_columns(batch_last(image), columns.reshape(c, *window.kernel, *size), window, rows, cols)
-    return image
+    if len(input_size) == 3:
+        image: Array = correlate_input((1, *input_size), weight, grad_output[None], window, groups)[0]
+        return image
+    return correlate_input(tuple(input_size), weight, grad_output, window, groups)
 
 
 def conv2d_weight(
@@ -224,19 +200,11 @@ def conv2d_weight(
     array([[[[ 0., 10.],
              [20., 30.]]]])
     """
-    xp = check_arrays(input=input, grad_output=grad_output)
-    if input.ndim == 3:
-        return conv2d_weight(input[None], weight_size, grad_output[None], stride, padding, dilation, groups)
+    check_arrays(input=input, grad_output=grad_output)
     window = conv_window(tuple(weight_size), stride, padding, dilation)
-    shape = conv2d_output_shape(input.shape, tuple(weight_size), window, groups)
-    check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
-    if is_tiled(tuple(weight_size), window, groups, shape[2:]):
-        return conv2d_weight_tiled(input, tuple(weight_size), grad_output, window)
-    weight: Array = xp.zeros(weight_size, input.dtype)
-    grads, kernels = _by_group(contiguous_batch_last(grad_output), groups), _by_group(weight, groups)
-    for block, columns in column_blocks(input, window):
-        kernels += grads[..., block] @ _by_group(columns, groups).swapaxes(1, 2)
-    return weight
+    if input.ndim == 3:
+        input, grad_output = input[None], grad_output[None]
+    return correlate_weight(input, tuple(weight_size), grad_output, window, groups)
 
 
 def conv2d_bias(grad_output: Array) -> Array:
@@ -244,6 +212,58 @@ def conv2d_bias(grad_output: Array) -> Array:
     batched = grad_output if grad_output.ndim == 4 else grad_output[None]
     summed: Array = channel_rows(batched).sum(axis=1)
     return summed
+
+
+def correlate(input: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
+    """`conv2d` of a batch, with its geometry as a window."""
+    shape = conv2d_output_shape(input.shape, weight.shape, window, groups)
+    if bias is not None:
+        check_shape("bias", bias, (shape[1],), f"for `weight` of shape {weight.shape}")
+    if is_tiled(weight.shape, window, groups, shape[2:]):
+        return conv2d_tiled(input, weight, bias, window, shape)
+    xp = array_module(input)
+    output = empty_batch_last(shape, input.dtype, xp)
+    rows, kernels = _by_group(batch_last(output), groups), _by_group(weight, groups)
+    for block, columns in column_blocks(input, window):
+        out = rows[..., block]
+        xp.matmul(kernels, _by_group(columns, groups), out=out)
+        if bias is not None:
+            out += bias.reshape(groups, -1, 1)
+    return output
+
+
+def correlate_input(
+    input_size: tuple[int, ...], weight: Array, grad_output: Array, window: Window, groups: int
+) -> Array:
+    """`conv2d_input` of a batch, with its geometry as a window."""
+    shape = conv2d_output_shape(input_size, weight.shape, window, groups)
+    check_shape("grad_output", grad_output, shape, f"for `input_size` {input_size}")
+    xp = array_module(grad_output)
+    image = zeros_batch_last(input_size, like=grad_output)
+    n, c = image.shape[:2]
+    grads = _by_group(contiguous_batch_last(grad_output), groups)
+    kernels = _by_group(weight, groups).swapaxes(1, 2)
+    for rows, cols in position_blocks(shape[2:], columns_bytes(image, window)):
+        size = (rows.stop - rows.start, cols.stop - cols.start, n)
+        columns = scratch("columns", (window.rows(c), math.prod(size)), image.dtype, xp)
+        xp.matmul(kernels, grads[..., span(rows, cols, shape[3], n)], out=_by_group(columns, groups))
+        add_columns(batch_last(image), columns.reshape(c, *window.kernel, *size), window, rows, cols)
+    return image
+
+
+def correlate_weight(
+    input: Array, weight_size: tuple[int, ...], grad_output: Array, window: Window, groups: int
+) -> Array:
+    """`conv2d_weight` of a batch, with its geometry as a window."""
+    shape = conv2d_output_shape(input.shape, weight_size, window, groups)
+    check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
+    if is_tiled(weight_size, window, groups, shape[2:]):
+        return conv2d_weight_tiled(input, weight_size, grad_output, window)
+    weight: Array = array_module(input).zeros(weight_size, input.dtype)
+    grads, kernels = _by_group(contiguous_batch_last(grad_output), groups), _by_group(weight, groups)
+    for block, columns in column_blocks(input, window):
+        kernels += grads[..., block] @ _by_group(columns, groups).swapaxes(1, 2)
+    return weight
 
 
 def conv_window(
@@ -272,10 +292,14 @@ def conv2d_output_shape(
     """Shape (N, O, OH, OW) of a convolution's output; raises ValueError where the shapes do not fit."""
     if len(input_size) != 4:
         raise ValueError(f"`input` (of shape {input_size}) must have the form (N, C, H, W) or (C, H, W)")
-    groups = integer("groups", groups)
-    n, c, *size = input_size
-    o, c_group = weight_size[:2]
-    if c != c_group * groups:
+    check_channels(input_size, weight_size, groups)
+    return input_size[0], weight_size[0], *window.output_size(input_size[2:])
+
+
+def check_channels(input_size: tuple[int, ...], weight_size: tuple[int, ...], groups: int) -> None:
+    """Check the channels of an input (N, C, ...) and of a weight (O, C / groups, ...)."""
+    channels, (o, c_group) = input_size[1], weight_size[:2]
+    if channels != c_group * integer("groups", groups):
         raise ValueError(
             f"`input` (of shape {input_size}) must have {c_group * groups} channels "
             f"for `weight` of shape {weight_size} and `groups` {groups}"
@@ -284,7 +308,6 @@ def conv2d_output_shape(
         raise ValueError(
             f"`weight` (of shape {weight_size}) must have output channels divisible by `groups` (={groups})"
         )
-    return n, o, *window.output_size(tuple(size))
 
 
 def _by_group(array: Array, groups: int) -> Array:

@@ -1,4 +1,6 @@
-"""Dropout: zeroing at random, and the same zeros in backward."""
+"""Dropout: zeroing elements or whole channels at random, and the same zeros in backward."""
+
+from typing import Any
 
 from tinyconv.arguments import Generator, check_arrays, number
 from tinyconv.arguments import generator as as_generator
@@ -44,13 +46,8 @@ def dropout(
 def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
     """`dropout` in training, and the mask that it multiplied `input` with."""
     xp = check_arrays(input=input)
-    scale = 0.0 if number("p", p, 0.0, 1.0) == 1 else 1 / (1 - p)
-    size = (*input.shape[1:], *input.shape[:1])
-    kept = as_generator(generator).random(size, dtype="float32") >= p
-    mask = xp.asarray(kept * input.dtype.type(scale))
-    if input.ndim:
-        mask = batch_first(mask)
-    return input * mask, mask
+    mask = _mask(input.shape, input.dtype, p, generator, xp)
+    return xp.asarray(input * mask), mask
 
 
 def dropout_saved_backward(grad_output: Array, mask: Array) -> Array:
@@ -58,3 +55,61 @@ def dropout_saved_backward(grad_output: Array, mask: Array) -> Array:
     check_arrays(grad_output=grad_output, mask=mask)
     grad: Array = array_module(mask).asarray(grad_output * mask)
     return grad
+
+
+def dropout2d(
+    input: Array,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    generator: Generator = None,
+) -> Array:
+    """Zero each channel of each sample with probability `p`, and multiply the others by 1 / (1 - p).
+
+    Args:
+        input: (N, C, ...), float32 or float64; three dimensions are (N, C, L), as in PyTorch.
+        p: probability that a channel is zero, 0 to 1.
+        training: if False, return `input` as it is.
+        inplace: accepted for PyTorch's signature and ignored.
+        generator: a numpy.random.Generator, a seed, or None for fresh entropy.
+
+    Returns:
+        An array of the shape of `input`.
+
+    Raises:
+        ValueError: `p` outside 0 to 1, less than two dimensions.
+        TypeError: `input` is not floating.
+
+    Source: Tompson et al., https://arxiv.org/abs/1411.4280;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout2d.html
+
+    >>> import numpy as np
+    >>> dropped = dropout2d(np.ones((1, 100, 2, 2)), p=0.75, generator=0)
+    >>> sorted(set(dropped.sum(axis=(0, 2, 3)).tolist()))
+    [0.0, 16.0]
+    """
+    check_arrays(input=input)
+    number("p", p, 0.0, 1.0)
+    return dropout2d_saved(input, p, generator)[0] if training else input
+
+
+def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
+    """`dropout2d` in training, and the mask, (N, C, 1, ...), that it multiplied `input` with."""
+    xp = check_arrays(input=input)
+    if input.ndim < 2:
+        raise ValueError(f"`input` (of shape {input.shape}) must have the form (N, C, ...)")
+    mask = _mask(input.shape[:2], input.dtype, p, generator, xp)
+    mask = mask.reshape(*mask.shape, *[1] * (input.ndim - 2))
+    return input * mask, mask
+
+
+def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
+    """Gradient of `dropout2d` by its input: `grad_output` times `dropout2d_saved`'s `mask`."""
+    return dropout_saved_backward(grad_output, mask)
+
+
+def _mask(shape: tuple[int, ...], dtype: Any, p: float, generator: Generator, xp: Any) -> Array:
+    """What to multiply with: 0 with probability `p`, else 1 / (1 - p); lies batch last."""
+    scale = 0.0 if number("p", p, 0.0, 1.0) == 1 else 1 / (1 - p)
+    kept = as_generator(generator).random((*shape[1:], *shape[:1]), dtype="float32") >= p
+    return batch_first(xp.asarray(kept * dtype.type(scale)))

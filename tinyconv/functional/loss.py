@@ -1,17 +1,20 @@
-"""Losses and their gradients, with PyTorch's reductions.
+"""Losses of one prediction and one target an element, and PyTorch's reductions.
 
-Every loss is first one number per element (`reduction="none"`); "sum" adds them, "mean" divides the
-sum by their number, in `cross_entropy` by the sum of the targets' weights. The backward functions
-take the gradient of the reduced loss: a scalar, or one number per element for "none".
+Every loss is first one number per element (`reduction="none"`); "sum" adds them, "mean" divides the sum
+by their number. The backward functions take the gradient of the reduced loss, a scalar, or one number
+per element for "none", and return the gradients by `input` and by `target`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import REDUCTIONS, check_arrays, check_shape, integer, number, one_of
+from tinyconv.arguments import REDUCTIONS, check_arrays, check_shape, number, one_of
 from tinyconv.arrays import Array, array_module
-from tinyconv.functional.activation import log_softmax
+from tinyconv.functional.activation import sigmoid, softplus
+
+LEAST_LOG = -100.0  # binary_cross_entropy takes no logarithm to be less
+LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient takes no input * (1 - input) to be less
 
 
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
@@ -47,131 +50,192 @@ def mse_loss_backward(
     return grad, -grad
 
 
-def cross_entropy(
+def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
+    """Absolute error |input - target|.
+
+    Args:
+        input, target: arrays of one shape and dtype, float32 or float64.
+        reduction: "none", "mean" or "sum".
+
+    Returns:
+        A 0-d array, or one of the shape of `input` for "none".
+
+    Raises:
+        ValueError: shapes that differ (they are not broadcast), an unknown reduction.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.l1_loss.html
+
+    >>> import numpy as np
+    >>> float(l1_loss(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
+    1.0
+    """
+    return reduce(abs(_difference(input, target)), reduction)
+
+
+def l1_loss_backward(
+    grad_output: Array, input: Array, target: Array, reduction: str = "mean"
+) -> tuple[Array, Array]:
+    """Gradients of `l1_loss` by `input`, the sign of input - target or 0, and by `target`, its negative."""
+    difference = _difference(input, target)
+    grad = array_module(input).sign(difference) * reduce_backward(grad_output, difference, reduction)
+    return grad, -grad
+
+
+def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Array:
+    """d^2 / (2 * beta) for d = |input - target| < beta, else d - beta / 2.
+
+    Args:
+        input, target: arrays of one shape and dtype, float32 or float64.
+        reduction: "none", "mean" or "sum".
+        beta: where the parabola becomes a straight line; with 0 this is `l1_loss`.
+
+    Returns:
+        A 0-d array, or one of the shape of `input` for "none".
+
+    Raises:
+        ValueError: shapes that differ (they are not broadcast), an unknown reduction, a negative `beta`.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: Girshick, https://arxiv.org/abs/1504.08083;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.smooth_l1_loss.html
+
+    >>> import numpy as np
+    >>> float(smooth_l1_loss(np.array([0.5, 2.0]), np.zeros(2), reduction="sum"))
+    1.625
+    """
+    distance = abs(_difference(input, target))
+    if number("beta", beta, 0.0) == 0:
+        return reduce(distance, reduction)
+    xp = array_module(input)
+    losses = xp.where(distance < beta, 0.5 * distance * distance / beta, distance - 0.5 * beta)
+    return reduce(losses, reduction)
+
+
+def smooth_l1_loss_backward(
+    grad_output: Array, input: Array, target: Array, reduction: str = "mean", beta: float = 1.0
+) -> tuple[Array, Array]:
+    """Gradients of `smooth_l1_loss` by `input`, d / beta within -1 to 1, and by `target`, its negative."""
+    if number("beta", beta, 0.0) == 0:
+        return l1_loss_backward(grad_output, input, target, reduction)
+    difference = _difference(input, target)
+    slope = array_module(input).clip(difference / beta, -1, 1)
+    grad = slope * reduce_backward(grad_output, difference, reduction)
+    return grad, -grad
+
+
+def binary_cross_entropy(
+    input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
+) -> Array:
+    """-weight * (target * log(input) + (1 - target) * log(1 - input)), no logarithm below -100.
+
+    Args:
+        input: probabilities, 0 to 1, any shape, float32 or float64.
+        target: probabilities, 0 to 1, of the shape and dtype of `input`.
+        weight: a factor for each element, of a shape that broadcasts to that of `input`.
+        reduction: "none", "mean" or "sum"; "mean" divides by the number of elements.
+
+    Returns:
+        A 0-d array, or one of the shape of `input` for "none".
+
+    Raises:
+        ValueError: shapes that do not fit, values outside 0 to 1, an unknown reduction.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.binary_cross_entropy.html
+
+    >>> import numpy as np
+    >>> float(binary_cross_entropy(np.array([0.5]), np.array([1.0])).round(6))
+    0.693147
+    """
+    _check_probabilities(input, target, weight)
+    log, log_rest = _clamped_logs(input)
+    return reduce(_weighted((target - 1) * log_rest - target * log, weight), reduction)
+
+
+def binary_cross_entropy_backward(
+    grad_output: Array, input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
+) -> tuple[Array, Array]:
+    """Gradients of `binary_cross_entropy` by `input` and `target`.
+
+    The first is weight * (input - target) / (input * (1 - input)), the divisor at least 1e-12; the second
+    weight * (log(1 - input) - log(input)), no logarithm below -100.
+    """
+    xp = _check_probabilities(input, target, weight)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    log, log_rest = _clamped_logs(input)
+    variance = xp.maximum(input * (1 - input), LEAST_VARIANCE)
+    return grads * (input - target) / variance, grads * (log_rest - log)
+
+
+def binary_cross_entropy_with_logits(
     input: Array,
     target: Array,
     weight: Array | None = None,
-    *,
-    ignore_index: int = -100,
     reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    pos_weight: Array | None = None,
 ) -> Array:
-    """Cross-entropy between the softmax of `input` over the classes and `target`.
+    """`binary_cross_entropy` of sigmoid(input), without overflow and without a lost digit.
 
-    For class indices y: loss = -weight[y] * log_softmax(input)[y]; for class probabilities t:
-    loss = -sum over c of weight[c] * t[c] * log_softmax(input)[c].
+    loss = weight * ((1 - target) * input + (1 + (pos_weight - 1) * target) * log(1 + exp(-input)))
 
     Args:
-        input: logits, (C,), (N, C) or (N, C, d1, ...), float32 or float64.
-        target: class indices of an integer dtype, (), (N,) or (N, d1, ...); or class probabilities
-            with the shape and dtype of `input`.
-        weight: (C,), a factor for each class.
-        ignore_index: targets of this class index count neither in the loss nor in the mean.
-        reduction: "none", "mean" or "sum". For class indices the mean divides by the sum of the
-            targets' weights (NaN when all are ignored), for probabilities by the number of targets.
-        label_smoothing: the share, 0 to 1, of the target that is spread evenly over the classes.
+        input: logits, any shape, float32 or float64.
+        target: probabilities, of the shape and dtype of `input`.
+        weight: a factor for each element, of a shape that broadcasts to that of `input`.
+        reduction: "none", "mean" or "sum"; "mean" divides by the number of elements.
+        pos_weight: a factor for the positive part of the targets, of a shape that broadcasts to that of
+            `input`: one for each class, say.
 
     Returns:
-        A 0-d array, or one of the shape of the class indices for "none".
+        A 0-d array, or one of the shape of `input` for "none".
 
     Raises:
-        ValueError: shapes that do not fit, a class index outside 0 to C - 1, a label smoothing
-            outside 0 to 1, an unknown reduction.
-        TypeError: floating dtypes that differ; a target neither integer nor floating.
+        ValueError: shapes that do not fit, an unknown reduction.
+        TypeError: dtypes that differ or are not floating.
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
+    Source:
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.binary_cross_entropy_with_logits.html
 
     >>> import numpy as np
-    >>> float(cross_entropy(np.zeros((1, 4)), np.array([2])).round(6))  # log 4
-    1.386294
+    >>> float(binary_cross_entropy_with_logits(np.array([-1e4]), np.array([1.0])))
+    10000.0
     """
-    options = (ignore_index, reduction, label_smoothing)
-    return cross_entropy_saved(input, target, weight, *options)[0]
+    _check_elements(input, target, weight=weight, pos_weight=pos_weight)
+    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    with np.errstate(invalid="ignore"):  # 0 * inf: NaN, as in PyTorch
+        losses = (1 - target) * input + positive * _log_rest(input)
+        return reduce(_weighted(losses, weight), reduction)
 
 
-def cross_entropy_backward(
+def binary_cross_entropy_with_logits_backward(
     grad_output: Array,
     input: Array,
     target: Array,
     weight: Array | None = None,
-    *,
-    ignore_index: int = -100,
     reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> tuple[Array, Array | None]:
-    """Gradients of `cross_entropy` by `input` and by `target` (None for class indices).
+    pos_weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """Gradients of `binary_cross_entropy_with_logits` by `input` and `target`.
 
-    With one class index y a sample and no options, the first is
-    grad_output / N * (softmax(input) - onehot(y)).
+    With s = sigmoid(input) they are, times weight, (1 - target) * s - pos_weight * target * (1 - s) and
+    log(1 + exp(-input)) * (pos_weight - 1) - input.
     """
-    options = (ignore_index, reduction, label_smoothing)
-    _, saved = cross_entropy_saved(input, target, weight, *options)
-    grad_input = cross_entropy_saved_backward(grad_output, saved)
-    if target.dtype.kind != "f":
-        return grad_input, None
-    factor = _loss_factor(grad_output, saved) * (1 - label_smoothing)
-    grad_target = factor * saved.log_probabilities
-    if weight is not None:
-        grad_target *= _along_classes(weight, grad_target)
-    return grad_input, grad_target.reshape(target.shape)
-
-
-class CrossEntropySaved(NamedTuple):
-    """What `cross_entropy_saved_backward` needs: (N, C, ...) arrays and how the losses were reduced."""
-
-    shares: Array
-    log_probabilities: Array
-    total: Any
-    reduction: str
-    input_size: tuple[int, ...]
-
-
-def cross_entropy_saved(
-    input: Array,
-    target: Array,
-    weight: Array | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> tuple[Array, CrossEntropySaved]:
-    """`cross_entropy`, and what its backward needs."""
-    input_size = input.shape
-    if input.ndim == 1:
-        input, target = input[None], target[None]
-    _check_classes(input, target, weight)
-    shares, total = _class_shares(input, target, weight, ignore_index, label_smoothing)
-    log_probabilities = log_softmax(input, 1)
-    with np.errstate(invalid="ignore"):  # 0 * -inf: not read for class indices, NaN for probabilities
-        losses = shares * log_probabilities
-    if target.dtype.kind != "f":
-        losses[shares == 0] = 0
-    loss = reduce(-losses.sum(axis=1), reduction, total)
-    saved = CrossEntropySaved(shares, log_probabilities, total, reduction, input_size)
-    return loss.reshape(()) if len(input_size) == 1 else loss, saved
-
-
-def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -> Array:
-    """Gradient of `cross_entropy` by `input`, from what `cross_entropy_saved` returned."""
-    xp = array_module(grad_output)
-    grads = _loss_factor(grad_output, saved) * saved.shares
-    grad: Array = grads - xp.exp(saved.log_probabilities) * grads.sum(axis=1, keepdims=True)
-    return grad.reshape(saved.input_size)
-
-
-def _loss_factor(grad_output: Array, saved: CrossEntropySaved) -> Array:
-    """What the shares' log-probabilities are multiplied by in the loss, (N, 1, ...), times `grad_output`."""
-    losses = saved.shares[:, 0]
-    if saved.reduction == "none" and len(saved.input_size) == 1:
-        grad_output = grad_output[None]
-    factor: Array = -reduce_backward(grad_output, losses, saved.reduction, saved.total)
-    return factor[:, None]
+    _check_elements(input, target, weight=weight, pos_weight=pos_weight)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    factor = 1 if pos_weight is None else pos_weight
+    share = sigmoid(input)
+    grad_input = grads * ((1 - target) * share - factor * target * (1 - share))
+    if pos_weight is None:
+        return grad_input, -grads * input
+    return grad_input, grads * ((pos_weight - 1) * _log_rest(input) - input)
 
 
 def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
     """`losses` themselves ("none"), their "sum", or the sum over `total` ("mean"; default their number)."""
-    if one_of("reduction", reduction, REDUCTIONS) == "none":
-        return losses
     xp = array_module(losses)
+    if one_of("reduction", reduction, REDUCTIONS) == "none":
+        return xp.asarray(losses)  # type: ignore[no-any-return]
     reduced: Array = xp.asarray(losses.sum())
     if reduction == "mean":
         with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN, as in PyTorch
@@ -193,58 +257,46 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
 
 
 def _difference(input: Array, target: Array) -> Array:
-    check_arrays(input=input, target=target)
-    check_shape("target", target, input.shape, "of `input`")
+    _check_elements(input, target)
     difference: Array = array_module(input).asarray(input - target)
     return difference
 
 
-def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
-    check_arrays(input=input, weight=weight)
-    array_module(input, target)
-    if input.ndim < 2 or input.shape[1] == 0:
-        raise ValueError(f"`input` (of shape {input.shape}) must have the form (C,) or (N, C, ...), C > 0")
-    if weight is not None:
-        check_shape("weight", weight, input.shape[1:2], f"for the {input.shape[1]} classes of `input`")
-    if target.dtype.kind == "f":
-        check_arrays(input=input, target=target)
-        check_shape("target", target, input.shape, "of `input` (class probabilities)")
-    elif target.dtype.kind in "iu":
-        check_shape("target", target, (input.shape[0], *input.shape[2:]), "for class indices")
-    else:
-        raise TypeError(f"`target` must be of an integer or floating dtype, got {target.dtype}")
+def _check_elements(input: Array, target: Array, **factors: Array | None) -> Any:
+    """Check that `target` has the form of `input`, and that the factors broadcast to it."""
+    xp = check_arrays(input=input, target=target, **factors)
+    check_shape("target", target, input.shape, "of `input`")
+    for name, factor in factors.items():
+        if factor is None:
+            continue
+        pairs = zip(factor.shape[::-1], input.shape[::-1], strict=False)
+        if factor.ndim > input.ndim or any(f not in (1, length) for f, length in pairs):
+            raise ValueError(
+                f"`{name}` (of shape {factor.shape}) must broadcast to the shape {input.shape} of `input`"
+            )
+    return xp
 
 
-def _class_shares(
-    input: Array,
-    target: Array,
-    weight: Array | None,
-    ignore_index: int,
-    label_smoothing: float,
-) -> tuple[Array, Any]:
-    """What each class's log-probability counts in the loss, (N, C, ...), and what the mean divides by."""
+def _check_probabilities(input: Array, target: Array, weight: Array | None) -> Any:
+    xp = _check_elements(input, target, weight=weight)
+    for name, array in (("input", input), ("target", target)):
+        outside = array[~((array >= 0) & (array <= 1))]
+        if outside.size:
+            raise ValueError(f"`{name}` holds {outside[0]}, which must be between 0 and 1")
+    return xp
+
+
+def _clamped_logs(input: Array) -> tuple[Array, Array]:
+    """log(input) and log(1 - input), none below LEAST_LOG."""
     xp = array_module(input)
-    number("label_smoothing", label_smoothing, 0.0, 1.0)
-    classes = input.shape[1]
-    weights = _along_classes(xp.ones(classes, input.dtype) if weight is None else weight, input)
-    if target.dtype.kind == "f":
-        shares = (target * (1 - label_smoothing) + label_smoothing / classes) * weights
-        return shares, target.size // classes
-    ignored = target == integer("ignore_index", ignore_index, minimum=-(1 << 63))
-    wrong = target[((target < 0) | (target >= classes)) & ~ignored]
-    if wrong.size:
-        raise ValueError(
-            f"`target` holds the class index {wrong[0]}, which must be between 0 and {classes - 1}"
-        )
-    own = (xp.arange(classes).reshape(weights.shape) == target[:, None]) * weights
-    own *= ~ignored[:, None]
-    shares = own
-    if label_smoothing:
-        smooth = ~ignored[:, None] * (weights * (label_smoothing / classes))
-        shares = own * (1 - label_smoothing) + smooth
-    return shares, own.sum()
+    with np.errstate(divide="ignore"):  # log(0) is clamped
+        return xp.maximum(xp.log(input), LEAST_LOG), xp.maximum(xp.log1p(-input), LEAST_LOG)
 
 
-def _along_classes(weight: Array, input: Array) -> Array:
-    """`weight`, (C,), shaped to multiply (N, C, ...)."""
-    return weight.reshape(1, -1, *[1] * (input.ndim - 2))
+def _log_rest(input: Array) -> Array:
+    """log(1 + exp(-input)), without overflow."""
+    return softplus(-input, threshold=np.inf)
+
+
+def _weighted(losses: Array, weight: Array | None) -> Array:
+    return losses if weight is None else losses * weight

@@ -4,10 +4,11 @@ Instead of positions in the image, forward keeps the number i * KW + j of the wi
 an output. Backward walks over the same taps and gives each winner its gradient.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
-from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, pair
 from tinyconv.arrays import (
     Array,
     array_module,
@@ -90,7 +91,7 @@ def max_pool2d(
     if return_indices:
         geometry = (kernel_size, stride, padding, dilation, ceil_mode)
         output, winners = max_pool2d_saved(input, *geometry)
-        return output, _plane_positions(winners, window, size, input.shape[-1])
+        return output, max_pool2d_positions(winners, input.shape, *geometry)
     if input.ndim == 3:
         single: Array = max_pool2d(input[None], kernel_size, stride, padding, dilation, ceil_mode)[0]
         return single
@@ -142,9 +143,28 @@ def max_pool2d_saved(
         xp.maximum(winner, (value > best) * winners.dtype.type(tap), out=winner)
         xp.maximum(best, value, out=best)
     if output.size and xp.isnan(output.max()):
-        for tap, outputs, inputs in _taps(window, image.shape[1:3], size):
+        for tap, outputs, inputs in pool_taps(window, image.shape[1:3], size):
             winners[outputs][xp.isnan(image[inputs])] = tap
     return batch_first(output), batch_first(winners)
+
+
+def max_pool2d_positions(
+    winners: Array,
+    input_size: tuple[int, ...],
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """The int64 positions, row * W + column in the unpadded plane, of `max_pool2d_saved`'s `winners`."""
+    xp = array_module(winners)
+    window, size = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
+    i, j = xp.divmod(winners.astype(xp.int64), window.kernel[1])
+    rows = xp.arange(size[0])[:, None] * window.stride[0] - window.padding[0][0]
+    cols = xp.arange(size[1]) * window.stride[1] - window.padding[1][0]
+    positions: Any = (rows + i * window.dilation[0]) * input_size[-1] + cols + j * window.dilation[1]
+    return positions  # type: ignore[no-any-return]
 
 
 def max_pool2d_saved_backward(
@@ -171,7 +191,7 @@ def max_pool2d_saved_backward(
     disjoint = all(
         d * (k - 1) < s for k, s, d in zip(window.kernel, window.stride, window.dilation, strict=True)
     )
-    for tap, outputs, inputs in _taps(window, input_size[2:], size):
+    for tap, outputs, inputs in pool_taps(window, input_size[2:], size):
         lost = winners[outputs] != tap
         if disjoint:
             zero_where(lost, grads[outputs], out=image[inputs])
@@ -180,11 +200,113 @@ def max_pool2d_saved_backward(
     return grad_input
 
 
+def max_unpool2d(
+    input: Array,
+    indices: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    output_size: Sequence[int] | None = None,
+) -> Array:
+    """Put values where `max_pool2d` found them, and 0 elsewhere.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), float32 or float64.
+        indices: what `max_pool2d` returned with `return_indices`: an int64 array of the shape of
+            `input`, positions in the output's H x W plane. Where one occurs twice the last value stays.
+        kernel_size, stride, padding: those of the pooling.
+        output_size: the output's (H, W) or its whole shape; default
+            (H - 1) * stride - 2 * padding + kernel_size, from which it may differ by less than a stride.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW), batch last in memory.
+
+    Raises:
+        ValueError: shapes that do not fit, an argument or an index out of range.
+        TypeError: `input` is not floating, `indices` is not int64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.max_unpool2d.html
+
+    >>> import numpy as np
+    >>> max_unpool2d(np.array([[[7.0]]]), np.array([[[2]]]), kernel_size=2)
+    array([[[0., 0.],
+            [7., 0.]]])
+    """
+    xp = check_arrays(input=input)
+    size = unpool_size(input.shape, kernel_size, stride, padding, output_size)
+    if input.ndim == 3:
+        geometry = (kernel_size, stride, padding, size)
+        single: Array = max_unpool2d(input[None], indices[None], *geometry)[0]
+        return single
+    n, c = input.shape[:2]
+    planes = xp.zeros((c, size[0] * size[1], n), input.dtype)
+    planes[_plane_places(xp, indices, input, size)] = contiguous_batch_last(input).reshape(
+        c, math.prod(input.shape[2:]), n
+    )
+    return batch_first(planes.reshape(c, *size, n))
+
+
+def max_unpool2d_backward(
+    grad_output: Array,
+    input: Array,
+    indices: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    output_size: Sequence[int] | None = None,
+) -> Array:
+    """Gradient of `max_unpool2d` by its input: the gradients at `indices`."""
+    xp = check_arrays(grad_output=grad_output, input=input)
+    size = unpool_size(input.shape, kernel_size, stride, padding, output_size)
+    check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
+    if input.ndim == 3:
+        arrays = (grad_output[None], input[None], indices[None])
+        single: Array = max_unpool2d_backward(*arrays, kernel_size, stride, padding, size)[0]
+        return single
+    n, c, *positions = input.shape
+    planes = contiguous_batch_last(grad_output).reshape(c, size[0] * size[1], n)
+    found = planes[_plane_places(xp, indices, input, size)]
+    return batch_first(found.reshape(c, *positions, n))
+
+
+def unpool_size(
+    input_size: tuple[int, ...],
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None,
+    padding: IntOrPair,
+    output_size: Sequence[int] | None,
+) -> Pair:
+    """(OH, OW) of an unpooling; raises ValueError where the arguments do not fit."""
+    check_pooled(input_size)
+    window = pool_window(kernel_size, stride, padding, 1)
+    height, width = (
+        (length - 1) * s - 2 * p + k
+        for length, s, (p, _), k in zip(
+            input_size[-2:], window.stride, window.padding, window.kernel, strict=True
+        )
+    )
+    if output_size is None:
+        wanted = (height, width)
+    elif len(output_size) in (2, len(input_size)):
+        wanted = pair("output_size", tuple(output_size)[-2:])
+    else:
+        raise ValueError(f"`output_size` (={output_size}) must be (H, W) or the output's whole shape")
+    off = (abs(wanted[0] - height), abs(wanted[1] - width))
+    if min(wanted) < 1 or (output_size and (off[0] >= window.stride[0] or off[1] >= window.stride[1])):
+        raise ValueError(
+            f"`output_size` (={wanted}) must be at least 1 and differ from {(height, width)} "
+            f"by less than `stride` (={window.stride})"
+        )
+    return wanted
+
+
 def pool_window(
     kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair, dilation: IntOrPair
 ) -> Window:
     """The window of a pooling; its stride is by default its kernel size."""
-    window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    if stride is None or (isinstance(stride, Sequence) and not len(stride)):
+        stride = kernel_size
+    window = Window.of(kernel_size, stride, padding, dilation)
     if any(2 * p > k for (p, _), k in zip(window.padding, window.kernel, strict=True)):
         raise ValueError(f"`padding` (={padding}) must be at most half of `kernel_size` (={kernel_size})")
     return window
@@ -199,8 +321,7 @@ def pool_geometry(
     ceil_mode: bool,
 ) -> tuple[Window, Pair]:
     """The window of a pooling and its output's (OH, OW); raises ValueError where they do not fit."""
-    if len(input_size) not in (3, 4):
-        raise ValueError(f"`input` (of shape {input_size}) must have the form (N, C, H, W) or (C, H, W)")
+    check_pooled(input_size)
     window = pool_window(kernel_size, stride, padding, dilation)
     pads = window.padding[0][0], window.padding[1][0]
     height, width = input_size[-2:]
@@ -216,7 +337,16 @@ def pool_geometry(
     return window, (oh, ow)
 
 
-def _taps(window: Window, size: tuple[int, ...], output_size: Pair) -> Iterator[Tap]:
+def check_pooled(input_size: tuple[int, ...]) -> None:
+    """Check that an input of a pooling is an image or a batch, and only the batch may be empty."""
+    if len(input_size) not in (3, 4) or 0 in input_size[-3:]:
+        raise ValueError(
+            f"`input` (of shape {input_size}) must have the form (N, C, H, W) or (C, H, W), "
+            "and hold channels and pixels"
+        )
+
+
+def pool_taps(window: Window, size: tuple[int, ...], output_size: Pair) -> Iterator[Tap]:
     """For each tap its number, the outputs (C, OH, OW, N) where it lies in the image, what it sees."""
     positions = slice(0, output_size[0]), slice(0, output_size[1])
     for tap, (_, outputs, pixels) in enumerate(window.taps(size, *positions)):
@@ -226,7 +356,7 @@ def _taps(window: Window, size: tuple[int, ...], output_size: Pair) -> Iterator[
 def _begin(image: Array, window: Window, output_size: Pair) -> tuple[Array, list[Tap]]:
     """The outputs (C, OH, OW, N) before the maxima are taken, and the taps to take them over."""
     xp = array_module(image)
-    taps = list(_taps(window, image.shape[1:3], output_size))
+    taps = list(pool_taps(window, image.shape[1:3], output_size))
     if window.padding == UNPADDED:  # the first tap lies inside the image everywhere
         return xp.array(image[taps[0][2]], order="C"), taps[1:]
     shape = (image.shape[0], *output_size, image.shape[3])
@@ -244,11 +374,15 @@ def _first_taps_inside(window: Window, output_size: Pair) -> list[list[int]]:
     return [[i * window.kernel[1] + j for j in across] for i in down]
 
 
-def _plane_positions(winners: Array, window: Window, output_size: Pair, width: int) -> Array:
-    """The int64 positions, row * W + column in the unpadded plane, of the winning taps."""
-    xp = array_module(winners)
-    i, j = xp.divmod(winners.astype(xp.int64), window.kernel[1])
-    rows = xp.arange(output_size[0])[:, None] * window.stride[0] - window.padding[0][0]
-    cols = xp.arange(output_size[1]) * window.stride[1] - window.padding[1][0]
-    positions: Any = (rows + i * window.dilation[0]) * width + cols + j * window.dilation[1]
-    return positions  # type: ignore[no-any-return]
+def _plane_places(xp: Any, indices: Array, input: Array, size: Pair) -> tuple[Any, Any, Any]:
+    """The checked `indices` as an index into planes (C, OH * OW, N)."""
+    array_module(indices, input)
+    if indices.dtype != xp.int64:
+        raise TypeError(f"`indices` must be of dtype int64, got {indices.dtype}")
+    check_shape("indices", indices, input.shape, "of `input`")
+    n, c = input.shape[:2]
+    places = batch_last(indices).reshape(c, math.prod(indices.shape[2:]), n)
+    wrong = places[(places < 0) | (places >= size[0] * size[1])]
+    if wrong.size:
+        raise ValueError(f"`indices` holds {wrong[0]}, which must lie in the {size[0]} x {size[1]} output")
+    return xp.arange(c)[:, None, None], places, xp.arange(n)

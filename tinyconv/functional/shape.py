@@ -1,8 +1,13 @@
-"""Functions that only change an array's shape."""
+"""Functions that only change an array's shape or the order of its dimensions.
+
+The four functions between TensorFlow's layouts and PyTorch's are views: no value is moved, so a gradient
+goes back through the opposite one. TensorFlow has images (N, H, W, C) and kernels (H, W, C, O).
+"""
 
 import math
+from collections.abc import Sequence
 
-from tinyconv.arguments import integer
+from tinyconv.arguments import check_ndim, dimension, integer
 from tinyconv.arrays import Array
 
 
@@ -35,14 +40,111 @@ def flatten_backward(grad_output: Array, input: Array, start_dim: int = 0, end_d
 
 def flatten_shape(shape: tuple[int, ...], start_dim: int = 0, end_dim: int = -1) -> tuple[int, ...]:
     """The shape that `flatten` gives an array of `shape`."""
-    ndim = max(1, len(shape))
-    dims = []
-    for name, dim in (("start_dim", start_dim), ("end_dim", end_dim)):
-        number = integer(name, dim, minimum=-ndim)
-        if number >= ndim:
-            raise ValueError(f"`{name}` (={dim}) must be less than the {ndim} dimensions of `input`")
-        dims.append(number % ndim)
-    start, end = dims
+    start = dimension("start_dim", start_dim, len(shape))
+    end = dimension("end_dim", end_dim, len(shape))
     if start > end:
         raise ValueError(f"`start_dim` (={start_dim}) must not come after `end_dim` (={end_dim})")
     return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+
+def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
+    """Make several dimensions of the dimension `dim`.
+
+    Args:
+        input: any shape with at least one dimension, any dtype.
+        dim: the dimension, counted from the end where negative.
+        sizes: lengths of the new dimensions, whose product is that of `dim`; one may be -1.
+
+    Returns:
+        The reshaped array, a view of `input` where its layout allows.
+
+    Raises:
+        ValueError: `dim` out of range, `sizes` that do not fit.
+        TypeError: `dim` or `sizes` of another type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.unflatten.html
+
+    >>> import numpy as np
+    >>> unflatten(np.zeros((2, 60)), 1, (3, 4, -1)).shape
+    (2, 3, 4, 5)
+    """
+    return input.reshape(unflatten_shape(input.shape, dim, sizes))
+
+
+def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequence[int]) -> Array:
+    """Gradient of `unflatten` by its input: `grad_output` with the shape of `input`."""
+    return grad_output.reshape(input.shape)
+
+
+def unflatten_shape(shape: tuple[int, ...], dim: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that `unflatten` gives an array of `shape`."""
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise TypeError(f"`sizes` (={sizes!r}) must be a sequence of ints")
+    dim = dimension("dim", dim, len(shape))
+    lengths = [integer("sizes", length, minimum=-1) for length in sizes]
+    if not shape or not lengths:
+        raise ValueError(f"`sizes` (={tuple(sizes)}) must not be empty, nor `input` have no dimension")
+    known = math.prod(length for length in lengths if length != -1)
+    if lengths.count(-1) == 1 and known and shape[dim] % known == 0:
+        lengths[lengths.index(-1)] = shape[dim] // known
+    if -1 in lengths or math.prod(lengths) != shape[dim]:
+        raise ValueError(
+            f"`sizes` (={tuple(sizes)}) must multiply to the length {shape[dim]} of dimension {dim}"
+        )
+    return (*shape[:dim], *lengths, *shape[dim + 1 :])
+
+
+def nhwc_to_nchw(images: Array) -> Array:
+    """View of TensorFlow's images, (N, H, W, C), as PyTorch's and ours, (N, C, H, W).
+
+    Raises:
+        ValueError: another number of dimensions.
+
+    Source: https://www.tensorflow.org/api_docs/python/tf/nn/conv2d
+
+    >>> import numpy as np
+    >>> nhwc_to_nchw(np.zeros((8, 28, 30, 3))).shape
+    (8, 3, 28, 30)
+    """
+    check_ndim("images", images, (4,), "(N, H, W, C)")
+    return images.transpose(0, 3, 1, 2)
+
+
+def nchw_to_nhwc(images: Array) -> Array:
+    """View of our images, (N, C, H, W), as TensorFlow's, (N, H, W, C): the inverse of `nhwc_to_nchw`.
+
+    Raises:
+        ValueError: another number of dimensions.
+
+    Source: https://www.tensorflow.org/api_docs/python/tf/nn/conv2d
+    """
+    check_ndim("images", images, (4,), "(N, C, H, W)")
+    return images.transpose(0, 2, 3, 1)
+
+
+def hwio_to_oihw(kernels: Array) -> Array:
+    """View of TensorFlow's kernels, (H, W, C, O), as PyTorch's and ours, (O, C, H, W).
+
+    Raises:
+        ValueError: another number of dimensions.
+
+    Source: https://www.tensorflow.org/api_docs/python/tf/nn/conv2d
+
+    >>> import numpy as np
+    >>> hwio_to_oihw(np.zeros((3, 5, 16, 32))).shape
+    (32, 16, 3, 5)
+    """
+    check_ndim("kernels", kernels, (4,), "(H, W, C, O)")
+    return kernels.transpose(3, 2, 0, 1)
+
+
+def oihw_to_hwio(kernels: Array) -> Array:
+    """View of our kernels, (O, C, H, W), as TensorFlow's, (H, W, C, O): the inverse of `hwio_to_oihw`.
+
+    Raises:
+        ValueError: another number of dimensions.
+
+    Source: https://www.tensorflow.org/api_docs/python/tf/nn/conv2d
+    """
+    check_ndim("kernels", kernels, (4,), "(O, C, H, W)")
+    return kernels.transpose(2, 3, 1, 0)

@@ -1,0 +1,187 @@
+"""Average pooling: the mean of each window, and of windows that divide an image into a given number."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer
+from tinyconv.arrays import Array, batch_first, batch_last, contiguous_batch_last
+from tinyconv.functional.pool import check_pooled, pool_geometry, pool_taps
+from tinyconv.functional.unfold import Window, zeros_batch_last
+
+OutputSize: TypeAlias = int | Sequence[int | None] | None
+
+
+def avg_pool2d(
+    input: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """Mean over each window of an image.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), float32 or float64.
+        kernel_size: an int, or a pair for height and width.
+        stride: default `kernel_size`.
+        padding: pixels of 0 around the image, at most half of `kernel_size`.
+        ceil_mode: round the output's size up, so that a window may reach beyond the padded image
+            (one that would start there is left out).
+        count_include_pad: whether padding counts in the number that the sum is divided by; what lies
+            beyond the padded image never does.
+        divisor_override: the number to divide every sum by.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW), batch last in memory, with
+        OH = floor((H + 2 * padding - KH) / stride) + 1.
+
+    Raises:
+        ValueError: wrong number of dimensions, no channel or pixel, an argument out of range, an output
+            size below 1, a `divisor_override` of 0.
+        TypeError: `input` is not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.avg_pool2d.html
+
+    >>> import numpy as np
+    >>> avg_pool2d(np.arange(16.0).reshape(1, 4, 4), 2)
+    array([[[ 2.5,  4.5],
+            [10.5, 12.5]]])
+    """
+    xp = check_arrays(input=input)
+    window, size = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
+    divisors = _divisors(xp, window, input.shape[-2:], size, count_include_pad, divisor_override)
+    image = contiguous_batch_last(input if input.ndim == 4 else input[None])
+    output = xp.zeros((image.shape[0], *size, image.shape[3]), input.dtype)
+    for _, outputs, inputs in pool_taps(window, image.shape[1:3], size):
+        output[outputs] += image[inputs]
+    output /= divisors.astype(input.dtype)
+    return batch_first(output) if input.ndim == 4 else batch_first(output)[0]
+
+
+def avg_pool2d_backward(
+    grad_output: Array,
+    input: Array,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """Gradient of `avg_pool2d` by its input: each pixel of a window gets the mean's share of its gradient."""
+    xp = check_arrays(grad_output=grad_output, input=input)
+    window, size = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
+    check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
+    divisors = _divisors(xp, window, input.shape[-2:], size, count_include_pad, divisor_override)
+    shape = input.shape if input.ndim == 4 else (1, *input.shape)
+    grad_input = zeros_batch_last(shape, like=grad_output)
+    grads = contiguous_batch_last(grad_output if input.ndim == 4 else grad_output[None])
+    shares = grads / divisors.astype(input.dtype)
+    image = batch_last(grad_input)
+    for _, outputs, inputs in pool_taps(window, shape[2:], size):
+        image[inputs] += shares[outputs]
+    return grad_input if input.ndim == 4 else grad_input[0]
+
+
+def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
+    """Mean over windows that divide an image into OH x OW of them.
+
+    Window p covers the rows floor(p * H / OH) to ceil((p + 1) * H / OH), the second excluded, so that
+    neighbours may share a row.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), float32 or float64.
+        output_size: an int, or a pair (OH, OW); None stands for the input's length.
+
+    Returns:
+        (N, C, OH, OW) or (C, OH, OW), batch last in memory.
+
+    Raises:
+        ValueError: wrong number of dimensions, no channel or pixel, a negative `output_size`.
+        TypeError: `input` is not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.adaptive_avg_pool2d.html
+
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d(np.arange(9.0).reshape(1, 3, 3), (1, 2))
+    array([[[3.5, 4.5]]])
+    """
+    xp = check_arrays(input=input)
+    size = adaptive_output_size(input.shape, output_size)
+    image = contiguous_batch_last(input if input.ndim == 4 else input[None])
+    c, height, width, n = image.shape
+    rows = xp.empty((c, size[0], width, n), input.dtype)
+    for p, (start, stop) in enumerate(_bins(height, size[0])):
+        rows[:, p] = image[:, start:stop].mean(axis=1)
+    output = xp.empty((c, *size, n), input.dtype)
+    for q, (start, stop) in enumerate(_bins(width, size[1])):
+        output[:, :, q] = rows[:, :, start:stop].mean(axis=2)
+    return batch_first(output) if input.ndim == 4 else batch_first(output)[0]
+
+
+def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: OutputSize) -> Array:
+    """Gradient of `adaptive_avg_pool2d` by its input: each pixel gets the mean's share of the gradient."""
+    xp = check_arrays(grad_output=grad_output, input=input)
+    size = adaptive_output_size(input.shape, output_size)
+    check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
+    grads = contiguous_batch_last(grad_output if input.ndim == 4 else grad_output[None])
+    (c, _, _, n), (height, width) = grads.shape, input.shape[-2:]
+    rows = xp.zeros((c, size[0], width, n), input.dtype)
+    for q, (start, stop) in enumerate(_bins(width, size[1])):
+        rows[:, :, start:stop] += grads[:, :, q : q + 1] / (stop - start)
+    image = xp.zeros((c, height, width, n), input.dtype)
+    for p, (start, stop) in enumerate(_bins(height, size[0])):
+        image[:, start:stop] += rows[:, p : p + 1] / (stop - start)
+    return batch_first(image) if input.ndim == 4 else batch_first(image)[0]
+
+
+def adaptive_output_size(input_size: tuple[int, ...], output_size: OutputSize) -> Pair:
+    """`output_size` as a pair, None replaced by the input's length; checks both."""
+    check_pooled(input_size)
+    both = output_size if isinstance(output_size, Sequence) else (output_size, output_size)
+    if len(both) != 2:
+        raise ValueError(f"`output_size` (={output_size!r}) must be an int or a pair of ints or None")
+    height, width = (
+        length if out is None else integer("output_size", out, minimum=0)
+        for length, out in zip(input_size[-2:], both, strict=True)
+    )
+    return height, width
+
+
+def _bins(length: int, count: int) -> list[Pair]:
+    """Start and end of each of `count` windows over `length` positions."""
+    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+
+def _divisors(
+    xp: Any,
+    window: Window,
+    size: tuple[int, ...],
+    output_size: Pair,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Array:
+    """What the sum of each window is divided by, (OH, OW, 1)."""
+    if divisor_override is not None:
+        if integer("divisor_override", divisor_override, minimum=-(1 << 62)) == 0:
+            raise ValueError("`divisor_override` (=0) must not be 0")
+        override: Array = xp.full((1, 1, 1), divisor_override)
+        return override
+    down, across = (
+        _pixels(xp, window, axis, size[axis], output_size[axis], count_include_pad) for axis in (0, 1)
+    )
+    counts: Array = (down[:, None] * across)[..., None]
+    return counts
+
+
+def _pixels(xp: Any, window: Window, axis: int, length: int, count: int, include_pad: bool) -> Array:
+    """How many positions of an axis each of `count` windows covers."""
+    pad = window.padding[axis][0]
+    starts = xp.arange(count) * window.stride[axis] - pad
+    ends = xp.minimum(starts + window.kernel[axis], length + pad)
+    if not include_pad:
+        starts, ends = xp.maximum(starts, 0), xp.minimum(ends, length)
+    covered: Array = ends - starts
+    return covered

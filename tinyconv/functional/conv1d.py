@@ -1,0 +1,202 @@
+"""Convolution of sequences: that of images of height 1, with a kernel of height 1."""
+
+from typing import TypeAlias
+
+from tinyconv.arguments import IntOrPair, check_arrays, check_ndim, check_shape, single
+from tinyconv.arrays import Array
+from tinyconv.functional.conv import (
+    check_channels,
+    conv_window,
+    correlate,
+    correlate_input,
+    correlate_weight,
+)
+from tinyconv.functional.unfold import Window
+
+IntOrSingle: TypeAlias = IntOrPair  # an int or a sequence of one
+
+
+def conv1d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: IntOrSingle = 1,
+    padding: IntOrSingle | str = 0,
+    dilation: IntOrSingle = 1,
+    groups: int = 1,
+) -> Array:
+    """Convolve a batch of sequences with a set of kernels (cross-correlation, no kernel is rotated).
+
+    y[n, o, p] = bias[o] + sum over c, i of input[n, c, p*stride + i*dilation - padding] * weight[o, c, i]
+
+    Args:
+        input: (N, C, L) or (C, L), float32 or float64.
+        weight: (O, C / groups, K), of the dtype of `input`.
+        bias: (O,) or None.
+        stride, dilation: an int or a sequence of one.
+        padding: the same, or "valid" (none) or "same" (the output has the length of the input, for
+            stride 1; an odd pad goes to the end).
+        groups: number of groups; it divides C and O.
+
+    Returns:
+        (N, O, OL) or (O, OL), batch last in memory, with
+        OL = floor((L + 2 * padding - dilation * (K - 1) - 1) / stride) + 1.
+
+    Raises:
+        ValueError: shapes that do not fit, an argument out of range, a kernel larger than the padded
+            input, "same" with a stride.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv1d.html
+
+    >>> import numpy as np
+    >>> conv1d(np.array([[1.0, 2.0, 4.0]]), np.array([[[-1.0, 1.0]]]))
+    array([[1., 2.]])
+    """
+    check_arrays(input=input, weight=weight, bias=bias)
+    window = conv1d_window(weight.shape, stride, padding, dilation)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
+    _check_input(input.shape, weight.shape, groups)
+    output: Array = correlate(_rows(input), weight[:, :, None], bias, window, groups)[:, :, 0]
+    return output if input.ndim == 3 else output[0]
+
+
+def conv1d_backward(
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: IntOrSingle = 1,
+    padding: IntOrSingle | str = 0,
+    dilation: IntOrSingle = 1,
+    groups: int = 1,
+) -> tuple[Array, Array, Array | None]:
+    """Gradients of `conv1d` by `input`, `weight` and `bias` (None without a bias)."""
+    geometry = (stride, padding, dilation, groups)
+    return (
+        conv1d_input(input.shape, weight, grad_output, *geometry),
+        conv1d_weight(input, weight.shape, grad_output, *geometry),
+        None if bias is None else conv1d_bias(grad_output),
+    )
+
+
+def conv1d_input(
+    input_size: tuple[int, ...],
+    weight: Array,
+    grad_output: Array,
+    stride: IntOrSingle = 1,
+    padding: IntOrSingle | str = 0,
+    dilation: IntOrSingle = 1,
+    groups: int = 1,
+) -> Array:
+    """Gradient of `conv1d` by its input.
+
+    dx[n, c, l] = sum of grad_output[n, o, p] * weight[o, c, i] over o, p, i with
+        l = p*stride + i*dilation - padding
+
+    Args:
+        input_size: the shape of the input, (N, C, L) or (C, L).
+        weight: (O, C / groups, K).
+        grad_output: (N, O, OL) or (O, OL).
+        stride, padding, dilation, groups: as for `conv1d`.
+
+    Returns:
+        An array of the shape `input_size`, batch last in memory.
+
+    Raises:
+        ValueError: shapes that do not fit, an argument out of range.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/nn.html#torch.nn.grad.conv1d_input (torch.nn.grad)
+    """
+    check_arrays(weight=weight, grad_output=grad_output)
+    window = conv1d_window(weight.shape, stride, padding, dilation)
+    _check_input(tuple(input_size), weight.shape, groups)
+    *batch, channels, length = input_size
+    _check_grad(grad_output, len(input_size))
+    size = (*(batch or (1,)), channels, 1, length)
+    image: Array = correlate_input(size, weight[:, :, None], _rows(grad_output), window, groups)[:, :, 0]
+    return image if batch else image[0]
+
+
+def conv1d_weight(
+    input: Array,
+    weight_size: tuple[int, ...],
+    grad_output: Array,
+    stride: IntOrSingle = 1,
+    padding: IntOrSingle | str = 0,
+    dilation: IntOrSingle = 1,
+    groups: int = 1,
+) -> Array:
+    """Gradient of `conv1d` by its weight.
+
+    dw[o, c, i] = sum of grad_output[n, o, p] * input[n, c, p*stride + i*dilation - padding] over n, p
+
+    Args:
+        input: (N, C, L) or (C, L).
+        weight_size: the shape of the weight, (O, C / groups, K).
+        grad_output: (N, O, OL) or (O, OL).
+        stride, padding, dilation, groups: as for `conv1d`.
+
+    Returns:
+        An array of the shape `weight_size`.
+
+    Raises:
+        ValueError: shapes that do not fit, an argument out of range.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/nn.html#torch.nn.grad.conv1d_weight (torch.nn.grad)
+    """
+    check_arrays(input=input, grad_output=grad_output)
+    window = conv1d_window(tuple(weight_size), stride, padding, dilation)
+    _check_input(input.shape, tuple(weight_size), groups)
+    _check_grad(grad_output, input.ndim)
+    size = (*weight_size[:2], 1, weight_size[2])
+    return correlate_weight(_rows(input), size, _rows(grad_output), window, groups)[:, :, 0]
+
+
+def conv1d_bias(grad_output: Array) -> Array:
+    """Gradient of `conv1d` by its bias: `grad_output`, (N, O, OL) or (O, OL), summed to (O,)."""
+    summed: Array = grad_output.sum(axis=(0, 2) if grad_output.ndim == 3 else 1)
+    return summed
+
+
+def conv1d_window(
+    weight_size: tuple[int, ...],
+    stride: IntOrSingle,
+    padding: IntOrSingle | str,
+    dilation: IntOrSingle,
+) -> Window:
+    """The window of a 1-D convolution, as one of height 1."""
+    if len(weight_size) != 3:
+        raise ValueError(f"`weight` (of shape {weight_size}) must have the form (O, C / groups, K)")
+    return conv_window(
+        (*weight_size[:2], 1, weight_size[2]),
+        (1, single("stride", stride)),
+        padding if isinstance(padding, str) else (0, single("padding", padding, minimum=0)),
+        (1, single("dilation", dilation)),
+    )
+
+
+def conv1d_output_shape(
+    input_size: tuple[int, ...], weight_size: tuple[int, ...], window: Window, groups: int
+) -> tuple[int, ...]:
+    """Shape of a 1-D convolution's output; raises ValueError where the shapes do not fit."""
+    _check_input(input_size, weight_size, groups)
+    return *input_size[:-2], weight_size[0], window.output_size((1, input_size[-1]))[1]
+
+
+def _check_input(input_size: tuple[int, ...], weight_size: tuple[int, ...], groups: int) -> None:
+    if len(input_size) not in (2, 3):
+        raise ValueError(f"`input` (of shape {input_size}) must have the form (N, C, L) or (C, L)")
+    check_channels(input_size if len(input_size) == 3 else (1, *input_size), weight_size, groups)
+
+
+def _check_grad(grad_output: Array, ndim: int) -> None:
+    check_ndim("grad_output", grad_output, (ndim,), "(N, O, OL)" if ndim == 3 else "(O, OL)")
+
+
+def _rows(sequences: Array) -> Array:
+    """(N, C, L) or (C, L) as images of height 1, (N, C, 1, L)."""
+    return sequences[:, :, None] if sequences.ndim == 3 else sequences[None, :, None]

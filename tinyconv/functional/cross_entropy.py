@@ -1,0 +1,258 @@
+"""Losses of class scores: cross-entropy of logits and negative log-likelihood, with their gradients.
+
+Both weigh the log-probabilities of the classes by `shares`, an array (N, C, ...) that holds the weight of
+each sample's class, or its class probabilities times the weights, and zeros where targets are ignored:
+
+    loss = -sum over c of shares * log_probabilities
+
+"mean" divides the sum of these by the sum of the targets' weights.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyconv.arguments import check_arrays, check_shape, integer, number
+from tinyconv.arrays import Array, array_module
+from tinyconv.functional.loss import reduce, reduce_backward
+from tinyconv.functional.softmax import log_softmax
+
+
+def cross_entropy(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Array:
+    """Cross-entropy between the softmax of `input` over the classes and `target`.
+
+    For class indices y: loss = -weight[y] * log_softmax(input)[y]; for class probabilities t:
+    loss = -sum over c of weight[c] * t[c] * log_softmax(input)[c].
+
+    Args:
+        input: logits, (C,), (N, C) or (N, C, d1, ...), float32 or float64.
+        target: class indices of an integer dtype, (), (N,) or (N, d1, ...); or class probabilities
+            with the shape and dtype of `input`.
+        weight: (C,), a factor for each class.
+        ignore_index: targets of this class index count neither in the loss nor in the mean.
+        reduction: "none", "mean" or "sum". For class indices the mean divides by the sum of the
+            targets' weights (NaN when all are ignored), for probabilities by the number of targets.
+        label_smoothing: the share, 0 to 1, of the target that is spread evenly over the classes.
+
+    Returns:
+        A 0-d array, or one of the shape of the class indices for "none".
+
+    Raises:
+        ValueError: shapes that do not fit, a class index outside 0 to C - 1, a label smoothing
+            outside 0 to 1, an unknown reduction.
+        TypeError: floating dtypes that differ; a target neither integer nor floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
+
+    >>> import numpy as np
+    >>> float(cross_entropy(np.zeros((1, 4)), np.array([2])).round(6))  # log 4
+    1.386294
+    """
+    options = (ignore_index, reduction, label_smoothing)
+    return cross_entropy_saved(input, target, weight, *options)[0]
+
+
+def cross_entropy_backward(
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> tuple[Array, Array | None]:
+    """Gradients of `cross_entropy` by `input` and by `target` (None for class indices).
+
+    With one class index y a sample and no options, the first is
+    grad_output / N * (softmax(input) - onehot(y)).
+    """
+    options = (ignore_index, reduction, label_smoothing)
+    _, saved = cross_entropy_saved(input, target, weight, *options)
+    grad_input = cross_entropy_saved_backward(grad_output, saved)
+    if target.dtype.kind != "f":
+        return grad_input, None
+    factor = _loss_factor(grad_output, saved) * (1 - label_smoothing)
+    grad_target = factor * saved.log_probabilities
+    if weight is not None:
+        grad_target *= _along_classes(weight, grad_target)
+    return grad_input, grad_target.reshape(target.shape)
+
+
+class CrossEntropySaved(NamedTuple):
+    """What `cross_entropy_saved_backward` needs: (N, C, ...) arrays and how the losses were reduced."""
+
+    shares: Array
+    log_probabilities: Array
+    total: Any
+    reduction: str
+    input_size: tuple[int, ...]
+
+
+def cross_entropy_saved(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> tuple[Array, CrossEntropySaved]:
+    """`cross_entropy`, and what its backward needs."""
+    input_size = input.shape
+    if input.ndim == 1:
+        input, target = input[None], target[None]
+    _check_classes(input, target, weight)
+    shares, total = _class_shares(input, target, weight, ignore_index, label_smoothing)
+    log_probabilities = log_softmax(input, 1)
+    loss = reduce(_class_losses(log_probabilities, shares, target), reduction, total)
+    saved = CrossEntropySaved(shares, log_probabilities, total, reduction, input_size)
+    return loss.reshape(()) if len(input_size) == 1 else loss, saved
+
+
+def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -> Array:
+    """Gradient of `cross_entropy` by `input`, from what `cross_entropy_saved` returned."""
+    xp = array_module(grad_output)
+    grads = _loss_factor(grad_output, saved) * saved.shares
+    grad: Array = grads - xp.exp(saved.log_probabilities) * grads.sum(axis=1, keepdims=True)
+    return grad.reshape(saved.input_size)
+
+
+def _loss_factor(grad_output: Array, saved: CrossEntropySaved) -> Array:
+    """What the shares' log-probabilities are multiplied by in the loss, (N, 1, ...), times `grad_output`."""
+    losses = saved.shares[:, 0]
+    if saved.reduction == "none" and len(saved.input_size) == 1:
+        grad_output = grad_output[None]
+    factor: Array = -reduce_backward(grad_output, losses, saved.reduction, saved.total)
+    return factor[:, None]
+
+
+def nll_loss(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """Negative log-likelihood: -weight[y] * input[y] for the class index y of each sample.
+
+    Args:
+        input: log-probabilities, (C,), (N, C) or (N, C, d1, ...), float32 or float64.
+        target: class indices of an integer dtype, (), (N,) or (N, d1, ...).
+        weight: (C,), a factor for each class.
+        ignore_index: targets of this class index count neither in the loss nor in the mean.
+        reduction: "none", "mean" or "sum"; the mean divides by the sum of the targets' weights (NaN when
+            all are ignored).
+
+    Returns:
+        A 0-d array, or one of the shape of `target` for "none".
+
+    Raises:
+        ValueError: shapes that do not fit, a class index outside 0 to C - 1, an unknown reduction.
+        TypeError: floating dtypes that differ, a target that is not integer.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.nll_loss.html
+
+    >>> import numpy as np
+    >>> float(nll_loss(np.array([[-1.0, -2.0, -3.0]]), np.array([2])))
+    3.0
+    """
+    single = input.ndim == 1
+    scores, targets = (input[None], target[None]) if single else (input, target)
+    shares, total = _index_shares(scores, targets, weight, ignore_index)
+    loss = reduce(_class_losses(scores, shares, targets), reduction, total)
+    return loss.reshape(()) if single else loss
+
+
+def nll_loss_backward(
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> tuple[Array, None]:
+    """Gradient of `nll_loss` by `input`, -weight[y] at the class index y and else 0; None for `target`."""
+    single = input.ndim == 1
+    scores, targets = (input[None], target[None]) if single else (input, target)
+    shares, total = _index_shares(scores, targets, weight, ignore_index)
+    saved = CrossEntropySaved(shares, scores, total, reduction, input.shape)
+    return (_loss_factor(grad_output, saved) * shares).reshape(input.shape), None
+
+
+def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
+    check_arrays(input=input, weight=weight)
+    array_module(input, target)
+    if input.ndim < 2 or input.shape[1] == 0:
+        raise ValueError(f"`input` (of shape {input.shape}) must have the form (C,) or (N, C, ...), C > 0")
+    if weight is not None:
+        check_shape("weight", weight, input.shape[1:2], f"for the {input.shape[1]} classes of `input`")
+    if target.dtype.kind == "f":
+        check_arrays(input=input, target=target)
+        check_shape("target", target, input.shape, "of `input` (class probabilities)")
+    elif target.dtype.kind in "iu":
+        check_shape("target", target, (input.shape[0], *input.shape[2:]), "for class indices")
+    else:
+        raise TypeError(f"`target` must be of an integer or floating dtype, got {target.dtype}")
+
+
+def _class_shares(
+    input: Array,
+    target: Array,
+    weight: Array | None,
+    ignore_index: int,
+    label_smoothing: float,
+) -> tuple[Array, Any]:
+    """What each class's log-probability counts in the loss, (N, C, ...), and what the mean divides by."""
+    xp = array_module(input)
+    number("label_smoothing", label_smoothing, 0.0, 1.0)
+    classes = input.shape[1]
+    weights = _along_classes(xp.ones(classes, input.dtype) if weight is None else weight, input)
+    if target.dtype.kind == "f":
+        if integer("ignore_index", ignore_index, minimum=-(1 << 63)) >= 0:
+            raise ValueError(f"`ignore_index` (={ignore_index}) must be negative for class probabilities")
+        shares = (target * (1 - label_smoothing) + label_smoothing / classes) * weights
+        return shares, target.size // classes
+    ignored = target == integer("ignore_index", ignore_index, minimum=-(1 << 63))
+    wrong = target[((target < 0) | (target >= classes)) & ~ignored]
+    if wrong.size:
+        raise ValueError(
+            f"`target` holds the class index {wrong[0]}, which must be between 0 and {classes - 1}"
+        )
+    own = (xp.arange(classes).reshape(weights.shape) == target[:, None]) * weights
+    own *= ~ignored[:, None]
+    shares = own
+    if label_smoothing:
+        smooth = ~ignored[:, None] * (weights * (label_smoothing / classes))
+        shares = own * (1 - label_smoothing) + smooth
+    return shares, own.sum()
+
+
+def _index_shares(input: Array, target: Array, weight: Array | None, ignore_index: int) -> tuple[Array, Any]:
+    """`_class_shares` for a target that must be class indices."""
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"`target` must be of an integer dtype, got {target.dtype}")
+    _check_classes(input, target, weight)
+    return _class_shares(input, target, weight, ignore_index, 0.0)
+
+
+def _class_losses(log_probabilities: Array, shares: Array, target: Array) -> Array:
+    """The loss of each target, (N, ...)."""
+    with np.errstate(invalid="ignore"):  # 0 * -inf: not read for class indices, NaN for probabilities
+        losses = shares * log_probabilities
+    if target.dtype.kind != "f":
+        losses[shares == 0] = 0
+    summed: Array = -losses.sum(axis=1)
+    return summed
+
+
+def _along_classes(weight: Array, input: Array) -> Array:
+    """`weight`, (C,), shaped to multiply (N, C, ...)."""
+    return weight.reshape(1, -1, *[1] * (input.ndim - 2))

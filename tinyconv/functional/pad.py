@@ -1,0 +1,151 @@
+"""Padding in four modes, negative pads included, and its gradient.
+
+Apart from "constant", each output position along an axis is read from one input position; `gather` moves
+the values, and its backward adds every gradient up where its value was read.
+"""
+
+from collections.abc import Sequence
+
+from tinyconv.arguments import Pair, check_arrays, check_shape, integer, number, one_of
+from tinyconv.arrays import Array, empty_batch_last
+from tinyconv.functional.gather import gather, gather_backward
+
+MODES = ("constant", "reflect", "replicate", "circular")
+
+
+def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Array:
+    """Put values around the last dimensions of an array; negative pads take values away.
+
+    Along a dimension of length L, output position i holds input position j = i - before, and where j
+    lies outside 0 to L - 1
+
+        constant: `value`                     replicate: the nearest position, 0 or L - 1
+        reflect:  -j or 2 * (L - 1) - j       circular:  j modulo L (L after negative pads are taken off)
+
+    Args:
+        input: float32 or float64; any shape for "constant", else (N, C, ...) or (C, ...) with as many
+            spatial dimensions, 1 to 3, as `pad` has pairs.
+        pad: (before, after) for the last dimension, then for the one before it, and so on.
+        mode: "constant", "reflect", "replicate" or "circular".
+        value: what "constant" puts around; None is 0.
+
+    Returns:
+        An array with each length L become before + L + after.
+
+    Raises:
+        ValueError: an odd number of pads or too many, a negative length, an unknown mode, a `value` in
+            another mode than "constant"; "reflect" with pads of L or more, "circular" with pads of more
+            than is left of L.
+        TypeError: `input` is not floating, `pad` is no sequence of ints.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html
+
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 2.0, 3.0]])
+    >>> [pad(x, (2, -1), mode)[0].tolist() for mode in ("constant", "reflect", "replicate", "circular")]
+    [[0.0, 0.0, 1.0, 2.0], [3.0, 2.0, 1.0, 2.0], [1.0, 1.0, 1.0, 2.0], [1.0, 2.0, 1.0, 2.0]]
+    """
+    xp = check_arrays(input=input)
+    shape, pairs = pad_shape(input.shape, pad, mode), _pad_pairs(input.shape, pad, mode)
+    if mode == "constant":
+        inside, read = _constant_slices(input.shape, pairs)
+        output = empty_batch_last(shape, input.dtype, xp)
+        output[...] = 0.0 if value is None else number("value", value)
+        output[inside] = input[read]
+        return output
+    if value:
+        raise ValueError(f"`value` (={value}) must be None for `mode` {mode!r}")
+    for axis, indices in _pad_indices(input.shape, pairs, mode):
+        input = gather(input, indices, axis)
+    return input
+
+
+def pad_backward(
+    grad_output: Array, input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Array:
+    """Gradient of `pad` by its input: every gradient is added up where its value came from."""
+    xp = check_arrays(grad_output=grad_output, input=input)
+    shape, pairs = pad_shape(input.shape, pad, mode), _pad_pairs(input.shape, pad, mode)
+    check_shape("grad_output", grad_output, shape, "of the output")
+    if mode == "constant":
+        inside, read = _constant_slices(input.shape, pairs)
+        grad: Array = xp.zeros_like(input)
+        grad[read] = grad_output[inside]
+        return grad
+    for axis, indices in reversed(_pad_indices(input.shape, pairs, mode)):
+        grad_output = gather_backward(grad_output, indices, axis, input.shape[axis])
+    return grad_output
+
+
+def pad_shape(shape: tuple[int, ...], pad: Sequence[int], mode: str = "constant") -> tuple[int, ...]:
+    """The shape that `pad` gives an array of `shape`."""
+    pairs = _pad_pairs(shape, pad, mode)
+    return tuple(length + before + after for length, (before, after) in zip(shape, pairs, strict=True))
+
+
+def _pad_pairs(shape: tuple[int, ...], pad: Sequence[int], mode: str) -> list[Pair]:
+    """`pad` as a checked pair for each dimension of `shape`, in the order of the dimensions."""
+    one_of("mode", mode, MODES)
+    if not isinstance(pad, Sequence) or isinstance(pad, str):
+        raise TypeError(f"`pad` (={pad!r}) must be a sequence of ints")
+    values = [integer("pad", p, minimum=-(1 << 62)) for p in pad]
+    if len(values) % 2 or len(values) > 2 * len(shape):
+        raise ValueError(
+            f"`pad` (={tuple(pad)}) must hold a pair for each padded dimension, "
+            f"of the {len(shape)} dimensions of `input`"
+        )
+    spatial = len(values) // 2
+    if mode != "constant" and not (1 <= spatial <= 3 and len(shape) - spatial in (1, 2)):
+        raise ValueError(
+            f"`input` (of shape {shape}) must have the form (N, C, ...) or (C, ...) with the {spatial} "
+            f"spatial dimensions that `pad` (={tuple(pad)}) pads, 1 to 3, for `mode` {mode!r}"
+        )
+    pairs = [(values[i], values[i + 1]) for i in range(0, len(values), 2)]
+    pairs = [(0, 0)] * (len(shape) - spatial) + pairs[::-1]
+    for length, pair in zip(shape, pairs, strict=True):
+        _check_pair(length, pair, mode)
+    return pairs
+
+
+def _check_pair(length: int, pair: Pair, mode: str) -> None:
+    kept = length + min(pair[0], 0) + min(pair[1], 0)
+    if (kept if mode in ("constant", "circular") else length + sum(pair)) < 0:
+        raise ValueError(f"`pad` (={pair}) must not take away more than the dimension's length {length}")
+    most = {"constant": None, "reflect": length - 1, "replicate": None, "circular": length}[mode]
+    if most is not None and max(pair) > max(most, 0):
+        raise ValueError(
+            f"`pad` (={pair}) must be at most {most} for `mode` {mode!r} and a length of {length}"
+        )
+    if mode != "constant" and max(pair) > 0 and (kept if mode == "circular" else length) <= 0:
+        raise ValueError(f"`pad` (={pair}) must leave something to pad with, of a length of {length}")
+
+
+def _pad_indices(shape: tuple[int, ...], pairs: list[Pair], mode: str) -> list[tuple[int, list[int]]]:
+    """For each padded axis, the input position of every output position."""
+    return [
+        (axis, [_source(i, shape[axis], pair, mode) for i in range(shape[axis] + sum(pair))])
+        for axis, pair in enumerate(pairs)
+        if pair != (0, 0)
+    ]
+
+
+def _source(position: int, length: int, pair: Pair, mode: str) -> int:
+    """The input position that an output position reads."""
+    j, last = position - pair[0], length - 1
+    if mode == "replicate":
+        return min(max(j, 0), last)
+    if mode == "reflect":
+        return -j if j < 0 else min(j, 2 * last - j)
+    first = max(-pair[0], 0)
+    return first + (j - first) % (length - first + min(pair[1], 0))
+
+
+def _constant_slices(
+    shape: tuple[int, ...], pairs: list[Pair]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where the input lies in the output, and which part of the input lies there."""
+    inside, read = [], []
+    for length, (before, after) in zip(shape, pairs, strict=True):
+        read.append(slice(max(-before, 0), length - max(-after, 0)))
+        inside.append(slice(max(before, 0), length + before + after - max(after, 0)))
+    return tuple(inside), tuple(read)

@@ -1,0 +1,101 @@
+"""Softmax and its logarithm along one dimension, with their gradients.
+
+With p = softmax(x), dp_i/dx_j = p_i * ((i == j) - p_j), so that a cotangent g pulls back to
+
+    softmax:      p * (g - sum(g * p))        log_softmax:  g - p * sum(g)
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arguments import check_arrays, check_shape, dimension, floating_dtype
+from tinyconv.arrays import Array, array_module
+
+
+def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
+    """exp(input) / sum of exp(input) along `dim`, without overflow.
+
+    Args:
+        input: any shape, float32 or float64.
+        dim: the dimension along which the results sum to one.
+        dtype: a NumPy dtype to convert `input` to before.
+
+    Returns:
+        An array of the shape of `input`.
+
+    Raises:
+        ValueError: `dim` out of range.
+        TypeError: `input` is not floating, or `dtype` is not.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.softmax.html
+
+    >>> import numpy as np
+    >>> softmax(np.array([1000.0, 1000.0]), dim=0)
+    array([0.5, 0.5])
+    """
+    xp, shifted, dim = _shifted(input, dim, dtype)
+    powers = xp.exp(shifted)
+    output: Array = xp.asarray(powers / powers.sum(axis=dim, keepdims=True))
+    return output
+
+
+def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
+    """Gradient of `softmax`: p * (grad_output - sum of grad_output * p along `dim`), p the softmax."""
+    output = softmax(input, dim, dtype)
+    xp = check_arrays(grad_output=grad_output, output=output)
+    check_shape("grad_output", grad_output, output.shape, "of the output")
+    centred = grad_output - (grad_output * output).sum(axis=dim, keepdims=True)
+    grad: Array = xp.asarray(output * centred, input.dtype)
+    return grad
+
+
+def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
+    """log(exp(input) / sum of exp(input) along `dim`), without overflow.
+
+    Args:
+        input: any shape, float32 or float64.
+        dim: the dimension along which the exponentials of the results sum to one.
+        dtype: a NumPy dtype to convert `input` to before.
+
+    Returns:
+        An array of the shape of `input`.
+
+    Raises:
+        ValueError: `dim` out of range.
+        TypeError: `input` is not floating, or `dtype` is not.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.log_softmax.html
+
+    >>> import numpy as np
+    >>> np.exp(log_softmax(np.array([1000.0, 1000.0]), dim=0)).round(6)
+    array([0.5, 0.5])
+    """
+    xp, shifted, dim = _shifted(input, dim, dtype)
+    output: Array = xp.asarray(shifted - xp.log(xp.exp(shifted).sum(axis=dim, keepdims=True)))
+    return output
+
+
+def log_softmax_backward(
+    grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None
+) -> Array:
+    """Gradient of `log_softmax`: grad_output - softmax(input) * sum of grad_output along `dim`."""
+    output = log_softmax(input, dim, dtype)
+    xp = check_arrays(grad_output=grad_output, output=output)
+    check_shape("grad_output", grad_output, output.shape, "of the output")
+    grad: Array = xp.asarray(
+        grad_output - xp.exp(output) * grad_output.sum(axis=dim, keepdims=True), input.dtype
+    )
+    return grad
+
+
+def _shifted(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, Array, int]:
+    """The array module, `input` less its maximum along `dim`, and `dim` counted from 0."""
+    xp = array_module(input)
+    if dtype is not None:
+        input = input.astype(floating_dtype(dtype))
+    check_arrays(input=input)
+    dim = dimension("dim", dim, input.ndim)
+    with np.errstate(invalid="ignore"):  # inf - inf: NaN, as in PyTorch
+        return xp, input - input.max(axis=dim, keepdims=True, initial=-xp.inf), dim

@@ -190,7 +190,7 @@ class _LossSubject(_Subject):
         self.name = type(loss).__name__
         self.params = {}
         for key, value in vars(self.loss).items():
-            setattr(self.loss, key, _float64(value))
+            setattr(self.loss, key, _float64(value))  # class weights, in options too
 
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
         output = self.loss.forward(*values)
@@ -252,5 +252,7 @@ def _is_floating(value: Any) -> bool:
 
 
 def _float64(value: Any) -> Any:
-    """A float64 copy of a floating array; anything else as it is."""
+    """A float64 copy of a floating array, or of those in a dict; anything else as it is."""
+    if isinstance(value, dict):
+        return {key: _float64(item) for key, item in value.items()}
     return value.astype(np.float64) if _is_floating(value) else value

@@ -1,35 +1,143 @@
-"""Conv2d."""
+"""Conv1d, Conv2d and ConvTranspose2d."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import Generator, IntOrPair, integer, pair
+from tinyconv.arguments import Generator, IntOrPair, integer, one_of, pair, single
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array
 from tinyconv.functional.conv import conv2d_output_shape, conv_window
+from tinyconv.functional.conv1d import conv1d_output_shape, conv1d_window
+from tinyconv.functional.conv_transpose import Transposed
+from tinyconv.functional.pad import pad_shape
+from tinyconv.functional.unfold import Window
 from tinyconv.layers.layer import Layer, fan_in_uniform
 
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
-class Conv2d(Layer):
-    """Convolution of (N, C, H, W) or (C, H, W) images; formula and shapes in `functional.conv2d`.
+
+class Convolution(Layer):
+    """Base class of the convolutions: channels, groups and parameters."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: IntOrPair,
+        dilation: IntOrPair,
+        groups: int,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.dilation = stride, dilation
+        self.groups = integer("groups", groups)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if integer(name, channels) % groups:
+                raise ValueError(f"`{name}` (={channels}) must be divisible by `groups` (={groups})")
+
+    def _add_parameters(
+        self, shape: tuple[int, ...], bias: bool, dtype: npt.DTypeLike, generator: Generator
+    ) -> None:
+        generator = as_generator(generator)
+        fan_in = int(np.prod(shape[1:]))
+        self.add_parameter("weight", fan_in_uniform(shape, fan_in, dtype, generator))
+        if bias:
+            self.add_parameter("bias", fan_in_uniform((self.out_channels,), fan_in, dtype, generator))
+
+    def extra_repr(self) -> str:
+        names = ("kernel_size", "stride", "padding", "dilation", "groups")
+        listed = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{self.in_channels}, {self.out_channels}, {listed}, bias={'bias' in self.params}"
+
+
+class PaddedConvolution(Convolution):
+    """Base class of Conv1d and Conv2d.
+
+    In another padding mode than zeros the input is padded first, and then convolved without padding;
+    backward goes back through both.
+    """
+
+    _function: Callable[..., Array]
+    _function_input: Callable[..., Array]
+    _function_weight: Callable[..., Array]
+    _function_bias: Callable[[Array], Array]
+
+    def _set_padding(self, window: Window, padding: IntOrPair | str, padding_mode: str) -> None:
+        self.padding = padding
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        self._window, pads = window, window.padding[2 - len(self.kernel_size) :]
+        self._pads = [side for around in reversed(pads) for side in around]
+        if padding_mode != "zeros":
+            self._window = window._replace(padding=((0, 0), (0, 0)))
+        padding = padding if padding_mode == "zeros" else 0
+        self._geometry = (self.stride, padding, self.dilation, self.groups)
+
+    def forward(self, x: Array) -> Array:
+        padded = x if self.padding_mode == "zeros" else F.pad(x, self._pads, self.padding_mode)
+        weight, bias = self.params["weight"], self.params.get("bias")
+        return self.save(self._function(padded, weight, bias, *self._geometry), x, padded)
+
+    def backward(self, grad_output: Array) -> Array:
+        x, padded = self.saved(grad_output)
+        self._add_grads(grad_output, padded)
+        grad = self._function_input(padded.shape, self.params["weight"], grad_output, *self._geometry)
+        return (
+            grad if self.padding_mode == "zeros" else F.pad_backward(grad, x, self._pads, self.padding_mode)
+        )
+
+    def backward_params(self, grad_output: Array) -> None:
+        _, padded = self.saved(grad_output)
+        self._add_grads(grad_output, padded)
+
+    def _add_grads(self, grad_output: Array, padded: Array) -> None:
+        shape = self.params["weight"].shape
+        self.grads["weight"] += self._function_weight(padded, shape, grad_output, *self._geometry)
+        if "bias" in self.grads:
+            self.grads["bias"] += self._function_bias(grad_output)
+
+    def _padded_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        zeros = self.padding_mode == "zeros"
+        return tuple(input_shape) if zeros else pad_shape(tuple(input_shape), self._pads, self.padding_mode)
+
+    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+        outputs = np.prod(self.output_shape(input_shape), dtype=int)
+        return int(outputs * np.prod(self.params["weight"].shape[1:], dtype=int))
+
+    def extra_repr(self) -> str:
+        mode = "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode!r}"
+        return super().extra_repr() + mode
+
+
+class Conv1d(PaddedConvolution):
+    """Convolution of (N, C, L) or (C, L) sequences; formula and shapes in `functional.conv1d`.
 
     Args:
         in_channels, out_channels: C and O.
-        kernel_size, stride, dilation: an int, or a pair for height and width.
-        padding: an int, a pair, "valid" or "same".
+        kernel_size, stride, dilation: an int or a sequence of one.
+        padding: the same, or "valid" or "same".
         groups: number of groups; it divides both channel numbers.
         bias: whether to add a bias.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
-    Parameters: weight (O, C / groups, KH, KW) and bias (O,), uniform in +-1 / sqrt(C / groups * KH * KW).
+    Parameters: weight (O, C / groups, K) and bias (O,), uniform in +-1 / sqrt(C / groups * K).
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv1d.html
     """
+
+    _function = staticmethod(F.conv1d)
+    _function_input = staticmethod(F.conv1d_input)
+    _function_weight = staticmethod(F.conv1d_weight)
+    _function_bias = staticmethod(F.conv1d_bias)
 
     def __init__(
         self,
@@ -41,61 +149,168 @@ class Conv2d(Layer):
         dilation: IntOrPair = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         dtype: npt.DTypeLike = np.float32,
         generator: Generator = None,
     ) -> None:
-        super().__init__()
-        self.kernel_size = pair("kernel_size", kernel_size)
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-        self.groups = integer("groups", groups)
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if integer(name, channels) % groups:
-                raise ValueError(f"`{name}` (={channels}) must be divisible by `groups` (={groups})")
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self._window = conv_window(shape, stride, padding, dilation)
-        fan_in = shape[1] * shape[2] * shape[3]
-        generator = as_generator(generator)
-        self.add_parameter("weight", fan_in_uniform(shape, fan_in, dtype, generator))
-        if bias:
-            self.add_parameter("bias", fan_in_uniform(shape[:1], fan_in, dtype, generator))
+        size = (single("kernel_size", kernel_size),)
+        super().__init__(in_channels, out_channels, size, stride, dilation, groups)
+        shape = (out_channels, in_channels // groups, *size)
+        self._set_padding(conv1d_window(shape, stride, padding, dilation), padding, padding_mode)
+        self._add_parameters(shape, bias, dtype, generator)
 
-    def forward(self, x: Array) -> Array:
-        weight, bias = self.params["weight"], self.params.get("bias")
-        return self.save(F.conv2d(x, weight, bias, *self._geometry), x)
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        shape = self._padded_shape(input_shape)
+        return conv1d_output_shape(shape, self.params["weight"].shape, self._window, self.groups)
 
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
-        self._add_grads(grad_output, x)
-        return F.conv2d_input(x.shape, self.params["weight"], grad_output, *self._geometry)
 
-    def backward_params(self, grad_output: Array) -> None:
-        (x,) = self.saved(grad_output)
-        self._add_grads(grad_output, x)
+class Conv2d(PaddedConvolution):
+    """Convolution of (N, C, H, W) or (C, H, W) images; formula and shapes in `functional.conv2d`.
 
-    def _add_grads(self, grad_output: Array, x: Array) -> None:
-        weight = self.params["weight"]
-        self.grads["weight"] += F.conv2d_weight(x, weight.shape, grad_output, *self._geometry)
-        if "bias" in self.grads:
-            self.grads["bias"] += F.conv2d_bias(grad_output)
+    Args:
+        in_channels, out_channels: C and O.
+        kernel_size, stride, dilation: an int, or a pair for height and width.
+        padding: an int, a pair, "valid" or "same".
+        groups: number of groups; it divides both channel numbers.
+        bias: whether to add a bias.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        dtype: float32 (default) or float64.
+        generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
-    @property
-    def _geometry(self) -> tuple[IntOrPair, IntOrPair | str, IntOrPair, int]:
-        return self.stride, self.padding, self.dilation, self.groups
+    Parameters: weight (O, C / groups, KH, KW) and bias (O,), uniform in +-1 / sqrt(C / groups * KH * KW).
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html
+    """
+
+    _function = staticmethod(F.conv2d)
+    _function_input = staticmethod(F.conv2d_input)
+    _function_weight = staticmethod(F.conv2d_weight)
+    _function_bias = staticmethod(F.conv2d_bias)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        generator: Generator = None,
+    ) -> None:
+        size = pair("kernel_size", kernel_size)
+        super().__init__(in_channels, out_channels, size, stride, dilation, groups)
+        shape = (out_channels, in_channels // groups, *size)
+        self._set_padding(conv_window(shape, stride, padding, dilation), padding, padding_mode)
+        self._add_parameters(shape, bias, dtype, generator)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) == 3:
             return self.output_shape((1, *input_shape))[1:]
-        return conv2d_output_shape(tuple(input_shape), self.params["weight"].shape, self._window, self.groups)
+        shape = self._padded_shape(input_shape)
+        return conv2d_output_shape(shape, self.params["weight"].shape, self._window, self.groups)
+
+
+class ConvTranspose2d(Convolution):
+    """Transposed convolution of (N, C, H, W) or (C, H, W) images; see `functional.conv_transpose2d`.
+
+    Its forward takes the output's size as a second argument, `forward(x, output_size=None)`: (OH, OW), or
+    a whole shape that ends so. It replaces `output_padding` where the stride leaves a choice.
+
+    Args:
+        in_channels, out_channels: C and O.
+        kernel_size, stride, padding, output_padding, dilation: an int, or a pair for height and width.
+        groups: number of groups; it divides both channel numbers.
+        bias: whether to add a bias.
+        padding_mode: "zeros", as in PyTorch.
+        dtype: float32 (default) or float64.
+        generator: a numpy.random.Generator or seed that the parameters are drawn from.
+
+    Parameters: weight (C, O / groups, KH, KW) and bias (O,), uniform in +-1 / sqrt(O / groups * KH * KW).
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair = 0,
+        output_padding: IntOrPair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntOrPair = 1,
+        padding_mode: str = "zeros",
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        generator: Generator = None,
+    ) -> None:
+        size = pair("kernel_size", kernel_size)
+        super().__init__(in_channels, out_channels, size, stride, dilation, groups)
+        one_of("padding_mode", padding_mode, ("zeros",))
+        self._window = Window.of(size, stride, padding, dilation)
+        self.padding = padding
+        self.output_padding = pair("output_padding", output_padding, minimum=0)
+        self._add_parameters((in_channels, out_channels // groups, *size), bias, dtype, generator)
+
+    def forward(self, x: Array, output_size: Sequence[int] | None = None) -> Array:
+        geometry = self._geometry(x.shape, output_size)
+        weight, bias = self.params["weight"], self.params.get("bias")
+        return self.save(F.conv_transpose2d(x, weight, bias, *geometry), x, geometry)
+
+    def backward(self, grad_output: Array) -> Array:
+        x, geometry = self.saved(grad_output)
+        weight, bias = self.params["weight"], self.params.get("bias")
+        grad_input, *grads = F.conv_transpose2d_backward(grad_output, x, weight, bias, *geometry)
+        for name, grad in zip(("weight", "bias"), grads, strict=True):
+            if grad is not None:
+                self.grads[name] += grad
+        return grad_input
+
+    __call__ = forward
+
+    def _geometry(self, input_shape: tuple[int, ...], output_size: Sequence[int] | None) -> tuple[Any, ...]:
+        """The options of `functional.conv_transpose2d`, with the output padding that gives `output_size`."""
+        extra = self.output_padding
+        if output_size is not None:
+            shortest = self._shape(input_shape, (0, 0))[-2:]
+            if len(output_size) not in (2, len(input_shape)):
+                raise ValueError(
+                    f"`output_size` (={output_size}) must be (OH, OW) or the output's whole shape"
+                )
+            wanted = pair("output_size", tuple(output_size)[-2:])
+            extra = (wanted[0] - shortest[0], wanted[1] - shortest[1])
+            if any(not 0 <= e < s for e, s in zip(extra, self._window.stride, strict=True)):
+                raise ValueError(
+                    f"`output_size` (={tuple(output_size)}) must be {shortest}, or larger by less than "
+                    f"`stride` (={self._window.stride})"
+                )
+        return self.stride, self.padding, extra, self.groups, self.dilation
+
+    def _shape(self, input_shape: tuple[int, ...], output_padding: IntOrPair) -> tuple[int, ...]:
+        options = (self.stride, self.padding, output_padding, self.groups, self.dilation)
+        geometry = Transposed.of(tuple(input_shape), self.params["weight"].shape, *options)
+        return *input_shape[:-3], self.out_channels, *geometry.size
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self._shape(input_shape, self.output_padding)
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        outputs = np.prod(self.output_shape(input_shape), dtype=int)
-        return int(outputs * np.prod(self.params["weight"].shape[1:], dtype=int))
+        self.output_shape(input_shape)
+        return int(np.prod(input_shape, dtype=int) * np.prod(self.params["weight"].shape[1:], dtype=int))
 
     def extra_repr(self) -> str:
-        o, c_group = self.params["weight"].shape[:2]
-        return (
-            f"{c_group * self.groups}, {o}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
-            f"bias={'bias' in self.params}"
-        )
+        return f"{super().extra_repr()}, output_padding={self.output_padding}"

@@ -1,4 +1,4 @@
-"""Dropout."""
+"""Dropout and Dropout2d."""
 
 import tinyconv.functional as F
 from tinyconv.arguments import Generator, number
@@ -29,15 +29,35 @@ class Dropout(Layer):
     def forward(self, x: Array) -> Array:
         if not self.training:
             return self.save(F.dropout(x, self.p, training=False), None)
-        output, mask = F.dropout_saved(x, self.p, self.generator)
-        return self.save(output, mask)
+        return self.save(*self._dropped(x))
 
     def backward(self, grad_output: Array) -> Array:
         (mask,) = self.saved(grad_output)
         return grad_output if mask is None else F.dropout_saved_backward(grad_output, mask)
+
+    def _dropped(self, x: Array) -> tuple[Array, Array]:
+        return F.dropout_saved(x, self.p, self.generator)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(input_shape)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class Dropout2d(Dropout):
+    """In training, zero each channel of each sample with probability `p`; see `functional.dropout2d`.
+
+    Args:
+        p: probability that a channel is zero, 0 to 1.
+        inplace: accepted for PyTorch's signature and ignored.
+        generator: a numpy.random.Generator or seed that the masks are drawn from.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout2d.html
+    """
+
+    def _dropped(self, x: Array) -> tuple[Array, Array]:
+        return F.dropout2d_saved(x, self.p, self.generator)

@@ -166,6 +166,12 @@ class Layer(ForwardCache):
         """Register `value` as the buffer `name`."""
         self._buffers[name] = value
 
+    def check_distinct(self, what: str) -> None:
+        """Refuse one layer object in two places, as it can keep what backward needs for one only."""
+        every = list(self.layers())
+        if len({id(layer) for layer in every}) != len(every):
+            raise ValueError(f"{what} must not hold the same layer object twice")
+
     # What every layer has
 
     def __call__(self, x: Array) -> Array:

@@ -1,6 +1,6 @@
-"""BatchNorm2d."""
+"""BatchNorm1d, BatchNorm2d, LayerNorm and GroupNorm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,26 +11,30 @@ from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 
 
-class BatchNorm2d(Layer):
-    """Normalisation of each channel of (N, C, H, W) over the batch and all positions.
+class AffineNorm(Layer):
+    """Base class of the normalisations, which then scale by a weight of ones and shift by a bias of zeros."""
 
-    Args:
-        num_features: C.
-        eps: added to the variance.
-        momentum: weight of a batch in the running statistics; None for the average of all batches.
-        affine: whether to scale by a weight and shift by a bias.
-        track_running_stats: whether to keep running statistics, which evaluation uses; without
-            them evaluation uses the batch's own.
-        dtype: float32 (default) or float64.
+    def _add_affine(self, shape: tuple[int, ...], affine: bool, bias: bool, dtype: npt.DTypeLike) -> None:
+        if affine:
+            self.add_parameter("weight", np.ones(shape, floating_dtype(dtype)))
+        if affine and bias:
+            self.add_parameter("bias", np.zeros(shape, floating_dtype(dtype)))
 
-    Parameters: weight (C,), ones; bias (C,), zeros. Buffers: running_mean and running_var (C,),
-    num_batches_tracked, an int64.
+    @property
+    def _affine(self) -> tuple[Array | None, Array | None]:
+        return self.params.get("weight"), self.params.get("bias")
 
-    Raises:
-        ValueError, TypeError: an argument out of range or of the wrong type.
+    def _add_grads(self, *grads: Array | None) -> None:
+        for name, grad in zip(("weight", "bias"), grads, strict=True):
+            if grad is not None:
+                self.grads[name] += grad
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
-    """
+
+class BatchNorm(AffineNorm):
+    """Base class of the batch norms, which differ in the shapes that they take."""
+
+    form = ""  # the shape rule in words, with {} for the channels
+    dimensions: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -40,16 +44,17 @@ class BatchNorm2d(Layer):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
         self.num_features = integer("num_features", num_features)
-        self.eps = number("eps", eps, 0.0)
+        self.eps = number("eps", eps)
+        if self.eps <= 0:
+            raise ValueError(f"`eps` (={eps}) must be above 0")
         self.momentum = None if momentum is None else number("momentum", momentum, 0.0, 1.0)
         dtype = floating_dtype(dtype)
-        if affine:
-            self.add_parameter("weight", np.ones(num_features, dtype))
-            self.add_parameter("bias", np.zeros(num_features, dtype))
+        self._add_affine((num_features,), affine, bias, dtype)
         if track_running_stats:
             self.add_buffer("running_mean", np.zeros(num_features, dtype))
             self.add_buffer("running_var", np.ones(num_features, dtype))
@@ -58,11 +63,10 @@ class BatchNorm2d(Layer):
     def forward(self, x: Array) -> Array:
         self.output_shape(x.shape)
         mean, var = self.buffers.get("running_mean"), self.buffers.get("running_var")
-        weight, bias = self.params.get("weight"), self.params.get("bias")
         training = self.training or mean is None
         momentum = self._next_momentum() if self.training else 0.0
         output, saved = F.batch_norm_saved(
-            x, mean, var, weight, bias, training, momentum, self.eps, self._allreduce
+            x, mean, var, *self._affine, training, momentum, self.eps, self._allreduce
         )
         if self.training and mean is not None:
             self.buffers["num_batches_tracked"] += 1
@@ -70,11 +74,8 @@ class BatchNorm2d(Layer):
 
     def backward(self, grad_output: Array) -> Array:
         (saved,) = self.saved(grad_output)
-        weight, bias = self.params.get("weight"), self.params.get("bias")
-        grad_input, *grads = F.batch_norm_saved_backward(grad_output, saved, weight, bias, self._allreduce)
-        for name, grad in zip(("weight", "bias"), grads, strict=True):
-            if grad is not None:
-                self.grads[name] += grad
+        grad_input, *grads = F.batch_norm_saved_backward(grad_output, saved, *self._affine, self._allreduce)
+        self._add_grads(*grads)
         return grad_input
 
     @property
@@ -87,10 +88,9 @@ class BatchNorm2d(Layer):
         return self.momentum or 0.0
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(input_shape) != 4 or input_shape[1] != self.num_features:
-            raise ValueError(
-                f"`input` (of shape {tuple(input_shape)}) must have the form (N, {self.num_features}, H, W)"
-            )
+        if len(input_shape) not in self.dimensions or input_shape[1] != self.num_features:
+            form = self.form.format(*[self.num_features] * 2)
+            raise ValueError(f"`input` (of shape {tuple(input_shape)}) must have the form {form}")
         return tuple(input_shape)
 
     def extra_repr(self) -> str:
@@ -98,3 +98,177 @@ class BatchNorm2d(Layer):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={'weight' in self.params}, track_running_stats={'running_mean' in self.buffers}"
         )
+
+
+class BatchNorm1d(BatchNorm):
+    """Normalisation of each channel of (N, C) or (N, C, L) over the batch and all positions.
+
+    Args:
+        num_features: C.
+        eps: added to the variance, above 0.
+        momentum: weight of a batch in the running statistics; None for the average of all batches.
+        affine: whether to scale by a weight and shift by a bias.
+        track_running_stats: whether to keep running statistics, which evaluation uses; without
+            them evaluation uses the batch's own.
+        bias: with False there is no bias, but a weight if `affine`.
+        dtype: float32 (default) or float64.
+
+    Parameters: weight (C,), ones; bias (C,), zeros. Buffers: running_mean and running_var (C,),
+    num_batches_tracked, an int64.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm1d.html
+    """
+
+    form = "(N, {}) or (N, {}, L)"
+    dimensions = (2, 3)
+
+
+class BatchNorm2d(BatchNorm):
+    """Normalisation of each channel of (N, C, H, W) over the batch and all positions.
+
+    Args:
+        num_features: C.
+        eps: added to the variance, above 0.
+        momentum: weight of a batch in the running statistics; None for the average of all batches.
+        affine: whether to scale by a weight and shift by a bias.
+        track_running_stats: whether to keep running statistics, which evaluation uses; without
+            them evaluation uses the batch's own.
+        bias: with False there is no bias, but a weight if `affine`.
+        dtype: float32 (default) or float64.
+
+    Parameters: weight (C,), ones; bias (C,), zeros. Buffers: running_mean and running_var (C,),
+    num_batches_tracked, an int64.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
+    """
+
+    form = "(N, {}, H, W)"
+    dimensions = (4,)
+
+
+class LayerNorm(AffineNorm):
+    """Normalisation of each sample over its last dimensions; see `functional.layer_norm`.
+
+    Args:
+        normalized_shape: the last dimensions of the input, or an int for the last one alone.
+        eps: added to the variance.
+        elementwise_affine: whether to scale by a weight and shift by a bias.
+        bias: with False there is no bias, but a weight if `elementwise_affine`.
+        dtype: float32 (default) or float64.
+
+    Parameters: weight, ones, and bias, zeros, of `normalized_shape`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: Ba et al., https://arxiv.org/abs/1607.06450;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__()
+        shape = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        self.normalized_shape = tuple(integer("normalized_shape", length, minimum=0) for length in shape)
+        if not self.normalized_shape:
+            raise ValueError(f"`normalized_shape` (={normalized_shape!r}) must have at least one dimension")
+        self.eps = number("eps", eps)
+        self._add_affine(self.normalized_shape, elementwise_affine, bias, dtype)
+
+    def forward(self, x: Array) -> Array:
+        return self.save(F.layer_norm(x, self.normalized_shape, *self._affine, self.eps), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        grad_input, *grads = F.layer_norm_backward(
+            grad_output, x, self.normalized_shape, *self._affine, self.eps
+        )
+        self._add_grads(*grads)
+        return grad_input
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if tuple(input_shape[-len(self.normalized_shape) :]) != self.normalized_shape:
+            raise ValueError(
+                f"`input` (of shape {tuple(input_shape)}) must end in `normalized_shape` "
+                f"(={self.normalized_shape})"
+            )
+        return tuple(input_shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={'weight' in self.params}"
+
+
+class GroupNorm(AffineNorm):
+    """Normalisation of each sample over the channels of a group; see `functional.group_norm`.
+
+    Args:
+        num_groups: number of groups of neighbouring channels; it divides `num_channels`.
+        num_channels: C.
+        eps: added to the variance.
+        affine: whether to scale by a weight and shift by a bias, one for each channel.
+        bias: with False there is no bias, but a weight if `affine`.
+        dtype: float32 (default) or float64.
+
+    Parameters: weight (C,), ones, and bias (C,), zeros.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: Wu and He, https://arxiv.org/abs/1803.08494;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__()
+        self.num_groups = integer("num_groups", num_groups)
+        self.num_channels = integer("num_channels", num_channels)
+        if num_channels % num_groups:
+            raise ValueError(
+                f"`num_channels` (={num_channels}) must be divisible by `num_groups` (={num_groups})"
+            )
+        self.eps = number("eps", eps)
+        self._add_affine((num_channels,), affine, bias, dtype)
+
+    def forward(self, x: Array) -> Array:
+        self.output_shape(x.shape)
+        return self.save(F.group_norm(x, self.num_groups, *self._affine, self.eps), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        grad_input, *grads = F.group_norm_backward(grad_output, x, self.num_groups, *self._affine, self.eps)
+        self._add_grads(*grads)
+        return grad_input
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(input_shape) < 2 or input_shape[1] != self.num_channels:
+            raise ValueError(
+                f"`input` (of shape {tuple(input_shape)}) must have the form (N, {self.num_channels}, ...)"
+            )
+        return tuple(input_shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={'weight' in self.params}"

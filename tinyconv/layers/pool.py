@@ -1,9 +1,13 @@
-"""MaxPool2d."""
+"""MaxPool2d, MaxUnpool2d, AvgPool2d and AdaptiveAvgPool2d."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import tinyconv.functional as F
 from tinyconv.arguments import IntOrPair
 from tinyconv.arrays import Array
-from tinyconv.functional.pool import pool_geometry, pool_window
+from tinyconv.functional.avg_pool import OutputSize, adaptive_output_size
+from tinyconv.functional.pool import max_pool2d_positions, pool_geometry, pool_window, unpool_size
 from tinyconv.layers.layer import Layer
 
 
@@ -13,6 +17,8 @@ class MaxPool2d(Layer):
     Args:
         kernel_size, padding, dilation: an int, or a pair for height and width.
         stride: the same; default `kernel_size`.
+        return_indices: let forward return a pair of the output and the positions of the maxima, which
+            `MaxUnpool2d` takes; such a layer has no place in a Sequential.
         ceil_mode: round the output's size up.
 
     Raises:
@@ -27,18 +33,22 @@ class MaxPool2d(Layer):
         stride: IntOrPair | None = None,
         padding: IntOrPair = 0,
         dilation: IntOrPair = 1,
-        *,
+        return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
         self._geometry = (kernel_size, stride, padding, dilation, ceil_mode)
+        self.return_indices = return_indices
         pool_window(kernel_size, stride, padding, dilation)
 
-    def forward(self, x: Array) -> Array:
-        if not self._keeps_caches:
+    def forward(self, x: Array) -> Any:  # an array, or with `return_indices` a pair
+        if not (self._keeps_caches or self.return_indices):
             return F.max_pool2d(x, *self._geometry)
         output, winners = F.max_pool2d_saved(x, *self._geometry)
-        return self.save(output, winners, x.shape)
+        self.save(output, winners, x.shape)
+        if not self.return_indices:
+            return output
+        return output, max_pool2d_positions(winners, x.shape, *self._geometry)
 
     def backward(self, grad_output: Array) -> Array:
         winners, input_size = self.saved(grad_output)
@@ -50,3 +60,126 @@ class MaxPool2d(Layer):
 
     def extra_repr(self) -> str:
         return "kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}".format(*self._geometry)
+
+
+class MaxUnpool2d(Layer):
+    """Put values where a MaxPool2d with `return_indices` found them, and 0 elsewhere.
+
+    Its forward takes the indices as a second argument, and optionally the output's size:
+    `forward(x, indices, output_size=None)`; see `functional.max_unpool2d`.
+
+    Args:
+        kernel_size, padding: of the pooling; an int, or a pair for height and width.
+        stride: the same; default `kernel_size`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxUnpool2d.html
+    """
+
+    def __init__(
+        self, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0
+    ) -> None:
+        super().__init__()
+        self._geometry = (kernel_size, stride, padding)
+        pool_window(*self._geometry, 1)
+
+    def forward(  # type: ignore[override]  # one argument more: not for a Sequential
+        self, x: Array, indices: Array, output_size: Sequence[int] | None = None
+    ) -> Array:
+        output = F.max_unpool2d(x, indices, *self._geometry, output_size)
+        return self.save(output, x, indices, output_size)
+
+    def backward(self, grad_output: Array) -> Array:
+        x, indices, output_size = self.saved(grad_output)
+        return F.max_unpool2d_backward(grad_output, x, indices, *self._geometry, output_size)
+
+    __call__ = forward  # type: ignore[assignment]
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return *input_shape[:-2], *unpool_size(tuple(input_shape), *self._geometry, None)
+
+    def extra_repr(self) -> str:
+        return "kernel_size={}, stride={}, padding={}".format(*self._geometry)
+
+
+class AvgPool2d(Layer):
+    """Mean over windows of (N, C, H, W) or (C, H, W) images; see `functional.avg_pool2d`.
+
+    Args:
+        kernel_size, padding: an int, or a pair for height and width.
+        stride: the same; default `kernel_size`.
+        ceil_mode: round the output's size up.
+        count_include_pad: whether padding counts in the number that a sum is divided by.
+        divisor_override: the number to divide every sum by.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None = None,
+        padding: IntOrPair = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._geometry = (kernel_size, stride, padding)
+        self._options = (ceil_mode, count_include_pad, divisor_override)
+        pool_window(*self._geometry, 1)
+        if divisor_override == 0:
+            raise ValueError("`divisor_override` (=0) must not be 0")
+
+    def forward(self, x: Array) -> Array:
+        return self.save(F.avg_pool2d(x, *self._geometry, *self._options), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        return F.avg_pool2d_backward(grad_output, x, *self._geometry, *self._options)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        _, size = pool_geometry(tuple(input_shape), *self._geometry, 1, self._options[0])
+        return *input_shape[:-2], *size
+
+    def extra_repr(self) -> str:
+        return (
+            "kernel_size={}, stride={}, padding={}, ceil_mode={}, count_include_pad={}, "
+            "divisor_override={}".format(*self._geometry, *self._options)
+        )
+
+
+class AdaptiveAvgPool2d(Layer):
+    """Mean over OH x OW windows that divide an image; see `functional.adaptive_avg_pool2d`.
+
+    Args:
+        output_size: an int, or a pair (OH, OW); None stands for the input's length.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html
+    """
+
+    def __init__(self, output_size: OutputSize) -> None:
+        super().__init__()
+        adaptive_output_size((1, 1, 1), output_size)
+        self.output_size = output_size
+
+    def forward(self, x: Array) -> Array:
+        return self.save(F.adaptive_avg_pool2d(x, self.output_size), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        return F.adaptive_avg_pool2d_backward(grad_output, x, self.output_size)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return *input_shape[:-2], *adaptive_output_size(tuple(input_shape), self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"

@@ -52,20 +52,18 @@ class Sequential(Layer):
             if not isinstance(name, str) or not name or "." in name:
                 raise ValueError(f"layer name {name!r} must be a string that is not empty and holds no dot")
             self.children[name] = layer
-        every = list(self.layers())
-        if len({id(layer) for layer in every}) != len(every):
-            raise ValueError("`layers` must not hold the same layer object twice")
+        self.check_distinct("`layers`")
         self._order = _pooling_first(list(self.children.items()))
 
     def forward(self, x: Array) -> Array:
         for name, layer in self._order:
-            with _located(name, layer):
+            with located(name, layer):
                 x = layer.forward(x)
         return x
 
     def backward(self, grad_output: Array) -> Array:
         for name, layer in reversed(self._order):
-            with _located(name, layer):
+            with located(name, layer):
                 grad_output = layer.backward(grad_output)
         return grad_output
 
@@ -73,7 +71,7 @@ class Sequential(Layer):
         """`backward` down to the first layer with parameters, and no further."""
         first = next((name for name, layer in self._order if layer.params), None)
         for name, layer in reversed(self._order):
-            with _located(name, layer):
+            with located(name, layer):
                 if name == first:
                     layer.backward_params(grad_output)
                     break
@@ -118,7 +116,7 @@ class Sequential(Layer):
     def _shapes(self, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...], tuple[int, ...]]]:
         for name, layer in self.children.items():
             before = shape
-            with _located(name, layer):
+            with located(name, layer):
                 shape = layer.output_shape(before)
             yield layer, before, shape
 
@@ -149,13 +147,14 @@ def _pooling_first(layers: list[tuple[str, Layer]]) -> list[tuple[str, Layer]]:
     """
     order = list(layers)
     for i in range(len(order) - 1):
-        if type(order[i][1]) is ReLU and type(order[i + 1][1]) is MaxPool2d:
+        relu, pool = order[i][1], order[i + 1][1]
+        if type(relu) is ReLU and type(pool) is MaxPool2d and not pool.return_indices:
             order[i], order[i + 1] = order[i + 1], order[i]
     return order
 
 
 @contextmanager
-def _located(name: str, layer: Layer) -> Iterator[None]:
+def located(name: str, layer: Layer) -> Iterator[None]:
     """Put the layer's name before the message of an error that arises in it."""
     try:
         yield

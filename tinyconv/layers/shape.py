@@ -1,9 +1,12 @@
-"""Flatten."""
+"""Flatten, Unflatten and Upsample."""
+
+from collections.abc import Sequence
 
 import tinyconv.functional as F
-from tinyconv.arguments import integer
+from tinyconv.arguments import integer, one_of
 from tinyconv.arrays import Array
-from tinyconv.functional.shape import flatten_shape
+from tinyconv.functional.interpolate import MODES, interpolate_indices
+from tinyconv.functional.shape import flatten_shape, unflatten_shape
 from tinyconv.layers.layer import Layer
 
 
@@ -36,3 +39,81 @@ class Flatten(Layer):
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Layer):
+    """Make several dimensions of the dimension `dim`: the inverse of Flatten.
+
+    Args:
+        dim: the dimension, counted from the end where negative.
+        unflattened_size: lengths of the new dimensions, whose product is that of `dim`; one may be -1.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Unflatten.html
+    """
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        super().__init__()
+        self.dim = integer("dim", dim, minimum=-64)
+        if not isinstance(unflattened_size, Sequence) or isinstance(unflattened_size, str):
+            raise TypeError(f"`unflattened_size` (={unflattened_size!r}) must be a sequence of ints")
+        self.unflattened_size = tuple(
+            integer("unflattened_size", length, minimum=-1) for length in unflattened_size
+        )
+
+    def forward(self, x: Array) -> Array:
+        return self.save(F.unflatten(x, self.dim, self.unflattened_size), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        return F.unflatten_backward(grad_output, x, self.dim, self.unflattened_size)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return unflatten_shape(tuple(input_shape), self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class Upsample(Layer):
+    """Resize images to the nearest position; see `functional.interpolate`.
+
+    The input is (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+
+    Args:
+        size: the output's lengths, an int for all spatial dimensions or one for each.
+        scale_factor: instead of `size`, numbers to multiply the lengths with, rounded down.
+        mode: "nearest" or "nearest-exact".
+
+    Raises:
+        ValueError: another `mode`, or not exactly one of `size` and `scale_factor`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Upsample.html
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int] | None = None,
+        scale_factor: float | Sequence[float] | None = None,
+        mode: str = "nearest",
+    ) -> None:
+        super().__init__()
+        one_of("mode", mode, MODES)
+        if (size is None) == (scale_factor is None):
+            raise ValueError(f"one of `size` (={size}) and `scale_factor` (={scale_factor}) must be given")
+        self._options = (size, scale_factor, mode)
+
+    def forward(self, x: Array) -> Array:
+        return self.save(F.interpolate(x, *self._options), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        return F.interpolate_backward(grad_output, x, *self._options)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return *input_shape[:2], *map(len, interpolate_indices(tuple(input_shape), *self._options))
+
+    def extra_repr(self) -> str:
+        return "size={}, scale_factor={}, mode={!r}".format(*self._options)

@@ -1,0 +1,120 @@
+"""Padding of images as layers: ZeroPad2d, ConstantPad2d, ReflectionPad2d, ReplicationPad2d, CircularPad2d."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import tinyconv.functional as F
+from tinyconv.arguments import integer, number
+from tinyconv.arrays import Array
+from tinyconv.functional.pad import pad_shape
+from tinyconv.layers.layer import Layer
+
+Padding: TypeAlias = int | Sequence[int]
+
+
+class Pad2d(Layer):
+    """Base class of the paddings of (N, C, H, W) or (C, H, W) images; see `functional.pad`."""
+
+    mode = "constant"
+
+    def __init__(self, padding: Padding) -> None:
+        super().__init__()
+        sides = padding if isinstance(padding, Sequence) else (padding,) * 4
+        if len(sides) != 4 or isinstance(sides, str):
+            raise ValueError(f"`padding` (={padding!r}) must be an int or (left, right, top, bottom)")
+        self.padding = tuple(integer("padding", side, minimum=-(1 << 62)) for side in sides)
+        self.value: float | None = None
+
+    def forward(self, x: Array) -> Array:
+        self.output_shape(x.shape)
+        return self.save(F.pad(x, self.padding, self.mode, self.value), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        return F.pad_backward(grad_output, x, self.padding, self.mode, self.value)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(input_shape) not in (3, 4):
+            raise ValueError(
+                f"`input` (of shape {tuple(input_shape)}) must have the form (N, C, H, W) or (C, H, W)"
+            )
+        return pad_shape(tuple(input_shape), self.padding, self.mode)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class ConstantPad2d(Pad2d):
+    """Put `value` around images.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom); negative ones take pixels away.
+        value: what to put there.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConstantPad2d.html
+    """
+
+    def __init__(self, padding: Padding, value: float) -> None:
+        super().__init__(padding)
+        self.value = number("value", value)
+
+
+class ZeroPad2d(Pad2d):
+    """Put zeros around images.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom); negative ones take pixels away.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ZeroPad2d.html
+    """
+
+
+class ReflectionPad2d(Pad2d):
+    """Put the image's reflection around images, the border itself not repeated.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom); less than the image's size.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReflectionPad2d.html
+    """
+
+    mode = "reflect"
+
+
+class ReplicationPad2d(Pad2d):
+    """Put the nearest pixel around images.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom).
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReplicationPad2d.html
+    """
+
+    mode = "replicate"
+
+
+class CircularPad2d(Pad2d):
+    """Put the pixels of the opposite side around images.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom); at most the image's size.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CircularPad2d.html
+    """
+
+    mode = "circular"

@@ -1,0 +1,80 @@
+"""Residual: a body of layers with a connection around it."""
+
+from tinyconv.arrays import Array
+from tinyconv.layers.layer import Layer
+from tinyconv.layers.sequential import located
+
+
+class Residual(Layer):
+    """body(x) + shortcut(x), the building block of a ResNet.
+
+    Args:
+        body: a layer, usually a Sequential.
+        shortcut: a layer that brings x to the shape of the body's output, a 1x1 convolution say; None
+            for x itself. The two shapes must be equal: they are not broadcast.
+
+    The children are named "body" and "shortcut", so a parameter is "body.0.weight" in the state.
+
+    Raises:
+        TypeError: a `body` or `shortcut` that is no Layer.
+        ValueError: one layer object in both; in forward, shapes that differ.
+
+    Source: He et al., https://arxiv.org/abs/1512.03385
+
+    >>> import numpy as np
+    >>> from tinyconv import Conv2d, ReLU, Sequential
+    >>> block = Residual(Sequential(Conv2d(8, 8, 3, padding=1), ReLU(), Conv2d(8, 8, 3, padding=1)))
+    >>> block(np.zeros((2, 8, 5, 5), np.float32)).shape
+    (2, 8, 5, 5)
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        super().__init__()
+        for name, layer in (("body", body), ("shortcut", shortcut)):
+            if name == "shortcut" and layer is None:
+                continue
+            if not isinstance(layer, Layer):
+                raise TypeError(f"`{name}` (={layer!r}) must be a Layer")
+            self.children[name] = layer
+        self.check_distinct("`body` and `shortcut`")
+
+    def forward(self, x: Array) -> Array:
+        outputs = [x] if "shortcut" not in self.children else []
+        for name, layer in self.children.items():
+            with located(name, layer):
+                outputs.append(layer.forward(x))
+        if outputs[0].shape != outputs[1].shape:
+            raise ValueError(self._mismatch(x.shape))
+        return self.save(outputs[0] + outputs[1])
+
+    def backward(self, grad_output: Array) -> Array:
+        self.saved(grad_output)
+        grads = [grad_output] if "shortcut" not in self.children else []
+        for name, layer in self.children.items():
+            with located(name, layer):
+                grads.append(layer.backward(grad_output))
+        return grads[0] + grads[1]
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        shapes = self._shapes(tuple(input_shape))
+        if shapes[0] != shapes[1]:
+            raise ValueError(self._mismatch(tuple(input_shape)))
+        return shapes[0]
+
+    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+        return sum(layer.multiply_adds(input_shape) for layer in self.children.values())
+
+    def _shapes(self, input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The shapes of the two summands, the body's first."""
+        shapes = []
+        for name, layer in self.children.items():
+            with located(name, layer):
+                shapes.append(layer.output_shape(input_shape))
+        return shapes if len(shapes) == 2 else [*shapes, input_shape]
+
+    def _mismatch(self, input_shape: tuple[int, ...]) -> str:
+        body, shortcut = self._shapes(input_shape)
+        return (
+            f"`body` (making {body} of an input of shape {input_shape}) and `shortcut` (making {shortcut}) "
+            "must give equal shapes"
+        )

@@ -1,0 +1,198 @@
+"""The operators against the plain loops of `tinyconv.reference`: values and gradients.
+
+conv2d, unfold, max_pool2d, linear, relu, batch_norm, mse_loss and cross_entropy are compared beside
+their other tests.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyconv.functional as F
+from tests.compare import assert_close
+from tinyconv import reference
+from tinyconv.arrays import Array
+
+Case = tuple[str, tuple[Any, ...], dict[str, Any]]  # operator, arguments, options
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def uniform(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).random(shape)
+
+
+def classes(*shape: int) -> Array:
+    return np.random.default_rng(0).integers(0, 3, shape)
+
+
+def weighted(x_shape: tuple[int, ...], w_shape: tuple[int, ...], channels: int) -> tuple[Array, Array, Array]:
+    """Input, weight and bias of a convolution."""
+    return normal(*x_shape), normal(*w_shape, seed=1), normal(channels, seed=2)
+
+
+SEQUENCES = weighted((2, 4, 9), (6, 2, 3), 6)  # two groups
+IMAGES = normal(2, 3, 7, 6)
+POINTS = np.append(normal(3, 5) * 3, [0.0, -0.0, 1.0, -1.0, 40.0, -40.0])
+
+CASES: dict[str, Case] = {
+    "conv1d": ("conv1d", weighted((2, 3, 8), (4, 3, 3), 4), {}),
+    "conv1d, strided": ("conv1d", SEQUENCES, {"stride": 2, "padding": 3, "groups": 2}),
+    "conv1d, dilated": ("conv1d", SEQUENCES, {"padding": 1, "dilation": 3, "groups": 2}),
+    "conv_transpose2d": ("conv_transpose2d", weighted((2, 3, 4, 3), (3, 2, 3, 2), 2), {}),
+    "conv_transpose2d, strided": (
+        "conv_transpose2d",
+        weighted((2, 4, 3, 4), (4, 3, 3, 2), 6),
+        {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2), "groups": 2},
+    ),
+    "conv_transpose2d, output padding beyond the stride": (
+        "conv_transpose2d",
+        weighted((1, 2, 3, 4), (2, 2, 2, 3), 2),
+        {"padding": (2, 1), "output_padding": (2, 1), "dilation": (3, 2)},
+    ),
+    "conv_transpose2d, gaps": (
+        "conv_transpose2d",
+        weighted((2, 2, 3, 3), (2, 1, 1, 2), 1),
+        {"stride": (3, 4)},
+    ),
+    "avg_pool2d": ("avg_pool2d", (IMAGES, (2, 3), (2, 3)), {}),
+    "avg_pool2d, overlapping": ("avg_pool2d", (IMAGES, (3, 3), (1, 2)), {"padding": (1, 0)}),
+    "avg_pool2d, pixels counted": (
+        "avg_pool2d",
+        (IMAGES, (3, 2), (2, 2)),
+        {"padding": (1, 1), "count_include_pad": False},
+    ),
+    "avg_pool2d, ceil_mode": (
+        "avg_pool2d",
+        (IMAGES, (2, 4), (2, 3)),
+        {"padding": (0, 1), "ceil_mode": True},
+    ),
+    "avg_pool2d, ceil_mode, pixels counted": (
+        "avg_pool2d",
+        (IMAGES, (4, 4), (3, 3)),
+        {"padding": (2, 1), "ceil_mode": True, "count_include_pad": False},
+    ),
+    "avg_pool2d, ceil_mode, last window dropped": (
+        "avg_pool2d",
+        (normal(1, 1, 3, 5), (2, 2), (3, 3)),
+        {"padding": (1, 1), "ceil_mode": True},
+    ),
+    "avg_pool2d, divisor": (
+        "avg_pool2d",
+        (IMAGES, (3, 3), (2, 2)),
+        {"padding": (1, 1), "ceil_mode": True, "divisor_override": 5},
+    ),
+    "adaptive_avg_pool2d, smaller": ("adaptive_avg_pool2d", (IMAGES, (3, 4)), {}),
+    "adaptive_avg_pool2d, larger": ("adaptive_avg_pool2d", (IMAGES, (9, 6)), {}),
+    "adaptive_avg_pool2d, one": ("adaptive_avg_pool2d", (IMAGES, (1, 1)), {}),
+    "leaky_relu": ("leaky_relu", (POINTS,), {}),
+    "leaky_relu, steep": ("leaky_relu", (POINTS,), {"negative_slope": 0.3}),
+    "elu": ("elu", (POINTS,), {}),
+    "elu, alpha": ("elu", (POINTS,), {"alpha": 1.7}),
+    "gelu": ("gelu", (POINTS,), {}),
+    "gelu, tanh": ("gelu", (POINTS,), {"approximate": "tanh"}),
+    "sigmoid": ("sigmoid", (POINTS,), {}),
+    "tanh": ("tanh", (POINTS,), {}),
+    "silu": ("silu", (POINTS,), {}),
+    "softplus": ("softplus", (POINTS,), {}),
+    "softplus, beta": ("softplus", (POINTS,), {"beta": 2.0, "threshold": 3.0}),
+    "softmax": ("softmax", (normal(2, 3, 4), 1), {}),
+    "softmax, last axis, large": ("softmax", (normal(3, 4) + 1000, -1), {}),
+    "log_softmax": ("log_softmax", (normal(2, 3, 4), 1), {}),
+    "log_softmax, first axis, far apart": ("log_softmax", (normal(3, 4) * 300, 0), {}),
+    "layer_norm": ("layer_norm", (normal(4, 5), (5,), normal(5, seed=1), normal(5, seed=2)), {}),
+    "layer_norm, two axes": (
+        "layer_norm",
+        (normal(2, 3, 2, 4), (2, 4), normal(2, 4, seed=1), normal(2, 4, seed=2)),
+        {"eps": 0.1},
+    ),
+    "group_norm": ("group_norm", (normal(2, 6, 3, 2), 3, normal(6, seed=1), normal(6, seed=2)), {}),
+    "group_norm, one group": (
+        "group_norm",
+        (normal(3, 4, 5), 1, normal(4, seed=1), normal(4, seed=2)),
+        {"eps": 0.1},
+    ),
+    "pad": ("pad", (IMAGES, (1, 2, 0, 3)), {"value": 1.5}),
+    "pad, cropping": ("pad", (IMAGES, (-1, 2, 3, -2, 1, -1)), {}),
+    "interpolate": ("interpolate", (IMAGES, (14, 18)), {}),
+    "interpolate, other sizes": ("interpolate", (IMAGES, (3, 11)), {}),
+    "interpolate, scale": ("interpolate", (IMAGES, None, (2.5, 0.6)), {}),
+    "interpolate, exact": ("interpolate", (IMAGES, (3, 11)), {"mode": "nearest-exact"}),
+    "interpolate, exact, scale": ("interpolate", (IMAGES, None, (2.5, 0.6)), {"mode": "nearest-exact"}),
+    "interpolate, sequences": ("interpolate", (normal(2, 3, 5), (8,)), {}),
+    "interpolate, volumes": ("interpolate", (normal(1, 2, 2, 3, 4), (4, 2, 5)), {}),
+}
+for mode in ("reflect", "replicate", "circular"):
+    CASES[f"pad, {mode}"] = ("pad", (IMAGES, (3, 2, 0, 4)), {"mode": mode})
+    CASES[f"pad, {mode}, cropping"] = ("pad", (IMAGES, (-1, 2, 3, -2)), {"mode": mode})
+BIASED = {"conv1d", "conv_transpose2d", "layer_norm", "group_norm"}  # the last argument is the bias
+
+LOSSES: dict[str, Case] = {
+    "l1_loss": ("l1_loss", (POINTS, np.append(POINTS[:3], POINTS[3:][::-1])), {}),
+    "smooth_l1_loss": ("smooth_l1_loss", (normal(4, 5), normal(4, 5, seed=1)), {}),
+    "smooth_l1_loss, beta": ("smooth_l1_loss", (normal(4, 5), normal(4, 5, seed=1)), {"beta": 0.3}),
+    "nll_loss": ("nll_loss", (normal(5, 3), classes(5), uniform(3)), {}),
+    "nll_loss, maps": ("nll_loss", (normal(2, 3, 2, 4), classes(2, 2, 4), uniform(3)), {"ignore_index": 1}),
+    "binary_cross_entropy": ("binary_cross_entropy", (uniform(3, 4), uniform(3, 4, seed=1)), {}),
+    "binary_cross_entropy, weight": (
+        "binary_cross_entropy",
+        (uniform(3, 4), uniform(3, 4, seed=1), uniform(4, seed=2)),
+        {},
+    ),
+    "binary_cross_entropy_with_logits": (
+        "binary_cross_entropy_with_logits",
+        (POINTS, uniform(*POINTS.shape)),
+        {},
+    ),
+    "binary_cross_entropy_with_logits, weights": (
+        "binary_cross_entropy_with_logits",
+        (normal(3, 4), uniform(3, 4, seed=1), uniform(3, 1, seed=2)),
+        {"pos_weight": 3 * uniform(4, seed=3)},
+    ),
+}
+
+
+def assert_all_close(grads: Any, expected: Any) -> None:
+    """Compare one gradient, or several; those that we do not give are None."""
+    grads = [grad for grad in (grads if isinstance(grads, tuple) else (grads,)) if grad is not None]
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for i, (grad, expected_grad) in enumerate(zip(grads, expected, strict=True)):
+        assert_close(grad, expected_grad, f"gradient {i}")
+
+
+@pytest.mark.parametrize(("operator", "args", "options"), CASES.values(), ids=CASES)
+def test_agrees_with_plain_loops(operator: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    y = getattr(F, operator)(*args, **options)
+    assert_close(y, getattr(reference, operator)(*args, **options))
+    g = normal(*y.shape, seed=9)
+    grads = getattr(F, f"{operator}_backward")(g, *args, **options)
+    loop_args = args[:-1] if operator in BIASED else args
+    assert_all_close(grads, getattr(reference, f"{operator}_backward")(g, *loop_args, **options))
+
+
+@pytest.mark.parametrize(("operator", "args", "options"), LOSSES.values(), ids=LOSSES)
+def test_loss_agrees_with_plain_loops(operator: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    assert_close(getattr(F, operator)(*args, **options), getattr(reference, operator)(*args, **options))
+    grads = getattr(F, f"{operator}_backward")(np.ones(()), *args, **options)
+    assert_all_close(grads, getattr(reference, f"{operator}_backward")(*args, **options))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        ((2, 2), (2, 2), (0, 0), None),
+        ((2, 3), (2, 3), (0, 0), (7, 8)),
+        ((3, 3), (2, 2), (1, 1), (7, 6)),
+        ((2, 2), (3, 4), (0, 0), (7, 6)),
+    ],
+)
+def test_max_unpool2d_agrees_with_plain_loops(kernel: Any, stride: Any, padding: Any, size: Any) -> None:
+    x, where = reference.max_pool2d(IMAGES, kernel, stride, padding)
+    args = x, where, kernel, stride, padding, size
+    y = F.max_unpool2d(*args)
+    assert_close(y, reference.max_unpool2d(*args))
+    g = normal(*y.shape, seed=9)
+    assert_close(F.max_unpool2d_backward(g, *args), reference.max_unpool2d_backward(g, where))

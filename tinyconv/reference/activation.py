@@ -1,0 +1,175 @@
+"""Activations: a scalar function of each entry and its derivative; softmax over each row."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tinyconv.arrays import Array
+
+
+def _each(function: Callable[[float], float], x: Array) -> Array:
+    """function(x), entry by entry."""
+    y = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        y[index] = function(float(x[index]))
+    return y
+
+
+def relu(x: Array) -> Array:
+    """x where it is positive, else 0."""
+    return _each(lambda v: max(v, 0), x)
+
+
+def relu_backward(g: Array, x: Array) -> Array:
+    """g where x is positive, else 0."""
+    dx = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        dx[index] = g[index] if x[index] > 0 else 0
+    return dx
+
+
+def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
+    """x where it is positive, else negative_slope * x."""
+    return _each(lambda v: v if v > 0 else negative_slope * v, x)
+
+
+def leaky_relu_backward(g: Array, x: Array, negative_slope: float = 0.01) -> Array:
+    """g where x is positive, else negative_slope * g."""
+    return g * _each(lambda v: 1 if v > 0 else negative_slope, x)
+
+
+def elu(x: Array, alpha: float = 1.0) -> Array:
+    """x where it is positive, else alpha * (exp(x) - 1)."""
+    return _each(lambda v: v if v > 0 else alpha * math.expm1(v), x)
+
+
+def elu_backward(g: Array, x: Array, alpha: float = 1.0) -> Array:
+    """g where x is positive, else g * alpha * exp(x)."""
+    return g * _each(lambda v: 1 if v > 0 else alpha * math.exp(v), x)
+
+
+def gelu(x: Array, approximate: str = "none") -> Array:
+    """x * P(normal variable < x) = x * (1 + erf(x / sqrt(2))) / 2.
+
+    With "tanh" x * (1 + tanh(u)) / 2, where u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+    """
+    if approximate == "tanh":
+        return _each(lambda v: v * (1 + math.tanh(_gelu_u(v))) / 2, x)
+    return _each(lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2, x)
+
+
+def gelu_backward(g: Array, x: Array, approximate: str = "none") -> Array:
+    """By the product rule: the factor of x, plus x times the factor's derivative."""
+
+    def exact(v: float) -> float:
+        density = math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
+        return (1 + math.erf(v / math.sqrt(2))) / 2 + v * density
+
+    def with_tanh(v: float) -> float:
+        t = math.tanh(_gelu_u(v))
+        du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v**2)
+        return (1 + t) / 2 + v * (1 - t * t) * du / 2
+
+    return g * _each(with_tanh if approximate == "tanh" else exact, x)
+
+
+def _gelu_u(v: float) -> float:
+    return math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)
+
+
+def _logistic(v: float) -> float:
+    """1 / (1 + exp(-v)), without an exp that overflows."""
+    return 1 / (1 + math.exp(-v)) if v > 0 else math.exp(v) / (1 + math.exp(v))
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x))."""
+    return _each(_logistic, x)
+
+
+def sigmoid_backward(g: Array, x: Array) -> Array:
+    """g * sigmoid(x) * sigmoid(-x)."""
+    return g * _each(lambda v: _logistic(v) * _logistic(-v), x)
+
+
+def tanh(x: Array) -> Array:
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+    return _each(math.tanh, x)
+
+
+def tanh_backward(g: Array, x: Array) -> Array:
+    """g * (1 - tanh(x)^2)."""
+    return g * _each(lambda v: 1 - math.tanh(v) ** 2, x)
+
+
+def silu(x: Array) -> Array:
+    """x * sigmoid(x)."""
+    return _each(lambda v: v * _logistic(v), x)
+
+
+def silu_backward(g: Array, x: Array) -> Array:
+    """g * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x))."""
+    return g * _each(lambda v: _logistic(v) + v * _logistic(v) * _logistic(-v), x)
+
+
+def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """log(1 + exp(beta * x)) / beta, and x where beta * x > threshold."""
+    return _each(lambda v: v if beta * v > threshold else math.log1p(math.exp(beta * v)) / beta, x)
+
+
+def softplus_backward(g: Array, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """g * sigmoid(beta * x), and g where beta * x > threshold."""
+    return g * _each(lambda v: 1 if beta * v > threshold else _logistic(beta * v), x)
+
+
+def softmax(x: Array, dim: int = -1) -> Array:
+    """exp(x) / sum of exp(x), for each row along `dim`."""
+    return _each_row(softmax_row, dim, x)
+
+
+def softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
+    """dx_i = sum over k of g_k * y_k * ((k == i) - y_i), where y = softmax(x)."""
+
+    def row_backward(g: Array, x: Array) -> Array:
+        y, k = softmax_row(x), np.arange(len(x))
+        return np.array([sum(g * y * ((k == i) - y[i])) for i in k])
+
+    return _each_row(row_backward, dim, g, x)
+
+
+def log_softmax(x: Array, dim: int = -1) -> Array:
+    """x - log(sum of exp(x)), for each row along `dim`."""
+
+    def of_row(x: Array) -> Array:
+        largest = max(x)
+        return np.array(x - largest - math.log(sum(math.exp(v - largest) for v in x)))
+
+    return _each_row(of_row, dim, x)
+
+
+def log_softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
+    """dx_i = sum over k of g_k * ((k == i) - y_i), where y = softmax(x)."""
+
+    def row_backward(g: Array, x: Array) -> Array:
+        y, k = softmax_row(x), np.arange(len(x))
+        return np.array([sum(g * ((k == i) - y[i])) for i in k])
+
+    return _each_row(row_backward, dim, g, x)
+
+
+def softmax_row(row: Array) -> Array:
+    """exp(row) / sum of exp(row), for one row."""
+    largest = max(row)
+    powers = np.array([math.exp(value - largest) for value in row])
+    powers /= sum(powers)
+    return powers
+
+
+def _each_row(function: Callable[..., Array], dim: int, *arrays: Array) -> Array:
+    """The function of the arrays' rows along `dim`, one after another."""
+    y = np.zeros_like(arrays[0])
+    y_rows, *rows = (np.moveaxis(a, dim, -1) for a in (y, *arrays))
+    for index in np.ndindex(y_rows.shape[:-1]):
+        y_rows[index] = function(*(a[index] for a in rows))
+    return y

@@ -1,0 +1,107 @@
+"""Padding, and enlarging by copies of pixels."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyconv.arrays import Array
+
+
+def pad(x: Array, pads: Sequence[int], mode: str = "constant", value: float = 0.0) -> Array:
+    """`pads` are (before, after) of the last axis, then of the last but one ...; negative ones crop.
+
+    y[i] is x[i - before]. Outside x it is `value` ("constant"), or the entry that one reaches by turning
+    back at the border ("reflect"), by stopping there ("replicate"), or by going on at the far side
+    ("circular").
+    """
+    sources = _sources(x, pads, mode)
+    y = np.full([len(s) for s in sources], value, x.dtype)
+    for i in np.ndindex(y.shape):
+        source = tuple(s[k] for s, k in zip(sources, i, strict=True))
+        if None not in source:
+            y[i] = x[source]
+    return y
+
+
+def pad_backward(
+    g: Array, x: Array, pads: Sequence[int], mode: str = "constant", value: float = 0.0
+) -> Array:
+    """Each entry of x takes the gradients of its copies, whatever `value` is."""
+    sources = _sources(x, pads, mode)
+    dx = np.zeros_like(x)
+    for i in np.ndindex(g.shape):
+        source = tuple(s[k] for s, k in zip(sources, i, strict=True))
+        if None not in source:
+            dx[source] += g[i]
+    return dx
+
+
+def _sources(x: Array, pads: Sequence[int], mode: str) -> list[list[int | None]]:
+    """For each axis, which index of x each index of y copies."""
+    given = [*zip(pads[::2], pads[1::2], strict=True)][::-1]
+    every = [(0, 0)] * (x.ndim - len(given)) + given
+    sources = []
+    for size, (before, after) in zip(x.shape, every, strict=True):
+        sources.append([_source(k, size, before, after, mode) for k in range(-before, size + after)])
+    return sources
+
+
+def _source(k: int, size: int, before: int, after: int, mode: str) -> int | None:
+    """The index of 0 ... size - 1 that index k, perhaps outside, copies."""
+    if mode == "reflect":
+        return -k if k < 0 else 2 * (size - 1) - k if k >= size else k
+    if mode == "replicate":
+        return min(max(k, 0), size - 1)
+    if mode == "circular":  # goes round what the cropping left
+        first = max(-before, 0)
+        return first + (k - first) % (size + min(after, 0) - first)
+    return k if 0 <= k < size else None
+
+
+def interpolate(
+    x: Array,
+    size: Sequence[int] | None = None,
+    scale_factor: Sequence[float] | None = None,
+    mode: str = "nearest",
+) -> Array:
+    """y[n,c,p,...] = x[n,c,floor(p / scale),...], or floor((p + 1/2) / scale) if "nearest-exact".
+
+    The scale is `scale_factor`, which gives floor(length * scale) positions, or `size` / length.
+    """
+    pixels = _nearest(x, size, scale_factor, mode)
+    y = np.zeros((*x.shape[:2], *(len(axis) for axis in pixels)), x.dtype)
+    for p in np.ndindex(y.shape[2:]):
+        y[:, :, *p] = x[:, :, *(axis[k] for axis, k in zip(pixels, p, strict=True))]
+    return y
+
+
+def interpolate_backward(
+    g: Array,
+    x: Array,
+    size: Sequence[int] | None = None,
+    scale_factor: Sequence[float] | None = None,
+    mode: str = "nearest",
+) -> Array:
+    """Each pixel takes the gradients of its copies."""
+    pixels = _nearest(x, size, scale_factor, mode)
+    dx = np.zeros_like(x)
+    for p in np.ndindex(g.shape[2:]):
+        dx[:, :, *(axis[k] for axis, k in zip(pixels, p, strict=True))] += g[:, :, *p]
+    return dx
+
+
+def _nearest(
+    x: Array, size: Sequence[int] | None, scale_factor: Sequence[float] | None, mode: str
+) -> list[list[int]]:
+    """For each axis, which pixel of x each pixel of y copies."""
+    shift = 0.5 if mode == "nearest-exact" else 0.0
+    pixels = []
+    for axis, length in enumerate(x.shape[2:]):
+        if scale_factor is not None:
+            scale = scale_factor[axis]
+            reached = [(p + shift) / scale for p in range(math.floor(length * scale))]
+        elif size is not None:
+            reached = [(p + shift) * length / size[axis] for p in range(size[axis])]
+        pixels.append([min(math.floor(r), length - 1) for r in reached])
+    return pixels

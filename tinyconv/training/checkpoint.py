@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from tinyconv.files import write_whole
 from tinyconv.layers import Layer
 
 
@@ -14,24 +15,9 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file cannot be written; a file that was there before stays as it was.
     """
-    import tempfile
-
     from safetensors.numpy import save
 
-    path = Path(path)
-    content = save(model.state_dict())
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
+    write_whole(Path(path), save(model.state_dict()))
 
 
 def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
@@ -50,10 +36,3 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
         model.load_state_dict(load(content))
     except (SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

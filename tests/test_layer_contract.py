@@ -9,17 +9,42 @@ import pytest
 import tinyconv
 from tests.compare import assert_close, compare_layer, layouts
 from tinyconv import (
+    ELU,
+    GELU,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm1d,
     BatchNorm2d,
+    CircularPad2d,
+    ConstantPad2d,
+    Conv1d,
     Conv2d,
+    ConvTranspose2d,
     Dropout,
+    Dropout2d,
     Flatten,
     Fold,
+    GroupNorm,
     Layer,
+    LayerNorm,
+    LeakyReLU,
     Linear,
+    LogSoftmax,
     MaxPool2d,
+    ReflectionPad2d,
     ReLU,
+    ReplicationPad2d,
+    Residual,
     Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+    Unflatten,
     Unfold,
+    Upsample,
+    ZeroPad2d,
     gradcheck,
 )
 from tinyconv.arrays import Array
@@ -73,6 +98,122 @@ CASES = {
         {"affine": False, "track_running_stats": False},
         unbatched=False,
     ),
+    "Conv2d, reflected": Case(
+        lambda: Conv2d(2, 3, 3, padding=(1, 2), padding_mode="reflect", dtype=f8, generator=0),
+        (3, 2, 5, 6),
+        "Conv2d",
+        (2, 3, 3),
+        {"padding": (1, 2), "padding_mode": "reflect"},
+    ),
+    "Conv2d, replicated": Case(
+        lambda: Conv2d(2, 4, 3, 2, 3, 2, 2, padding_mode="replicate", dtype=f8, generator=0),
+        (3, 2, 5, 4),
+        "Conv2d",
+        (2, 4, 3, 2, 3, 2, 2),
+        {"padding_mode": "replicate"},
+    ),
+    "Conv2d, circular": Case(
+        lambda: Conv2d(2, 3, 4, padding="same", padding_mode="circular", dtype=f8, generator=0),
+        (3, 2, 5, 5),
+        "Conv2d",
+        (2, 3, 4),
+        {"padding": "same", "padding_mode": "circular"},
+    ),
+    "Conv1d": Case(
+        lambda: Conv1d(4, 6, 3, 2, 1, groups=2, dtype=f8, generator=0),
+        (3, 4, 7),
+        "Conv1d",
+        (4, 6, 3, 2, 1, 1, 2),
+    ),
+    "Conv1d, reflected": Case(
+        lambda: Conv1d(2, 3, 4, padding=2, padding_mode="reflect", dtype=f8, generator=0),
+        (3, 2, 7),
+        "Conv1d",
+        (2, 3, 4),
+        {"padding": 2, "padding_mode": "reflect"},
+    ),
+    "ConvTranspose2d": Case(
+        lambda: ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, dtype=f8, generator=0),
+        (3, 4, 4, 3),
+        "ConvTranspose2d",
+        (4, 6, 3, 2, 1, 1, 2),
+    ),
+    "ConvTranspose2d, dilated": Case(
+        lambda: ConvTranspose2d(
+            2, 3, (2, 3), (1, 2), (0, 1), 2, bias=False, dilation=3, dtype=f8, generator=0
+        ),
+        (3, 2, 4, 3),
+        "ConvTranspose2d",
+        (2, 3, (2, 3), (1, 2), (0, 1), 2, 1, False, 3),
+    ),
+    "AvgPool2d": Case(
+        lambda: AvgPool2d(3, 2, 1, True, False), (3, 2, 7, 6), "AvgPool2d", (3, 2, 1, True, False)
+    ),
+    "AvgPool2d, divided": Case(
+        lambda: AvgPool2d((2, 3), divisor_override=4),
+        (3, 2, 7, 6),
+        "AvgPool2d",
+        ((2, 3),),
+        {"divisor_override": 4},
+    ),
+    "AdaptiveAvgPool2d": Case(
+        lambda: AdaptiveAvgPool2d((3, None)), (3, 2, 7, 4), "AdaptiveAvgPool2d", ((3, None),)
+    ),
+    "LeakyReLU": Case(lambda: LeakyReLU(0.2), (3, 4, 2), "LeakyReLU", (0.2,)),
+    "ELU": Case(lambda: ELU(1.5), (3, 4, 2), "ELU", (1.5,)),
+    "GELU": Case(lambda: GELU(), (3, 4, 2), "GELU"),
+    "GELU, tanh": Case(lambda: GELU("tanh"), (3, 4, 2), "GELU", ("tanh",)),
+    "Sigmoid": Case(lambda: Sigmoid(), (3, 4, 2), "Sigmoid"),
+    "Tanh": Case(lambda: Tanh(), (3, 4, 2), "Tanh"),
+    "SiLU": Case(lambda: SiLU(), (3, 4, 2), "SiLU"),
+    "Softplus": Case(lambda: Softplus(2, 1.5), (3, 4, 2), "Softplus", (2, 1.5)),
+    "Softmax": Case(lambda: Softmax(-1), (3, 4, 2), "Softmax", (-1,)),
+    "LogSoftmax": Case(lambda: LogSoftmax(-2), (3, 4, 2), "LogSoftmax", (-2,)),
+    "BatchNorm1d": Case(lambda: BatchNorm1d(3, dtype=f8), (4, 3, 5), "BatchNorm1d", (3,), unbatched=False),
+    "BatchNorm1d, no bias": Case(
+        lambda: BatchNorm1d(3, bias=False, dtype=f8),
+        (4, 3, 2),
+        "BatchNorm1d",
+        (3,),
+        {"bias": False},
+        unbatched=False,
+    ),
+    "LayerNorm": Case(lambda: LayerNorm((4, 5), dtype=f8), (3, 2, 4, 5), "LayerNorm", ((4, 5),)),
+    "LayerNorm, no bias": Case(
+        lambda: LayerNorm(5, 1e-3, bias=False, dtype=f8), (3, 5), "LayerNorm", (5, 1e-3), {"bias": False}
+    ),
+    "GroupNorm": Case(lambda: GroupNorm(2, 6, dtype=f8), (3, 6, 5), "GroupNorm", (2, 6), unbatched=False),
+    "GroupNorm, plain": Case(
+        lambda: GroupNorm(3, 6, 0.1, False, dtype=f8),
+        (3, 6, 2, 3),
+        "GroupNorm",
+        (3, 6, 0.1, False),
+        unbatched=False,
+    ),
+    "ZeroPad2d": Case(lambda: ZeroPad2d(2), (3, 2, 4, 5), "ZeroPad2d", (2,)),
+    "ConstantPad2d": Case(
+        lambda: ConstantPad2d((1, -1, 0, 2), 1.5), (3, 2, 4, 5), "ConstantPad2d", ((1, -1, 0, 2), 1.5)
+    ),
+    "ReflectionPad2d": Case(
+        lambda: ReflectionPad2d((1, 2, 3, 0)), (3, 2, 4, 5), "ReflectionPad2d", ((1, 2, 3, 0),)
+    ),
+    "ReplicationPad2d": Case(
+        lambda: ReplicationPad2d((1, 6, 3, -1)), (3, 2, 4, 5), "ReplicationPad2d", ((1, 6, 3, -1),)
+    ),
+    "CircularPad2d": Case(
+        lambda: CircularPad2d((1, 2, 4, -1)), (3, 2, 5, 5), "CircularPad2d", ((1, 2, 4, -1),)
+    ),
+    "Unflatten": Case(lambda: Unflatten(-1, (3, -1)), (3, 2, 6), "Unflatten", (-1, (3, -1))),
+    "Upsample": Case(lambda: Upsample(scale_factor=1.7), (3, 2, 5), "Upsample", (None, 1.7), unbatched=False),
+    "Dropout2d": Case(lambda: Dropout2d(0.4, generator=0), (3, 4, 2, 2), ""),
+    "Residual": Case(
+        lambda: Residual(
+            Sequential(Conv2d(2, 3, 3, 2, 1, dtype=f8, generator=0), SiLU()),
+            Conv2d(2, 3, 1, 2, bias=False, dtype=f8, generator=1),
+        ),
+        (3, 2, 5, 6),
+        "",
+    ),
     "Dropout": Case(lambda: Dropout(0.4, generator=0), (3, 4), ""),
     "Flatten": Case(lambda: Flatten(), (3, 4, 2, 2), "Flatten"),
     "Unfold": Case(lambda: Unfold(2, 1, 1, 2), (3, 2, 5, 4), "Unfold", (2, 1, 1, 2)),
@@ -102,7 +243,7 @@ def test_every_public_layer_has_a_case() -> None:
         for name in tinyconv.__all__
         if isinstance(getattr(tinyconv, name), type) and issubclass(getattr(tinyconv, name), Layer)
     }
-    assert public - {"Layer"} == {type(case.make()).__name__ for case in CASES.values()}
+    assert public - {"Layer", "MaxUnpool2d"} == {type(case.make()).__name__ for case in CASES.values()}
 
 
 @cases
@@ -337,7 +478,7 @@ def test_results_have_the_inputs_dtype_and_mixed_dtypes_are_refused(case: Case) 
     if layer.params:
         with pytest.raises(TypeError, match="must have the dtype"):
             layer.forward(x.astype(f8))
-    if not isinstance(layer, Flatten):
+    if not isinstance(layer, (Flatten, Unflatten)):
         with pytest.raises(TypeError, match="must be of dtype float32 or float64, got int64"):
             layer.forward(np.ones(case.shape, np.int64))
 

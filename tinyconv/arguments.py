@@ -134,6 +134,15 @@ def check_ndim(name: str, array: Array, allowed: Sequence[int], form: str) -> No
         raise ValueError(f"`{name}` (of shape {array.shape}) must have the form {form}")
 
 
+def check_per_channel(input: Array, **arrays: Array | None) -> None:
+    """Check that `input` is (N, C, ...) and that the arrays (None is passed over) are (C,)."""
+    if input.ndim < 2:
+        raise ValueError(f"`input` (of shape {input.shape}) must have the form (N, C, ...)")
+    for name, array in arrays.items():
+        if array is not None:
+            check_shape(name, array, input.shape[1:2], f"for `input` of shape {input.shape}")
+
+
 def generator(value: Generator) -> np.random.Generator:
     """`value`, a numpy.random.Generator, a seed or None (fresh entropy), as a Generator."""
     if isinstance(value, np.random.Generator):

@@ -1,7 +1,10 @@
-"""Activations: functions of one element, each with its derivative beside it.
+"""Activations: functions of one element, each with its derivatives beside it.
 
 All of them take an array of any shape, float32 or float64, and return a new one of its shape and memory
-layout; their backward is grad_output times the derivative at `input`.
+layout. For y = f(x), element by element,
+
+    backward:      f'(x) * grad_output, which is also the tangent of y for a tangent of x (jvp)
+    backward_jvp:  f'(x) * grad_output_dot + f''(x) * input_dot * grad_output, the tangent of backward
 """
 
 from typing import Any
@@ -47,6 +50,13 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     return zero_where(input <= 0, grad_output)
 
 
+def relu_backward_jvp(
+    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
+) -> Array:
+    """Tangent of `relu_backward`, whose derivative by `input` is 0: `relu_backward` of grad_output_dot."""
+    return relu_backward(grad_output_dot, input)
+
+
 def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:
     """`input` where it is positive, else negative_slope * input.
 
@@ -78,6 +88,18 @@ def leaky_relu_backward(
     xp = _check_grad(grad_output, input)
     grad: Array = xp.where(input > 0, grad_output, grad_output * number("negative_slope", negative_slope))
     return grad
+
+
+def leaky_relu_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    negative_slope: float = 0.01,
+    inplace: bool = False,
+) -> Array:
+    """Tangent of `leaky_relu_backward`, whose derivative by `input` is 0."""
+    return leaky_relu_backward(grad_output_dot, input, negative_slope)
 
 
 def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
@@ -112,6 +134,21 @@ def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: 
     slope = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
     grad: Array = xp.where(input > 0, grad_output, grad_output * slope)
     return grad
+
+
+def elu_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    alpha: float = 1.0,
+    inplace: bool = False,
+) -> Array:
+    """Tangent of `elu_backward`; f'' is alpha * exp(input) where input <= 0."""
+    xp = _check_grad(input_dot, input)
+    curvature = xp.where(input > 0, 0, alpha * xp.exp(xp.minimum(input, 0)))
+    result: Array = elu_backward(grad_output_dot, input, alpha) + curvature * input_dot * grad_output
+    return result
 
 
 def gelu(input: Array, approximate: str = "none") -> Array:
@@ -166,6 +203,27 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     return grad
 
 
+def gelu_backward_jvp(
+    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, approximate: str = "none"
+) -> Array:
+    """Tangent of `gelu_backward`; f'' is P'(input) * (2 - input^2).
+
+    With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
+    P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
+    """
+    xp = _check_grad(input_dot, input)
+    square = input * input
+    if approximate == "none":
+        curvature = xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5 * (2 - square)
+    else:
+        tanh = _gelu_tanh(xp, input)
+        slope = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
+        bend = 6 * SQRT_2_OVER_PI * GELU_CUBIC * input
+        curvature = (1 - tanh * tanh) * (slope + input * (0.5 * bend - tanh * slope * slope))
+    result: Array = gelu_backward(grad_output_dot, input, approximate) + curvature * input_dot * grad_output
+    return result
+
+
 def _gelu_tanh(xp: Any, input: Array) -> Any:
     with np.errstate(over="ignore"):  # the cube may be infinite, its tanh is not
         return xp.tanh(SQRT_2_OVER_PI * (input + GELU_CUBIC * input * input * input))
@@ -200,6 +258,14 @@ def sigmoid_backward(grad_output: Array, input: Array) -> Array:
     return grad
 
 
+def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
+    """Tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
+    _check_grad(input_dot, input)
+    slope_dot = sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
+    result: Array = sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output
+    return result
+
+
 def tanh(input: Array) -> Array:
     """Hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
 
@@ -229,6 +295,14 @@ def tanh_backward(grad_output: Array, input: Array) -> Array:
         cosh = xp.cosh(input)
         grad: Array = xp.asarray(grad_output / (cosh * cosh))
     return grad
+
+
+def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
+    """Tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
+    xp = _check_grad(input_dot, input)
+    slope_dot = -2 * xp.tanh(input) * tanh_backward(input_dot, input)
+    result: Array = tanh_backward(grad_output_dot, input) + slope_dot * grad_output
+    return result
 
 
 def silu(input: Array, inplace: bool = False) -> Array:
@@ -265,6 +339,17 @@ def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     return grad
 
 
+def silu_backward_jvp(
+    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
+) -> Array:
+    """Tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
+    _check_grad(input_dot, input)
+    bend = 2 + input * (sigmoid(-input) - sigmoid(input))
+    slope_dot = sigmoid_backward(input_dot, input) * bend
+    result: Array = silu_backward(grad_output_dot, input) + slope_dot * grad_output
+    return result
+
+
 def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """log(1 + exp(beta * input)) / beta; `input` itself where beta * input > threshold.
 
@@ -298,6 +383,22 @@ def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, thres
     straight = scaled > number("threshold", threshold)
     grad: Array = xp.where(straight, grad_output, grad_output * sigmoid(scaled))
     return grad
+
+
+def softplus_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    beta: float = 1.0,
+    threshold: float = 20.0,
+) -> Array:
+    """Tangent of `softplus_backward`; f'' is beta * s * (1 - s), 0 on the straight line."""
+    xp = _check_grad(input_dot, input)
+    scaled = input * beta
+    slope_dot = xp.where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
+    result: Array = softplus_backward(grad_output_dot, input, beta, threshold) + slope_dot * grad_output
+    return result
 
 
 def _check_grad(grad_output: Array, input: Array) -> Any:

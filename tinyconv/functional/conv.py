@@ -298,6 +298,8 @@ def conv2d_output_shape(
 
 def check_channels(input_size: tuple[int, ...], weight_size: tuple[int, ...], groups: int) -> None:
     """Check the channels of an input (N, C, ...) and of a weight (O, C / groups, ...)."""
+    if 0 in input_size[1:]:
+        raise ValueError(f"`input` (of shape {input_size}) must hold channels and values")
     channels, (o, c_group) = input_size[1], weight_size[:2]
     if channels != c_group * integer("groups", groups):
         raise ValueError(

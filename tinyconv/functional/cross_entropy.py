@@ -125,6 +125,32 @@ def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -
     return grad.reshape(saved.input_size)
 
 
+def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array:
+    """Tangent of `cross_entropy` for a tangent of `input`."""
+    check_shape("input_dot", input_dot, saved.input_size, "of `input`")
+    _, moved = _moved_probabilities(input_dot, saved)
+    loss_dot = reduce(-(saved.shares * moved).sum(axis=1), saved.reduction, saved.total)
+    return loss_dot.reshape(()) if len(saved.input_size) == 1 else loss_dot
+
+
+def cross_entropy_saved_backward_jvp(
+    grad_output_dot: Array, input_dot: Array, grad_output: Array, saved: CrossEntropySaved
+) -> Array:
+    """Tangent of `cross_entropy_saved_backward`, in which the probabilities move."""
+    probabilities, moved = _moved_probabilities(input_dot, saved)
+    grads = _loss_factor(grad_output, saved) * saved.shares
+    curved = probabilities * moved * grads.sum(axis=1, keepdims=True)
+    result: Array = cross_entropy_saved_backward(grad_output_dot, saved) - curved.reshape(saved.input_size)
+    return result
+
+
+def _moved_probabilities(input_dot: Array, saved: CrossEntropySaved) -> tuple[Array, Array]:
+    """The probabilities, and the tangents of their logarithms."""
+    probabilities: Array = array_module(input_dot).exp(saved.log_probabilities)
+    rows = input_dot.reshape(probabilities.shape)
+    return probabilities, rows - (probabilities * rows).sum(axis=1, keepdims=True)
+
+
 def _loss_factor(grad_output: Array, saved: CrossEntropySaved) -> Array:
     """What the shares' log-probabilities are multiplied by in the loss, (N, 1, ...), times `grad_output`."""
     losses = saved.shares[:, 0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyconv.arguments import REDUCTIONS, check_arrays, check_shape, number, one_of
 from tinyconv.arrays import Array, array_module
-from tinyconv.functional.activation import sigmoid, softplus
+from tinyconv.functional.activation import sigmoid, sigmoid_backward, softplus
 
 LEAST_LOG = -100.0  # binary_cross_entropy takes no logarithm to be less
 LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient takes no input * (1 - input) to be less
@@ -50,6 +50,20 @@ def mse_loss_backward(
     return grad, -grad
 
 
+def mse_loss_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    reduction: str = "mean",
+) -> Array:
+    """Tangent of the gradient by `input` that `mse_loss_backward` returns: 2 * input_dot more."""
+    grad_dot, _ = mse_loss_backward(grad_output_dot, input, target, reduction)
+    result: Array = grad_dot + 2 * input_dot * reduce_backward(grad_output, input, reduction)
+    return result
+
+
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """Absolute error |input - target|.
 
@@ -80,6 +94,18 @@ def l1_loss_backward(
     difference = _difference(input, target)
     grad = array_module(input).sign(difference) * reduce_backward(grad_output, difference, reduction)
     return grad, -grad
+
+
+def l1_loss_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    reduction: str = "mean",
+) -> Array:
+    """Tangent of the gradient by `input` that `l1_loss_backward` returns, on which `input` has no effect."""
+    return l1_loss_backward(grad_output_dot, input, target, reduction)[0]
 
 
 def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Array:
@@ -124,6 +150,25 @@ def smooth_l1_loss_backward(
     return grad, -grad
 
 
+def smooth_l1_loss_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Array:
+    """Tangent of the gradient by `input` that `smooth_l1_loss_backward` returns; input_dot / beta near 0."""
+    xp = array_module(input)
+    grad_dot, _ = smooth_l1_loss_backward(grad_output_dot, input, target, reduction, beta)
+    if beta == 0:
+        return grad_dot
+    bent = xp.where(abs(input - target) < beta, input_dot / beta, 0)
+    result: Array = grad_dot + bent * reduce_backward(grad_output, input, reduction)
+    return result
+
+
 def binary_cross_entropy(
     input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
 ) -> Array:
@@ -166,6 +211,30 @@ def binary_cross_entropy_backward(
     log, log_rest = _clamped_logs(input)
     variance = xp.maximum(input * (1 - input), LEAST_VARIANCE)
     return grads * (input - target) / variance, grads * (log_rest - log)
+
+
+def binary_cross_entropy_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Tangent of the gradient by `input` that `binary_cross_entropy_backward` returns.
+
+    With v = input * (1 - input), its derivative by `input` is weight times
+    1 / v - (input - target) * (1 - 2 * input) / v^2.
+    """
+    xp = array_module(input)
+    grad_dot, _ = binary_cross_entropy_backward(grad_output_dot, input, target, weight, reduction)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    product = input * (1 - input)
+    variance = xp.maximum(product, LEAST_VARIANCE)
+    widening = xp.where(product < LEAST_VARIANCE, 0, 1 - 2 * input) / variance
+    result: Array = grad_dot + grads * input_dot / variance * (1 - (input - target) * widening)
+    return result
 
 
 def binary_cross_entropy_with_logits(
@@ -229,6 +298,28 @@ def binary_cross_entropy_with_logits_backward(
     if pos_weight is None:
         return grad_input, -grads * input
     return grad_input, grads * ((pos_weight - 1) * _log_rest(input) - input)
+
+
+def binary_cross_entropy_with_logits_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+) -> Array:
+    """Tangent of the gradient by `input` that `binary_cross_entropy_with_logits_backward` returns.
+
+    Its derivative by `input` is weight * s * (1 - s) * (1 - target + pos_weight * target).
+    """
+    options = (weight, reduction, pos_weight)
+    grad_dot, _ = binary_cross_entropy_with_logits_backward(grad_output_dot, input, target, *options)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    result: Array = grad_dot + grads * positive * sigmoid_backward(input_dot, input)
+    return result
 
 
 def reduce(losses: Array, reduction: str, total: Any = None) -> Array:

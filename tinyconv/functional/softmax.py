@@ -3,6 +3,9 @@
 With p = softmax(x), dp_i/dx_j = p_i * ((i == j) - p_j), so that a cotangent g pulls back to
 
     softmax:      p * (g - sum(g * p))        log_softmax:  g - p * sum(g)
+
+The Jacobian of softmax is symmetric, so this is its tangent as well; that of log_softmax for a tangent v of
+x is v - sum(p * v). The tangents of both gradients follow by the product rule.
 """
 
 from typing import Any
@@ -51,6 +54,23 @@ def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTyp
     return grad
 
 
+def softmax_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    dim: int,
+    dtype: npt.DTypeLike | None = None,
+) -> Array:
+    """Tangent of `softmax_backward`: each factor of p * (g - sum(g * p)) moves, and p by its own tangent."""
+    output, output_dot = softmax(input, dim, dtype), softmax_backward(input_dot, input, dim, dtype)
+    centred = grad_output - (grad_output * output).sum(axis=dim, keepdims=True)
+    moved = (grad_output * output_dot).sum(axis=dim, keepdims=True)
+    grad_dot = softmax_backward(grad_output_dot, input, dim, dtype)
+    result: Array = grad_dot + output_dot * centred - output * moved
+    return result
+
+
 def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """log(exp(input) / sum of exp(input) along `dim`), without overflow.
 
@@ -88,6 +108,30 @@ def log_softmax_backward(
         grad_output - xp.exp(output) * grad_output.sum(axis=dim, keepdims=True), input.dtype
     )
     return grad
+
+
+def log_softmax_jvp(input_dot: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
+    """Tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`."""
+    output = softmax(input, dim, dtype)
+    check_arrays(input_dot=input_dot, output=output)
+    check_shape("input_dot", input_dot, output.shape, "of `input`")
+    moved: Array = input_dot - (output * input_dot).sum(axis=dim, keepdims=True)
+    return moved
+
+
+def log_softmax_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    dim: int,
+    dtype: npt.DTypeLike | None = None,
+) -> Array:
+    """Tangent of `log_softmax_backward`: in grad_output - p * sum(grad_output) both factors move."""
+    output_dot = softmax_backward(input_dot, input, dim, dtype)
+    grad_dot = log_softmax_backward(grad_output_dot, input, dim, dtype)
+    result: Array = grad_dot - output_dot * grad_output.sum(axis=dim, keepdims=True)
+    return result
 
 
 def _shifted(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, Array, int]:

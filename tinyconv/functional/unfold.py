@@ -136,6 +136,8 @@ def unfold(
     """
     xp = check_arrays(input=input)
     check_ndim("input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
+    if 0 in input.shape[-3:]:
+        raise ValueError(f"`input` (of shape {input.shape}) must hold channels and pixels")
     if input.ndim == 3:
         columns: Array = unfold(input[None], kernel_size, dilation, padding, stride)[0]
         return columns

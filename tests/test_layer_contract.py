@@ -24,6 +24,8 @@ from tinyconv import (
     Dropout2d,
     Flatten,
     Fold,
+    GradientLayer,
+    GradientStep,
     GroupNorm,
     Layer,
     LayerNorm,
@@ -214,6 +216,16 @@ CASES = {
         (3, 2, 5, 6),
         "",
     ),
+    "GradientLayer": Case(
+        lambda: GradientLayer(Sequential(Conv2d(2, 3, 3, padding=1, dtype=f8, generator=0), Softplus())),
+        (3, 2, 4, 5),
+        "",
+    ),
+    "GradientStep": Case(
+        lambda: GradientStep(Sequential(Linear(4, 3, dtype=f8, generator=0), SiLU()), 0.3, dtype=f8),
+        (3, 4),
+        "",
+    ),
     "Dropout": Case(lambda: Dropout(0.4, generator=0), (3, 4), ""),
     "Flatten": Case(lambda: Flatten(), (3, 4, 2, 2), "Flatten"),
     "Unfold": Case(lambda: Unfold(2, 1, 1, 2), (3, 2, 5, 4), "Unfold", (2, 1, 1, 2)),
@@ -243,7 +255,9 @@ def test_every_public_layer_has_a_case() -> None:
         for name in tinyconv.__all__
         if isinstance(getattr(tinyconv, name), type) and issubclass(getattr(tinyconv, name), Layer)
     }
-    assert public - {"Layer", "MaxUnpool2d"} == {type(case.make()).__name__ for case in CASES.values()}
+    assert public - {"Layer", "MaxUnpool2d", "Objective"} == {
+        type(case.make()).__name__ for case in CASES.values()
+    }
 
 
 @cases

@@ -61,6 +61,7 @@ from tinyconv.layers import (
     Upsample,
     ZeroPad2d,
 )
+from tinyconv.second_order import GradientLayer, GradientStep, Objective, hessian_vector_product
 from tinyconv.training import Trainer, load_weights, save_weights
 
 __all__ = [
@@ -82,6 +83,8 @@ __all__ = [
     "Flatten",
     "Fold",
     "GELU",
+    "GradientLayer",
+    "GradientStep",
     "GroupNorm",
     "L1Loss",
     "Layer",
@@ -94,6 +97,7 @@ __all__ = [
     "MaxPool2d",
     "MaxUnpool2d",
     "NLLLoss",
+    "Objective",
     "ReLU",
     "ReflectionPad2d",
     "ReplicationPad2d",
@@ -113,6 +117,7 @@ __all__ = [
     "data",
     "functional",
     "gradcheck",
+    "hessian_vector_product",
     "load_weights",
     "models",
     "optim",

@@ -3,6 +3,9 @@
 With a random cotangent v, the number L = sum of v * f(inputs) has the gradient that backward(v)
 returns. Each entry of it is compared with (L(x + eps) - L(x - eps)) / (2 * eps); where an argument has
 more than MAX_ENTRIES entries, its gradient is compared along random directions instead.
+
+For the second order everything, inputs, parameters and cotangent, moves along random tangents, and what jvp
+and backward_jvp return is compared with the differences of forward and backward.
 """
 
 import copy
@@ -20,6 +23,7 @@ from tinyconv.layers import Layer, Loss
 
 MAX_ENTRIES = 1000
 DIRECTIONS = 20
+TANGENTS = 5
 
 Place: TypeAlias = tuple[str, tuple[int, ...] | str]
 
@@ -46,6 +50,7 @@ def gradcheck(
     atol: float = 1e-5,
     rtol: float = 1e-3,
     *,
+    second_order: bool = False,
     generator: Generator = 0,
 ) -> Gradcheck:
     """Check every derivative that a backward returns against finite differences.
@@ -58,6 +63,8 @@ def gradcheck(
             are passed on as they are.
         eps: half of the step.
         atol, rtol: derivatives agree within atol + rtol * abs(numeric).
+        second_order: check the jvp and the backward_jvp of a Layer or a Loss instead, against differences
+            of its forward and backward along random tangents.
         generator: a numpy.random.Generator or seed for the cotangent and the directions.
 
     Returns:
@@ -68,7 +75,7 @@ def gradcheck(
         GradcheckError: two derivatives differ; the message names the layer or function, the argument, the
             index, the analytic and the numeric value.
         ValueError: a function without a backward, or one that returns another number of gradients
-            than there are floating inputs.
+            than there are floating inputs; a function with `second_order`.
 
     >>> from tinyconv import Conv2d
     >>> gradcheck(Conv2d(1, 2, 3, generator=0), np.random.default_rng(0).normal(size=(2, 1, 5, 5)))
@@ -78,6 +85,8 @@ def gradcheck(
     listed = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     values = [_float64(value) for value in listed]
     subject = _subject(layer_or_function)
+    if second_order:
+        return _check_second_order(subject, values, rng, _Tolerance(eps, atol, rtol))
     output, grads_of = subject.run(values)
     cotangent = rng.standard_normal(output.shape)
     arguments = [(name, values[i]) for i, name in subject.checked(values)]
@@ -99,7 +108,8 @@ def gradcheck(
                 f"{subject.name}: the gradient by {name} has the shape {grad.shape}, not {array.shape}"
             )
         for place, direction in _directions(array, rng):
-            slope = _Slope(loss, array, direction, float((grad * direction).sum()), atol, rtol)
+            tolerance = _Tolerance(eps, atol, rtol)
+            slope = _Slope(loss, array, direction, float((grad * direction).sum()), tolerance)
             if slope.agrees(eps) or slope.agrees(eps / 10):
                 checked += 1
             elif slope.has_kink(eps):
@@ -112,6 +122,104 @@ def gradcheck(
     return Gradcheck(checked, tuple(kinks))
 
 
+def _check_second_order(
+    subject: "_Subject", values: list[Any], rng: np.random.Generator, tolerance: "_Tolerance"
+) -> Gradcheck:
+    checked, kinks = 0, []
+    moving = [values[i] for i, _ in subject.checked(values)] + list(subject.params.values())
+    names = [name for _, name in subject.checked(values)] + list(subject.params)
+    places = ["the output", *(f"the gradient by {name}" for name in names)]
+    for _ in range(TANGENTS):
+        cotangent = rng.standard_normal(subject.run(values)[0].shape)
+        along = _Line(subject, values, [*moving, cotangent], rng)
+        for place, analytic, line in zip(places, along.tangents(), along.each(), strict=True):
+            index = line.first_difference(analytic, tolerance)
+            if index is None:
+                checked += analytic.size
+            elif line.has_kink(index, tolerance):
+                kinks.append((f"the tangent of {place}", index))
+            else:
+                raise GradcheckError(
+                    f"{subject.name}: the tangent of {place} at {index} is {analytic[index]:.10g} by "
+                    f"{'jvp' if place == 'the output' else 'backward_jvp'}, but "
+                    f"{line.central(tolerance.eps)[index]:.10g} by finite differences"
+                )
+    return Gradcheck(checked, tuple(kinks))
+
+
+class _Tolerance(NamedTuple):
+    """Half of the step, and how close two derivatives must be."""
+
+    eps: float
+    atol: float
+    rtol: float
+
+    def close(self, numeric: Any, analytic: Any) -> Any:
+        """Whether two numbers, or the entries of two arrays, agree."""
+        return abs(numeric - analytic) <= self.atol + self.rtol * abs(analytic)
+
+
+class _Line:
+    """Output and gradients of a subject while its arrays, the cotangent last, move along random tangents."""
+
+    def __init__(
+        self, subject: "_Subject", values: list[Any], arrays: list[Array], rng: np.random.Generator
+    ) -> None:
+        self.subject, self.values, self.arrays = subject, values, arrays
+        self.dots = [np.asarray(rng.standard_normal(array.shape)) for array in arrays]
+
+    def tangents(self) -> list[Array]:
+        """What jvp and backward_jvp say."""
+        return self.subject.tangents(self.values, self.arrays[-1], self.dots)
+
+    def at(self, step: float) -> list[Array]:
+        """What forward and backward say, `step` along the line."""
+        before = [array.copy() for array in self.arrays]
+        for array, dot in zip(self.arrays, self.dots, strict=True):
+            array += step * dot
+        output, grads_of = self.subject.run(self.values)
+        found = [np.array(array) for array in (output, *grads_of(self.arrays[-1]))]  # some are views
+        for array, kept in zip(self.arrays, before, strict=True):
+            array[...] = kept
+        return found
+
+    def each(self) -> list["_Curve"]:
+        """One result at a time."""
+        return [_Curve(partial(self.result, number)) for number in range(len(self.arrays))]
+
+    def result(self, number: int, step: float) -> Array:
+        """One of what forward and backward say."""
+        return self.at(step)[number]
+
+
+class _Curve:
+    """An array that depends on one number."""
+
+    def __init__(self, at: Callable[[float], Array]) -> None:
+        self.at = at
+
+    def central(self, eps: float) -> Array:
+        difference: Array = (self.at(eps) - self.at(-eps)) / (2 * eps)
+        return difference
+
+    def first_difference(self, analytic: Array, tolerance: _Tolerance) -> tuple[int, ...] | None:
+        """Where the slope differs from `analytic` for every step that is tried, if anywhere."""
+        wrong = np.ones(analytic.shape, bool)
+        for eps in (tolerance.eps, tolerance.eps / 10):
+            wrong &= ~tolerance.close(self.central(eps), analytic)
+            if not wrong.any():
+                return None
+        return tuple(int(i) for i in np.argwhere(wrong)[0])
+
+    def has_kink(self, index: tuple[int, ...], tolerance: _Tolerance) -> bool:
+        """Whether left and right slopes differ, and go on differing in a smaller neighbourhood."""
+        here = self.at(0.0)[index]
+        return all(
+            not tolerance.close((self.at(e)[index] - here) / e, (here - self.at(-e)[index]) / e)
+            for e in (tolerance.eps, tolerance.eps / 10)
+        )
+
+
 class _Slope:
     """The derivative of `loss` when `array` moves along `direction`."""
 
@@ -121,14 +229,13 @@ class _Slope:
         array: Array,
         direction: Array,
         analytic: float,
-        atol: float,
-        rtol: float,
+        tolerance: _Tolerance,
     ) -> None:
         self.loss, self.array, self.direction = loss, array, direction
-        self.analytic, self.atol, self.rtol = analytic, atol, rtol
+        self.analytic, self.tolerance = analytic, tolerance
 
     def agrees(self, eps: float) -> bool:
-        return self._close(self.central(eps), self.analytic)
+        return bool(self.tolerance.close(self.central(eps), self.analytic))
 
     def central(self, eps: float) -> float:
         return (self._at(eps) - self._at(-eps)) / (2 * eps)
@@ -137,7 +244,8 @@ class _Slope:
         """Whether left and right slopes differ, and go on differing in a smaller neighbourhood."""
         here = self._at(0.0)
         return all(
-            not self._close((self._at(e) - here) / e, (here - self._at(-e)) / e) for e in (eps, eps / 10)
+            not self.tolerance.close((self._at(e) - here) / e, (here - self._at(-e)) / e)
+            for e in (eps, eps / 10)
         )
 
     def _at(self, step: float) -> float:
@@ -147,9 +255,6 @@ class _Slope:
             return self.loss()
         finally:
             self.array[...] = before
-
-    def _close(self, a: float, b: float) -> bool:
-        return abs(a - b) <= self.atol + self.rtol * abs(b)
 
 
 class _Subject:
@@ -161,6 +266,10 @@ class _Subject:
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
         """The output, and a function from its cotangent to the gradients: of inputs, then of params."""
         raise NotImplementedError
+
+    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
+        """Tangents of the output and of the gradients for tangents of inputs, parameters and cotangent."""
+        raise ValueError(f"`second_order` is for a Layer or a Loss, not for {self.name}")
 
     def checked(self, values: list[Any]) -> list[tuple[int, str]]:
         """Position and name of the inputs that are checked."""
@@ -183,6 +292,17 @@ class _LayerSubject(_Subject):
 
         return layer.forward(*values), grads
 
+    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
+        layer = copy.deepcopy(self.layer)
+        layer.zero_grad()
+        x_dot, *param_dots, cotangent_dot = dots
+        layer.forward(*values)
+        output_dot = layer.jvp(x_dot, dict(zip(layer.params, param_dots, strict=True)))
+        layer.backward(cotangent)
+        grad_dot = layer.backward_jvp(cotangent_dot)
+        found = layer.grads_dot
+        return [output_dot, grad_dot, *(found.get(n, np.zeros(p.shape)) for n, p in layer.params.items())]
+
 
 class _LossSubject(_Subject):
     def __init__(self, loss: Loss) -> None:
@@ -195,6 +315,13 @@ class _LossSubject(_Subject):
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
         output = self.loss.forward(*values)
         return output, lambda cotangent: [self.loss.backward(np.asarray(cotangent))]
+
+    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
+        prediction_dot, cotangent_dot = dots
+        self.loss.forward(*values)
+        loss_dot = self.loss.jvp(prediction_dot)
+        self.loss.backward(cotangent)
+        return [loss_dot, self.loss.backward_jvp(cotangent_dot)]
 
     def checked(self, values: list[Any]) -> list[tuple[int, str]]:
         return [(0, "prediction")]

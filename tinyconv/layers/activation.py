@@ -1,10 +1,10 @@
 """Activations as layers: functions of one element, and softmax along a dimension."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import integer, number, one_of
+from tinyconv.arguments import check_shape, integer, number, one_of
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 
@@ -12,11 +12,12 @@ from tinyconv.layers.layer import Layer
 class Activation(Layer):
     """Base class of the layers y = function(x, **options) with the shape of x and no parameters."""
 
-    def __init__(
-        self, function: Callable[..., Array], function_backward: Callable[..., Array], **options: Any
-    ) -> None:
+    _function: Callable[..., Array]
+    _function_backward: Callable[..., Array]
+    _function_backward_jvp: Callable[..., Array]
+
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self._function, self._function_backward = function, function_backward
         self._options = options
 
     def forward(self, x: Array) -> Array:
@@ -25,6 +26,20 @@ class Activation(Layer):
     def backward(self, grad_output: Array) -> Array:
         (x,) = self.saved(grad_output)
         return self._function_backward(grad_output, x, **self._options)
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (x,) = self.kept()
+        self.tangents_of(params_dot)
+        check_shape("x_dot", x_dot, x.shape, "of the input")
+        return self.save_tangents(self._tangent(x_dot, x), x_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x,), (x_dot,), grad_output = self.saved_tangents(grad_output_dot)
+        return self._function_backward_jvp(grad_output_dot, x_dot, grad_output, x, **self._options)
+
+    def _tangent(self, x_dot: Array, x: Array) -> Array:
+        """The tangent of the output: that of a symmetric Jacobian, as elementwise functions have."""
+        return self._function_backward(x_dot, x, **self._options)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
@@ -42,8 +57,12 @@ class ReLU(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
     """
 
+    _function = staticmethod(F.relu)
+    _function_backward = staticmethod(F.relu_backward)
+    _function_backward_jvp = staticmethod(F.relu_backward_jvp)
+
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__(F.relu, F.relu_backward)
+        super().__init__()
 
     def forward(self, x: Array) -> Array:
         output = F.relu(x)
@@ -63,10 +82,12 @@ class LeakyReLU(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LeakyReLU.html
     """
 
+    _function = staticmethod(F.leaky_relu)
+    _function_backward = staticmethod(F.leaky_relu_backward)
+    _function_backward_jvp = staticmethod(F.leaky_relu_backward_jvp)
+
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        super().__init__(
-            F.leaky_relu, F.leaky_relu_backward, negative_slope=number("negative_slope", negative_slope)
-        )
+        super().__init__(negative_slope=number("negative_slope", negative_slope))
 
 
 class ELU(Activation):
@@ -82,8 +103,12 @@ class ELU(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ELU.html
     """
 
+    _function = staticmethod(F.elu)
+    _function_backward = staticmethod(F.elu_backward)
+    _function_backward_jvp = staticmethod(F.elu_backward_jvp)
+
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        super().__init__(F.elu, F.elu_backward, alpha=number("alpha", alpha))
+        super().__init__(alpha=number("alpha", alpha))
 
 
 class GELU(Activation):
@@ -98,9 +123,13 @@ class GELU(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GELU.html
     """
 
+    _function = staticmethod(F.gelu)
+    _function_backward = staticmethod(F.gelu_backward)
+    _function_backward_jvp = staticmethod(F.gelu_backward_jvp)
+
     def __init__(self, approximate: str = "none") -> None:
         one_of("approximate", approximate, ("none", "tanh"))
-        super().__init__(F.gelu, F.gelu_backward, approximate=approximate)
+        super().__init__(approximate=approximate)
 
 
 class Sigmoid(Activation):
@@ -109,8 +138,12 @@ class Sigmoid(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
     """
 
+    _function = staticmethod(F.sigmoid)
+    _function_backward = staticmethod(F.sigmoid_backward)
+    _function_backward_jvp = staticmethod(F.sigmoid_backward_jvp)
+
     def __init__(self) -> None:
-        super().__init__(F.sigmoid, F.sigmoid_backward)
+        super().__init__()
 
 
 class Tanh(Activation):
@@ -119,8 +152,12 @@ class Tanh(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
     """
 
+    _function = staticmethod(F.tanh)
+    _function_backward = staticmethod(F.tanh_backward)
+    _function_backward_jvp = staticmethod(F.tanh_backward_jvp)
+
     def __init__(self) -> None:
-        super().__init__(F.tanh, F.tanh_backward)
+        super().__init__()
 
 
 class SiLU(Activation):
@@ -132,8 +169,12 @@ class SiLU(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SiLU.html
     """
 
+    _function = staticmethod(F.silu)
+    _function_backward = staticmethod(F.silu_backward)
+    _function_backward_jvp = staticmethod(F.silu_backward_jvp)
+
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__(F.silu, F.silu_backward)
+        super().__init__()
 
 
 class Softplus(Activation):
@@ -149,9 +190,13 @@ class Softplus(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softplus.html
     """
 
+    _function = staticmethod(F.softplus)
+    _function_backward = staticmethod(F.softplus_backward)
+    _function_backward_jvp = staticmethod(F.softplus_backward_jvp)
+
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         options = {"beta": number("beta", beta), "threshold": number("threshold", threshold)}
-        super().__init__(F.softplus, F.softplus_backward, **options)
+        super().__init__(**options)
 
 
 class Softmax(Activation):
@@ -166,8 +211,12 @@ class Softmax(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
     """
 
+    _function = staticmethod(F.softmax)
+    _function_backward = staticmethod(F.softmax_backward)
+    _function_backward_jvp = staticmethod(F.softmax_backward_jvp)
+
     def __init__(self, dim: int) -> None:
-        super().__init__(F.softmax, F.softmax_backward, dim=integer("dim", dim, minimum=-64))
+        super().__init__(dim=integer("dim", dim, minimum=-64))
 
 
 class LogSoftmax(Activation):
@@ -182,5 +231,12 @@ class LogSoftmax(Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
     """
 
+    _function = staticmethod(F.log_softmax)
+    _function_backward = staticmethod(F.log_softmax_backward)
+    _function_backward_jvp = staticmethod(F.log_softmax_backward_jvp)
+
     def __init__(self, dim: int) -> None:
-        super().__init__(F.log_softmax, F.log_softmax_backward, dim=integer("dim", dim, minimum=-64))
+        super().__init__(dim=integer("dim", dim, minimum=-64))
+
+    def _tangent(self, x_dot: Array, x: Array) -> Array:
+        return F.log_softmax_jvp(x_dot, x, **self._options)

@@ -1,15 +1,15 @@
 """Conv1d, Conv2d and ConvTranspose2d."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import Generator, IntOrPair, integer, one_of, pair, single
+from tinyconv.arguments import Generator, IntOrPair, check_shape, integer, one_of, pair, single
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, array_module
 from tinyconv.functional.conv import conv2d_output_shape, conv_window
 from tinyconv.functional.conv1d import conv1d_output_shape, conv1d_window
 from tinyconv.functional.conv_transpose import Transposed
@@ -94,9 +94,50 @@ class PaddedConvolution(Convolution):
         _, padded = self.saved(grad_output)
         self._add_grads(grad_output, padded)
 
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        x, padded = self.kept()
+        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
+        check_shape("x_dot", x_dot, x.shape, "of the input")
+        zeros = self.padding_mode == "zeros"
+        padded_dot = x_dot if zeros else F.pad(x_dot, self._pads, self.padding_mode)
+        output_dot = self._function(*self._joined(padded_dot, padded, weight_dot), bias_dot, *self._geometry)
+        if weight_dot is not None and self.groups > 1:
+            output_dot += self._function(padded, weight_dot, None, *self._geometry)
+        return self.save_tangents(output_dot, padded_dot, weight_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x, padded), (padded_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        shape, size, geometry = self.params["weight"].shape, padded.shape, self._geometry
+        for image, grads in ((padded, grad_output_dot), (padded_dot, grad_output)):
+            self.add_grad_dot("weight", self._function_weight(image, shape, grads, *geometry))
+        if "bias" in self.params:
+            self.add_grad_dot("bias", self._function_bias(grad_output_dot))
+        grads, kernels = self._joined(grad_output_dot, grad_output, weight_dot, outputs=True)
+        grad_dot = self._function_input(size, kernels, grads, *geometry)
+        if weight_dot is not None and self.groups > 1:
+            grad_dot += self._function_input(size, weight_dot, grad_output, *geometry)
+        zeros = self.padding_mode == "zeros"
+        return grad_dot if zeros else F.pad_backward(grad_dot, x, self._pads, self.padding_mode)
+
+    def _joined(
+        self, moving: Array, still: Array, weight_dot: Array | None, outputs: bool = False
+    ) -> tuple[Array, Array]:
+        """`moving` and the weight; or with their channels side by side `still` and `weight_dot` as well.
+
+        Then one convolution makes the sum of two. Groups would have to be joined one by one.
+        """
+        weight = self.params["weight"]
+        if weight_dot is None or self.groups > 1:
+            return moving, weight
+        concatenate = array_module(weight).concatenate
+        channels = -1 - len(self.kernel_size)
+        both = concatenate((moving, still), axis=channels)
+        return both, concatenate((weight, weight_dot), axis=0 if outputs else 1)
+
     def _add_grads(self, grad_output: Array, padded: Array) -> None:
         shape = self.params["weight"].shape
-        self.grads["weight"] += self._function_weight(padded, shape, grad_output, *self._geometry)
+        if "weight" in self.grads:
+            self.grads["weight"] += self._function_weight(padded, shape, grad_output, *self._geometry)
         if "bias" in self.grads:
             self.grads["bias"] += self._function_bias(grad_output)
 
@@ -276,9 +317,29 @@ class ConvTranspose2d(Convolution):
         weight, bias = self.params["weight"], self.params.get("bias")
         grad_input, *grads = F.conv_transpose2d_backward(grad_output, x, weight, bias, *geometry)
         for name, grad in zip(("weight", "bias"), grads, strict=True):
-            if grad is not None:
+            if grad is not None and name in self.grads:
                 self.grads[name] += grad
         return grad_input
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        x, geometry = self.kept()
+        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
+        check_shape("x_dot", x_dot, x.shape, "of the input")
+        output_dot = F.conv_transpose2d(x_dot, self.params["weight"], bias_dot, *geometry)
+        if weight_dot is not None:
+            output_dot += F.conv_transpose2d(x, weight_dot, None, *geometry)
+        return self.save_tangents(output_dot, x_dot, weight_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x, geometry), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        weight, bias = self.params["weight"], self.params.get("bias")
+        grad_dot, *grads = F.conv_transpose2d_backward(grad_output_dot, x, weight, bias, *geometry)
+        moved_weight = weight if weight_dot is None else weight_dot
+        moved, *moved_grads = F.conv_transpose2d_backward(grad_output, x_dot, moved_weight, None, *geometry)
+        for name, grad in zip(("weight", "bias", "weight"), (*grads, moved_grads[0]), strict=True):
+            if grad is not None:
+                self.add_grad_dot(name, grad)
+        return grad_dot if weight_dot is None else grad_dot + moved
 
     __call__ = forward
 

@@ -1,5 +1,7 @@
 """Dropout and Dropout2d."""
 
+from collections.abc import Mapping
+
 import tinyconv.functional as F
 from tinyconv.arguments import Generator, number
 from tinyconv.arguments import generator as as_generator
@@ -34,6 +36,15 @@ class Dropout(Layer):
     def backward(self, grad_output: Array) -> Array:
         (mask,) = self.saved(grad_output)
         return grad_output if mask is None else F.dropout_saved_backward(grad_output, mask)
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (mask,) = self.kept()
+        self.tangents_of(params_dot)
+        return self.save_tangents(x_dot if mask is None else F.dropout_saved_backward(x_dot, mask))
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (mask,), _, _ = self.saved_tangents(grad_output_dot)
+        return grad_output_dot if mask is None else F.dropout_saved_backward(grad_output_dot, mask)
 
     def _dropped(self, x: Array) -> tuple[Array, Array]:
         return F.dropout_saved(x, self.p, self.generator)

@@ -29,20 +29,25 @@ by side; `save` and `saved` carry values from one to the other and check the gra
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import floating_dtype, integer
+from tinyconv.arguments import check_arrays, check_shape, floating_dtype, integer
 from tinyconv.arrays import Array, array_module
 
 
 class ForwardCache:
-    """Carries values from a forward to its one backward."""
+    """Carries values from a forward to its one backward, and tangents from a jvp to its backward_jvp.
+
+    A backward releases what forward kept, unless a jvp came between them: then backward_jvp does.
+    """
 
     def __init__(self) -> None:
         self._keeps_caches = True
+        self._retains_cache = False
         self._cache: _Cache | None = None
 
     def save(self, output: Array, *values: Any) -> Array:
@@ -58,37 +63,80 @@ class ForwardCache:
             RuntimeError: no forward before it, or one that a backward has used already.
             ValueError, TypeError: `grad_output` has not the shape, dtype or device of the output.
         """
-        cache = self._kept()
-        if array_module(grad_output) is not cache.xp:
-            raise TypeError(f"`grad_output` must be a {cache.xp.__name__} array, as the output is")
-        if grad_output.shape != cache.shape:
-            raise ValueError(
-                f"`grad_output` (of shape {grad_output.shape}) must have the output's shape {cache.shape}"
-            )
-        if grad_output.dtype != cache.dtype:
-            raise TypeError(
-                f"`grad_output` (of dtype {grad_output.dtype}) must have the output's dtype {cache.dtype}"
-            )
-        self._cache = None
+        cache = self._kept("backward")
+        cache.check("grad_output", grad_output)
+        if cache.tangents is not None:
+            cache.grad_output = grad_output
+        elif not self._retains_cache:
+            self._cache = None
         return cache.values
 
-    def ones(self) -> Array:
-        """Ones of the form of the last forward's output."""
-        cache = self._kept()
-        ones: Array = cache.xp.ones(cache.shape, cache.dtype)
-        return ones
+    def kept(self) -> tuple[Any, ...]:
+        """The values that `save` kept, for a jvp, which leaves them there.
 
-    def _kept(self) -> "_Cache":
+        Raises:
+            RuntimeError: no forward before it, or one that a backward has used already.
+        """
+        return self._kept("jvp").values
+
+    def save_tangents(self, output_dot: Array, *tangents: Any) -> Array:
+        """Keep `tangents` for `saved_tangents`, and return `output_dot`.
+
+        Raises:
+            ValueError, TypeError: `output_dot` has not the shape or dtype of the output, as what was
+                given to jvp does not fit the input.
+        """
+        cache = self._kept("jvp")
+        cache.check("the tangent of the output", output_dot)
+        cache.tangents, cache.grad_output = tangents, None
+        return output_dot
+
+    def saved_tangents(self, grad_output_dot: Array) -> tuple[tuple[Any, ...], tuple[Any, ...], Array]:
+        """What `save` and `save_tangents` kept, and the gradient that backward was given; once.
+
+        Raises:
+            RuntimeError: not a forward, a jvp and a backward before it.
+            ValueError, TypeError: `grad_output_dot` has not the shape, dtype or device of the output.
+        """
+        cache = self._cache
+        if cache is None or cache.tangents is None or cache.grad_output is None:
+            raise RuntimeError("backward_jvp needs a forward, a jvp and a backward before it, in this order")
+        cache.check("grad_output_dot", grad_output_dot)
+        self._cache = None
+        return cache.values, cache.tangents, cache.grad_output
+
+    def full(self, value: float) -> Array:
+        """An array of the form of the last forward's output, with `value` in all places."""
+        cache = self._kept("backward")
+        array: Array = cache.xp.full(cache.shape, value, cache.dtype)
+        return array
+
+    def _kept(self, caller: str) -> "_Cache":
         if self._cache is None:
-            raise RuntimeError("backward needs a forward before it, and one forward serves one backward only")
+            raise RuntimeError(
+                f"{caller} needs a forward before it, and one forward serves one backward only"
+            )
         return self._cache
 
 
-class _Cache(NamedTuple):
+@dataclass
+class _Cache:
     xp: Any
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     values: tuple[Any, ...]
+    tangents: tuple[Any, ...] | None = None
+    grad_output: Array | None = None
+
+    def check(self, name: str, array: Array) -> None:
+        """Check that `array` has the form of the output."""
+        name = name if " " in name else f"`{name}`"
+        if array_module(array) is not self.xp:
+            raise TypeError(f"{name} must be a {self.xp.__name__} array, as the output is")
+        if array.shape != self.shape:
+            raise ValueError(f"{name} (of shape {array.shape}) must have the output's shape {self.shape}")
+        if array.dtype != self.dtype:
+            raise TypeError(f"{name} (of dtype {array.dtype}) must have the output's dtype {self.dtype}")
 
 
 class Communicator(Protocol):
@@ -104,6 +152,7 @@ class Layer(ForwardCache):
     Attributes:
         params: name -> parameter, in order. A layer with children shows theirs as "child.name".
         grads: name -> gradient, same keys; backward adds to them, `zero_grad` clears them.
+        grads_dot: name -> tangent of the gradient; backward_jvp adds to them, `zero_grad` empties it.
         buffers: name -> array that is no parameter but belongs to the state (running statistics).
         children: name -> layer, for layers that are made of layers.
         training: whether dropout drops and batch norm uses the batch's statistics.
@@ -117,6 +166,7 @@ class Layer(ForwardCache):
         self.communicator: Communicator | None = None
         self._params: dict[str, Array] = {}
         self._grads: dict[str, Array] = {}
+        self._grads_dot: dict[str, Array] = {}
         self._buffers: dict[str, Array] = {}
 
     # What a subclass writes
@@ -138,6 +188,36 @@ class Layer(ForwardCache):
             ValueError, TypeError: `grad_output` has not the shape or dtype of the output.
         """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        """Tangent of the last forward's output when the input and the parameters move.
+
+        Args:
+            x_dot: tangent of the input, of its shape and dtype.
+            params_dot: name -> tangent of a parameter; the others stand still.
+
+        Raises:
+            RuntimeError: no forward before it, or one that a backward has used already.
+            ValueError, TypeError: a tangent that has not the form of what it is the tangent of, or an
+                unknown name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no jvp")
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        """Tangent of the last backward when its input, the parameters and `grad_output` move.
+
+        Comes after forward, jvp (which says how input and parameters move) and backward. Returns the
+        tangent of the gradient by the input; adds the tangents of the parameters' gradients to
+        `grads_dot`.
+
+        Args:
+            grad_output_dot: tangent of the gradient that backward was given.
+
+        Raises:
+            RuntimeError: not a forward, a jvp and a backward before it.
+            ValueError, TypeError: `grad_output_dot` has not the shape or dtype of the output.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no backward_jvp")
 
     def backward_params(self, grad_output: Array) -> None:
         """`backward` without the gradient by the input, for the first layer of a network."""
@@ -166,6 +246,34 @@ class Layer(ForwardCache):
         """Register `value` as the buffer `name`."""
         self._buffers[name] = value
 
+    def tangents_of(self, params_dot: Mapping[str, Array] | None, *names: str) -> list[Array | None]:
+        """The tangents in `params_dot` of this layer's parameters `names`, checked; None for none."""
+        params_dot = params_dot or {}
+        unknown = [name for name in params_dot if name not in self._params]
+        if unknown:
+            raise ValueError(f"`params_dot` holds unknown {unknown}")
+        for name, tangent in params_dot.items():
+            check_arrays(**{name: self._params[name], f"params_dot[{name!r}]": tangent})
+            check_shape(f"params_dot[{name!r}]", tangent, self._params[name].shape, "of the parameter")
+        return [params_dot.get(name) for name in names]
+
+    def tangents_by_child(self, params_dot: Mapping[str, Array] | None) -> dict[str, dict[str, Array]]:
+        """`params_dot`, whose names begin with a child's, as one mapping a child."""
+        split: dict[str, dict[str, Array]] = {name: {} for name in self.children}
+        for name, tangent in (params_dot or {}).items():
+            child, _, rest = name.partition(".")
+            if child not in split or not rest:
+                raise ValueError(f"`params_dot` holds unknown {[name]}")
+            split[child][rest] = tangent
+        return split
+
+    def add_grad_dot(self, name: str, value: Array) -> None:
+        """Add to the tangent of a parameter's gradient."""
+        if name in self._grads_dot:
+            self._grads_dot[name] += value
+        else:
+            self._grads_dot[name] = value.copy()
+
     def check_distinct(self, what: str) -> None:
         """Refuse one layer object in two places, as it can keep what backward needs for one only."""
         every = list(self.layers())
@@ -193,6 +301,11 @@ class Layer(ForwardCache):
     def grads(self) -> dict[str, Array]:
         """Name -> gradient of the parameter of that name."""
         return self._with_children("_grads")
+
+    @property
+    def grads_dot(self) -> dict[str, Array]:
+        """Name -> tangent of the gradient of the parameter of that name, where backward_jvp has added one."""
+        return self._with_children("_grads_dot")
 
     @property
     def buffers(self) -> dict[str, Array]:
@@ -226,14 +339,22 @@ class Layer(ForwardCache):
         return self.train(False)
 
     def zero_grad(self) -> None:
-        """Set all gradients to zero."""
+        """Set all gradients to zero, and forget their tangents."""
         for grad in self.grads.values():
             grad[...] = 0
+        for layer in self.layers():
+            layer._grads_dot.clear()
+
+    def caches(self) -> Iterator[ForwardCache]:
+        """All that keeps something from forward to backward: this layer and those in it."""
+        yield self
+        for child in self.children.values():
+            yield from child.caches()
 
     def release(self) -> None:
         """Forget what forward kept for backward."""
-        for layer in self.layers():
-            layer._cache = None
+        for cache in self.caches():
+            cache._cache = None
 
     def predict(self, x: Array, batch_size: int = 256) -> Array:
         """Output in evaluation mode, computed `batch_size` samples at a time, keeping nothing for backward.
@@ -250,14 +371,19 @@ class Layer(ForwardCache):
 
     @contextmanager
     def _predicting(self) -> Iterator[None]:
-        modes = [(layer, layer.training, layer._keeps_caches) for layer in self.layers()]
+        modes = [(layer, layer.training) for layer in self.layers()]
+        keeping = [(cache, cache._keeps_caches) for cache in self.caches()]
         try:
-            for layer, _, _ in modes:
-                layer.training = layer._keeps_caches = False
+            for layer, _ in modes:
+                layer.training = False
+            for cache, _ in keeping:
+                cache._keeps_caches = False
             yield
         finally:
-            for layer, training, keeps_caches in modes:
-                layer.training, layer._keeps_caches = training, keeps_caches
+            for layer, training in modes:
+                layer.training = training
+            for cache, keeps_caches in keeping:
+                cache._keeps_caches = keeps_caches
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers, under the names that PyTorch gives them."""
@@ -297,13 +423,47 @@ class Layer(ForwardCache):
         The arrays are new ones: make the optimiser afterwards.
         """
         dtype = floating_dtype(dtype)
+        self.release()
         for layer in self.layers():
-            layer._cache = None
+            layer._grads_dot.clear()
             for arrays in (layer._params, layer._grads, layer._buffers):
                 for name, array in arrays.items():
                     if array.dtype.kind == "f":
                         arrays[name] = array.astype(dtype)
         return self
+
+
+class LinearMap(Layer):
+    """Base class of the layers without parameters that are linear in their input.
+
+    Such a map is its own tangent, and its backward, which does not depend on the input's values, that of
+    its backward. A subclass writes the two.
+    """
+
+    def map(self, x: Array) -> Array:
+        """The map."""
+        raise NotImplementedError(f"{type(self).__name__} has no map")
+
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
+        """Its transpose; `x` gives the input's form."""
+        raise NotImplementedError(f"{type(self).__name__} has no map_backward")
+
+    def forward(self, x: Array) -> Array:
+        return self.save(self.map(x), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        return self.map_backward(grad_output, x)
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (x,) = self.kept()
+        self.tangents_of(params_dot)
+        check_shape("x_dot", x_dot, x.shape, "of the input")
+        return self.save_tangents(self.map(x_dot))
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x,), _, _ = self.saved_tangents(grad_output_dot)
+        return self.map_backward(grad_output_dot, x)
 
 
 def fan_in_uniform(

@@ -1,5 +1,7 @@
 """Linear."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,9 +58,28 @@ class Linear(Layer):
         (x,) = self.saved(grad_output)
         self._add_grads(grad_output, x)
 
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (x,) = self.kept()
+        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
+        output_dot = F.linear(x_dot, self.params["weight"], bias_dot)
+        if weight_dot is not None:
+            output_dot += F.linear(x, weight_dot)
+        return self.save_tangents(output_dot, x_dot, weight_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        weight = self.params["weight"]
+        self.add_grad_dot("weight", F.linear_weight(grad_output_dot, x, weight))
+        self.add_grad_dot("weight", F.linear_weight(grad_output, x_dot, weight))
+        if "bias" in self.params:
+            self.add_grad_dot("bias", F.linear_bias(grad_output_dot))
+        grad_dot = F.linear_input(grad_output_dot, x, weight)
+        return grad_dot if weight_dot is None else grad_dot + F.linear_input(grad_output, x, weight_dot)
+
     def _add_grads(self, grad_output: Array, x: Array) -> None:
         weight = self.params["weight"]
-        self.grads["weight"] += F.linear_weight(grad_output, x, weight)
+        if "weight" in self.grads:
+            self.grads["weight"] += F.linear_weight(grad_output, x, weight)
         if "bias" in self.grads:
             self.grads["bias"] += F.linear_bias(grad_output)
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import REDUCTIONS, integer, number, one_of
-from tinyconv.arrays import Array
+from tinyconv.arguments import REDUCTIONS, check_shape, integer, number, one_of
+from tinyconv.arrays import Array, array_module
+from tinyconv.functional.loss import reduce
 from tinyconv.layers.layer import ForwardCache
 
 
@@ -41,31 +42,59 @@ class Loss(ForwardCache):
         """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
+    def jvp(self, prediction_dot: Array) -> Array:
+        """Tangent of the last forward's loss when the prediction moves.
+
+        Raises:
+            RuntimeError: no forward before it, or one that a backward has used already.
+            ValueError, TypeError: `prediction_dot` has not the shape or dtype of the prediction.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no jvp")
+
+    def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
+        """Tangent of the last backward when the prediction and `grad_output` (default: zeros) move.
+
+        Comes after forward, jvp and backward.
+
+        Raises:
+            RuntimeError: not a forward, a jvp and a backward before it.
+            ValueError, TypeError: `grad_output_dot` has not the shape or dtype of the loss.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no backward_jvp")
+
 
 class ElementLoss(Loss):
     """Base class of the criteria function(prediction, target, **options) that compare element by element."""
 
-    def __init__(
-        self,
-        function: Callable[..., Array],
-        function_backward: Callable[..., tuple[Array, Array | None]],
-        reduction: str,
-        **options: Any,
-    ) -> None:
+    _function: Callable[..., Array]
+    _function_backward: Callable[..., tuple[Array, Array | None]]
+    _function_backward_jvp: Callable[..., Array]
+
+    def __init__(self, reduction: str, **options: Any) -> None:
         super().__init__(reduction)
-        self._function, self._function_backward = function, function_backward
-        self._options = options
+        self._options = {"reduction": reduction, **options}
 
     def forward(self, prediction: Array, target: Array) -> Array:
-        loss = self._function(prediction, target, reduction=self.reduction, **self._options)
-        return self.save(loss, prediction, target)
+        return self.save(self._function(prediction, target, **self._options), prediction, target)
 
     def backward(self, grad_output: Array | None = None) -> Array:
-        grad_output = self.ones() if grad_output is None else grad_output
+        grad_output = self.full(1) if grad_output is None else grad_output
         prediction, target = self.saved(grad_output)
-        return self._function_backward(
-            grad_output, prediction, target, reduction=self.reduction, **self._options
-        )[0]
+        return self._function_backward(grad_output, prediction, target, **self._options)[0]
+
+    def jvp(self, prediction_dot: Array) -> Array:
+        prediction, target = self.kept()
+        check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
+        options = {**self._options, "reduction": "none"}
+        ones = array_module(prediction).ones_like(prediction)
+        slopes, _ = self._function_backward(ones, prediction, target, **options)
+        return self.save_tangents(reduce(slopes * prediction_dot, self.reduction), prediction_dot)
+
+    def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
+        grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
+        (prediction, target), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
+        given = (grad_output, prediction, target)
+        return self._function_backward_jvp(grad_output_dot, prediction_dot, *given, **self._options)
 
 
 class MSELoss(ElementLoss):
@@ -77,8 +106,12 @@ class MSELoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
     """
 
+    _function = staticmethod(F.mse_loss)
+    _function_backward = staticmethod(F.mse_loss_backward)
+    _function_backward_jvp = staticmethod(F.mse_loss_backward_jvp)
+
     def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__(F.mse_loss, F.mse_loss_backward, reduction)
+        super().__init__(reduction)
 
 
 class L1Loss(ElementLoss):
@@ -90,8 +123,12 @@ class L1Loss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html
     """
 
+    _function = staticmethod(F.l1_loss)
+    _function_backward = staticmethod(F.l1_loss_backward)
+    _function_backward_jvp = staticmethod(F.l1_loss_backward_jvp)
+
     def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__(F.l1_loss, F.l1_loss_backward, reduction)
+        super().__init__(reduction)
 
 
 class SmoothL1Loss(ElementLoss):
@@ -107,9 +144,13 @@ class SmoothL1Loss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
     """
 
+    _function = staticmethod(F.smooth_l1_loss)
+    _function_backward = staticmethod(F.smooth_l1_loss_backward)
+    _function_backward_jvp = staticmethod(F.smooth_l1_loss_backward_jvp)
+
     def __init__(self, *, reduction: str = "mean", beta: float = 1.0) -> None:
         beta = number("beta", beta, 0.0)
-        super().__init__(F.smooth_l1_loss, F.smooth_l1_loss_backward, reduction, beta=beta)
+        super().__init__(reduction, beta=beta)
 
 
 class BCELoss(ElementLoss):
@@ -123,8 +164,12 @@ class BCELoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
     """
 
+    _function = staticmethod(F.binary_cross_entropy)
+    _function_backward = staticmethod(F.binary_cross_entropy_backward)
+    _function_backward_jvp = staticmethod(F.binary_cross_entropy_backward_jvp)
+
     def __init__(self, weight: Array | None = None, *, reduction: str = "mean") -> None:
-        super().__init__(F.binary_cross_entropy, F.binary_cross_entropy_backward, reduction, weight=weight)
+        super().__init__(reduction, weight=weight)
 
 
 class BCEWithLogitsLoss(ElementLoss):
@@ -139,12 +184,14 @@ class BCEWithLogitsLoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
     """
 
+    _function = staticmethod(F.binary_cross_entropy_with_logits)
+    _function_backward = staticmethod(F.binary_cross_entropy_with_logits_backward)
+    _function_backward_jvp = staticmethod(F.binary_cross_entropy_with_logits_backward_jvp)
+
     def __init__(
         self, weight: Array | None = None, *, reduction: str = "mean", pos_weight: Array | None = None
     ) -> None:
         super().__init__(
-            F.binary_cross_entropy_with_logits,
-            F.binary_cross_entropy_with_logits_backward,
             reduction,
             weight=weight,
             pos_weight=pos_weight,
@@ -162,11 +209,24 @@ class NLLLoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
     """
 
+    _function = staticmethod(F.nll_loss)
+    _function_backward = staticmethod(F.nll_loss_backward)
+
     def __init__(
         self, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:
         ignore_index = integer("ignore_index", ignore_index, minimum=-(1 << 63))
-        super().__init__(F.nll_loss, F.nll_loss_backward, reduction, weight=weight, ignore_index=ignore_index)
+        super().__init__(reduction, weight=weight, ignore_index=ignore_index)
+
+    def jvp(self, prediction_dot: Array) -> Array:
+        prediction, target = self.kept()
+        check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
+        return self.save_tangents(F.nll_loss(prediction_dot, target, **self._options))
+
+    def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
+        grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
+        (prediction, target), _, _ = self.saved_tangents(grad_output_dot)
+        return F.nll_loss_backward(grad_output_dot, prediction, target, **self._options)[0]
 
 
 class CrossEntropyLoss(Loss):
@@ -202,6 +262,15 @@ class CrossEntropyLoss(Loss):
         return self.save(loss, saved)
 
     def backward(self, grad_output: Array | None = None) -> Array:
-        grad_output = self.ones() if grad_output is None else grad_output
+        grad_output = self.full(1) if grad_output is None else grad_output
         (saved,) = self.saved(grad_output)
         return F.cross_entropy_saved_backward(grad_output, saved)
+
+    def jvp(self, prediction_dot: Array) -> Array:
+        (saved,) = self.kept()
+        return self.save_tangents(F.cross_entropy_saved_jvp(prediction_dot, saved), prediction_dot)
+
+    def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
+        grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
+        (saved,), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
+        return F.cross_entropy_saved_backward_jvp(grad_output_dot, prediction_dot, grad_output, saved)

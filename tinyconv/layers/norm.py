@@ -1,6 +1,6 @@
 """BatchNorm1d, BatchNorm2d, LayerNorm and GroupNorm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,13 @@ class AffineNorm(Layer):
 
     def _add_grads(self, *grads: Array | None) -> None:
         for name, grad in zip(("weight", "bias"), grads, strict=True):
-            if grad is not None:
+            if grad is not None and name in self.grads:
                 self.grads[name] += grad
+
+    def _add_grads_dot(self, *grads_dot: Array) -> None:
+        for name, grad_dot in zip(("weight", "bias"), grads_dot, strict=True):
+            if name in self.params:
+                self.add_grad_dot(name, grad_dot)
 
 
 class BatchNorm(AffineNorm):
@@ -77,6 +82,24 @@ class BatchNorm(AffineNorm):
         grad_input, *grads = F.batch_norm_saved_backward(grad_output, saved, *self._affine, self._allreduce)
         self._add_grads(*grads)
         return grad_input
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        if self.communicator is not None:
+            raise RuntimeError("jvp of a batch norm needs the whole batch, not a worker's part")
+        (saved,) = self.kept()
+        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
+        weight = self.params.get("weight")
+        output_dot, moved = F.batch_norm_saved_jvp(x_dot, weight_dot, bias_dot, saved, weight)
+        return self.save_tangents(output_dot, moved, weight_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (saved,), (moved, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        weight = self.params.get("weight")
+        grad_dot, *grads_dot = F.batch_norm_saved_backward_jvp(
+            grad_output_dot, moved, weight_dot, grad_output, saved, weight
+        )
+        self._add_grads_dot(*grads_dot)
+        return grad_dot
 
     @property
     def _allreduce(self) -> Callable[[Array], Array] | None:
@@ -201,6 +224,22 @@ class LayerNorm(AffineNorm):
         self._add_grads(*grads)
         return grad_input
 
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (x,) = self.kept()
+        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
+        given = (x, self.normalized_shape, self.params.get("weight"), self.eps)
+        output_dot = F.layer_norm_jvp(x_dot, weight_dot, bias_dot, *given)
+        return self.save_tangents(output_dot, x_dot, weight_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        given = (x, self.normalized_shape, self.params.get("weight"), self.eps)
+        grad_dot, *grads_dot = F.layer_norm_backward_jvp(
+            grad_output_dot, x_dot, weight_dot, grad_output, *given
+        )
+        self._add_grads_dot(*grads_dot)
+        return grad_dot
+
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if tuple(input_shape[-len(self.normalized_shape) :]) != self.normalized_shape:
             raise ValueError(
@@ -262,6 +301,22 @@ class GroupNorm(AffineNorm):
         grad_input, *grads = F.group_norm_backward(grad_output, x, self.num_groups, *self._affine, self.eps)
         self._add_grads(*grads)
         return grad_input
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (x,) = self.kept()
+        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
+        given = (x, self.num_groups, self.params.get("weight"), self.eps)
+        output_dot = F.group_norm_jvp(x_dot, weight_dot, bias_dot, *given)
+        return self.save_tangents(output_dot, x_dot, weight_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        given = (x, self.num_groups, self.params.get("weight"), self.eps)
+        grad_dot, *grads_dot = F.group_norm_backward_jvp(
+            grad_output_dot, x_dot, weight_dot, grad_output, *given
+        )
+        self._add_grads_dot(*grads_dot)
+        return grad_dot
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) < 2 or input_shape[1] != self.num_channels:

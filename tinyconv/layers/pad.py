@@ -7,12 +7,12 @@ import tinyconv.functional as F
 from tinyconv.arguments import integer, number
 from tinyconv.arrays import Array
 from tinyconv.functional.pad import pad_shape
-from tinyconv.layers.layer import Layer
+from tinyconv.layers.layer import LinearMap
 
 Padding: TypeAlias = int | Sequence[int]
 
 
-class Pad2d(Layer):
+class Pad2d(LinearMap):
     """Base class of the paddings of (N, C, H, W) or (C, H, W) images; see `functional.pad`."""
 
     mode = "constant"
@@ -23,15 +23,13 @@ class Pad2d(Layer):
         if len(sides) != 4 or isinstance(sides, str):
             raise ValueError(f"`padding` (={padding!r}) must be an int or (left, right, top, bottom)")
         self.padding = tuple(integer("padding", side, minimum=-(1 << 62)) for side in sides)
-        self.value: float | None = None
 
-    def forward(self, x: Array) -> Array:
+    def map(self, x: Array) -> Array:
         self.output_shape(x.shape)
-        return self.save(F.pad(x, self.padding, self.mode, self.value), x)
+        return F.pad(x, self.padding, self.mode)
 
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
-        return F.pad_backward(grad_output, x, self.padding, self.mode, self.value)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
+        return F.pad_backward(grad_output, x, self.padding, self.mode)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) not in (3, 4):
@@ -60,6 +58,10 @@ class ConstantPad2d(Pad2d):
     def __init__(self, padding: Padding, value: float) -> None:
         super().__init__(padding)
         self.value = number("value", value)
+
+    def forward(self, x: Array) -> Array:
+        self.output_shape(x.shape)
+        return self.save(F.pad(x, self.padding, value=self.value), x)
 
 
 class ZeroPad2d(Pad2d):

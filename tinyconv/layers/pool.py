@@ -1,14 +1,15 @@
 """MaxPool2d, MaxUnpool2d, AvgPool2d and AdaptiveAvgPool2d."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import IntOrPair
+from tinyconv.arguments import IntOrPair, check_shape
 from tinyconv.arrays import Array
 from tinyconv.functional.avg_pool import OutputSize, adaptive_output_size
-from tinyconv.functional.pool import max_pool2d_positions, pool_geometry, pool_window, unpool_size
-from tinyconv.layers.layer import Layer
+from tinyconv.functional.pool import max_pool2d_positions, pool_geometry, pool_window
+from tinyconv.functional.unpool import unpool_size
+from tinyconv.layers.layer import Layer, LinearMap
 
 
 class MaxPool2d(Layer):
@@ -54,6 +55,16 @@ class MaxPool2d(Layer):
         winners, input_size = self.saved(grad_output)
         return F.max_pool2d_saved_backward(grad_output, winners, input_size, *self._geometry)
 
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        winners, input_size = self.kept()
+        self.tangents_of(params_dot)
+        check_shape("x_dot", x_dot, input_size, "of the input")
+        return self.save_tangents(F.max_pool2d_saved_jvp(x_dot, winners, *self._geometry))
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (winners, input_size), _, _ = self.saved_tangents(grad_output_dot)
+        return F.max_pool2d_saved_backward(grad_output_dot, winners, input_size, *self._geometry)
+
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         _, size = pool_geometry(tuple(input_shape), *self._geometry)
         return *input_shape[:-2], *size
@@ -95,6 +106,15 @@ class MaxUnpool2d(Layer):
         x, indices, output_size = self.saved(grad_output)
         return F.max_unpool2d_backward(grad_output, x, indices, *self._geometry, output_size)
 
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        _, indices, output_size = self.kept()
+        self.tangents_of(params_dot)
+        return self.save_tangents(F.max_unpool2d(x_dot, indices, *self._geometry, output_size))
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x, indices, output_size), _, _ = self.saved_tangents(grad_output_dot)
+        return F.max_unpool2d_backward(grad_output_dot, x, indices, *self._geometry, output_size)
+
     __call__ = forward  # type: ignore[assignment]
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -104,7 +124,7 @@ class MaxUnpool2d(Layer):
         return "kernel_size={}, stride={}, padding={}".format(*self._geometry)
 
 
-class AvgPool2d(Layer):
+class AvgPool2d(LinearMap):
     """Mean over windows of (N, C, H, W) or (C, H, W) images; see `functional.avg_pool2d`.
 
     Args:
@@ -136,11 +156,10 @@ class AvgPool2d(Layer):
         if divisor_override == 0:
             raise ValueError("`divisor_override` (=0) must not be 0")
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.avg_pool2d(x, *self._geometry, *self._options), x)
+    def map(self, x: Array) -> Array:
+        return F.avg_pool2d(x, *self._geometry, *self._options)
 
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
         return F.avg_pool2d_backward(grad_output, x, *self._geometry, *self._options)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -154,7 +173,7 @@ class AvgPool2d(Layer):
         )
 
 
-class AdaptiveAvgPool2d(Layer):
+class AdaptiveAvgPool2d(LinearMap):
     """Mean over OH x OW windows that divide an image; see `functional.adaptive_avg_pool2d`.
 
     Args:
@@ -171,11 +190,10 @@ class AdaptiveAvgPool2d(Layer):
         adaptive_output_size((1, 1, 1), output_size)
         self.output_size = output_size
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.adaptive_avg_pool2d(x, self.output_size), x)
+    def map(self, x: Array) -> Array:
+        return F.adaptive_avg_pool2d(x, self.output_size)
 
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
         return F.adaptive_avg_pool2d_backward(grad_output, x, self.output_size)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """Residual: a body of layers with a connection around it."""
 
+from collections.abc import Mapping
+
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 from tinyconv.layers.sequential import located
@@ -54,6 +56,23 @@ class Residual(Layer):
             with located(name, layer):
                 grads.append(layer.backward(grad_output))
         return grads[0] + grads[1]
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        self.kept()
+        tangents = self.tangents_by_child(params_dot)
+        outputs = [x_dot] if "shortcut" not in self.children else []
+        for name, layer in self.children.items():
+            with located(name, layer):
+                outputs.append(layer.jvp(x_dot, tangents[name]))
+        return self.save_tangents(outputs[0] + outputs[1])
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        self.saved_tangents(grad_output_dot)
+        grads_dot = [grad_output_dot] if "shortcut" not in self.children else []
+        for name, layer in self.children.items():
+            with located(name, layer):
+                grads_dot.append(layer.backward_jvp(grad_output_dot))
+        return grads_dot[0] + grads_dot[1]
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         shapes = self._shapes(tuple(input_shape))

@@ -67,6 +67,19 @@ class Sequential(Layer):
                 grad_output = layer.backward(grad_output)
         return grad_output
 
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        tangents = self.tangents_by_child(params_dot)
+        for name, layer in self._order:
+            with located(name, layer):
+                x_dot = layer.jvp(x_dot, tangents[name])
+        return x_dot
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        for name, layer in reversed(self._order):
+            with located(name, layer):
+                grad_output_dot = layer.backward_jvp(grad_output_dot)
+        return grad_output_dot
+
     def backward_params(self, grad_output: Array) -> None:
         """`backward` down to the first layer with parameters, and no further."""
         first = next((name for name, layer in self._order if layer.params), None)

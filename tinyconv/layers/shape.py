@@ -7,10 +7,10 @@ from tinyconv.arguments import integer, one_of
 from tinyconv.arrays import Array
 from tinyconv.functional.interpolate import MODES, interpolate_indices
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
-from tinyconv.layers.layer import Layer
+from tinyconv.layers.layer import LinearMap
 
 
-class Flatten(Layer):
+class Flatten(LinearMap):
     """Make one dimension of the dimensions `start_dim` to `end_dim`; by default all but the batch.
 
     Args:
@@ -27,11 +27,10 @@ class Flatten(Layer):
         self.start_dim = integer("start_dim", start_dim, minimum=-64)
         self.end_dim = integer("end_dim", end_dim, minimum=-64)
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.flatten(x, self.start_dim, self.end_dim), x)
+    def map(self, x: Array) -> Array:
+        return F.flatten(x, self.start_dim, self.end_dim)
 
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
         return F.flatten_backward(grad_output, x, self.start_dim, self.end_dim)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -41,7 +40,7 @@ class Flatten(Layer):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-class Unflatten(Layer):
+class Unflatten(LinearMap):
     """Make several dimensions of the dimension `dim`: the inverse of Flatten.
 
     Args:
@@ -63,11 +62,10 @@ class Unflatten(Layer):
             integer("unflattened_size", length, minimum=-1) for length in unflattened_size
         )
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.unflatten(x, self.dim, self.unflattened_size), x)
+    def map(self, x: Array) -> Array:
+        return F.unflatten(x, self.dim, self.unflattened_size)
 
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
         return F.unflatten_backward(grad_output, x, self.dim, self.unflattened_size)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -77,7 +75,7 @@ class Unflatten(Layer):
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
-class Upsample(Layer):
+class Upsample(LinearMap):
     """Resize images to the nearest position; see `functional.interpolate`.
 
     The input is (N, C, L), (N, C, H, W) or (N, C, D, H, W).
@@ -105,11 +103,10 @@ class Upsample(Layer):
             raise ValueError(f"one of `size` (={size}) and `scale_factor` (={scale_factor}) must be given")
         self._options = (size, scale_factor, mode)
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.interpolate(x, *self._options), x)
+    def map(self, x: Array) -> Array:
+        return F.interpolate(x, *self._options)
 
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
         return F.interpolate_backward(grad_output, x, *self._options)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

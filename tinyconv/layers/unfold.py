@@ -4,10 +4,10 @@ import tinyconv.functional as F
 from tinyconv.arguments import IntOrPair, pair
 from tinyconv.arrays import Array
 from tinyconv.functional.unfold import Window, fold_output_shape
-from tinyconv.layers.layer import Layer
+from tinyconv.layers.layer import LinearMap
 
 
-class Unfold(Layer):
+class Unfold(LinearMap):
     """(N, C, H, W) images to (N, C * KH * KW, L) columns; see `functional.unfold`.
 
     Args:
@@ -30,12 +30,11 @@ class Unfold(Layer):
         self._window = Window.of(kernel_size, stride, padding, dilation)
         self._geometry = (kernel_size, dilation, padding, stride)
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.unfold(x, *self._geometry), x.shape[-2:])
+    def map(self, x: Array) -> Array:
+        return F.unfold(x, *self._geometry)
 
-    def backward(self, grad_output: Array) -> Array:
-        (size,) = self.saved(grad_output)
-        return F.fold(grad_output, size, *self._geometry)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
+        return F.unfold_backward(grad_output, x, *self._geometry)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) not in (3, 4):
@@ -48,7 +47,7 @@ class Unfold(Layer):
         return "kernel_size={}, dilation={}, padding={}, stride={}".format(*self._geometry)
 
 
-class Fold(Layer):
+class Fold(LinearMap):
     """(N, C * KH * KW, L) columns, added up to (N, C, H, W) images; see `functional.fold`.
 
     Args:
@@ -74,12 +73,11 @@ class Fold(Layer):
         self._window = Window.of(kernel_size, stride, padding, dilation)
         self._geometry = (kernel_size, dilation, padding, stride)
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.fold(x, self.output_size, *self._geometry))
+    def map(self, x: Array) -> Array:
+        return F.fold(x, self.output_size, *self._geometry)
 
-    def backward(self, grad_output: Array) -> Array:
-        self.saved(grad_output)
-        return F.unfold(grad_output, *self._geometry)
+    def map_backward(self, grad_output: Array, x: Array) -> Array:
+        return F.fold_backward(grad_output, x, self.output_size, *self._geometry)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return fold_output_shape(tuple(input_shape), self.output_size, self._window)

@@ -1,0 +1,265 @@
+"""Differentiate the gradient: Hessian-vector products, and gradients as layers of a network.
+
+Without a tape the second order is one more pass of each kind. `jvp` carries a direction v forward through
+the network, then `backward_jvp` carries it back along with the gradient, so that it arrives as
+
+    d/d eps  grad E(x + eps * v)  =  H v
+
+exactly (Pearlmutter 1994, https://doi.org/10.1162/neco.1994.6.1.147). As a Hessian is symmetric, the
+same product is the backward of the map x -> grad E(x; w): a gradient, or a step along it, can itself be a
+layer of a network that is trained.
+
+>>> import numpy as np
+>>> from tinyconv import Linear, MSELoss
+>>> model = Linear(2, 1, bias=False, dtype=np.float64)
+>>> model.params["weight"][...] = [[3.0, 4.0]]
+>>> x, target = np.ones((1, 2)), np.zeros((1, 1))
+>>> hessian_vector_product(model, MSELoss(), x, target, x_dot=np.array([[1.0, 0.0]])).x  # 2 w w.T v
+array([[18., 24.]])
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arguments import check_arrays, floating_dtype, number
+from tinyconv.arrays import Array, array_module
+from tinyconv.layers import Layer, Loss
+
+
+class HessianVectorProduct(NamedTuple):
+    """The product with the Hessian: its part for the input, and for each parameter by name."""
+
+    x: Array
+    params: dict[str, Array]
+
+
+def hessian_vector_product(
+    model: Layer,
+    criterion: Loss,
+    x: Array,
+    target: Array,
+    x_dot: Array | None = None,
+    params_dot: Mapping[str, Array] | None = None,
+) -> HessianVectorProduct:
+    """Product of the Hessian of criterion(model(x), target), by input and parameters, with a vector.
+
+    Args:
+        model, criterion: the network, in the mode that it is in, and the loss, whose elements are added up
+            with `reduction="none"`.
+        x, target: a batch.
+        x_dot: the vector's part for the input, of the form of `x`; None for zeros.
+        params_dot: its part for the parameters, name -> array; names that are missing are zeros.
+
+    Returns:
+        The product for the input, of the form of `x`, and for all parameters. The model's gradients stay as
+        they are.
+
+    Raises:
+        ValueError, TypeError: a vector that has not the form of what it belongs to, an unknown name.
+        NotImplementedError: a layer without jvp.
+
+    Source: Pearlmutter, https://doi.org/10.1162/neco.1994.6.1.147
+    """
+    objective = Objective(model, criterion, target)
+    named = {f"model.{name}": tangent for name, tangent in (params_dot or {}).items()}
+    with _differentiated(objective, restore=True):
+        output = objective.forward(x)
+        objective.jvp(array_module(x).zeros_like(x) if x_dot is None else x_dot, named)
+        objective.backward(array_module(output).ones_like(output))
+        product = objective.backward_jvp(array_module(output).zeros_like(output))
+    return HessianVectorProduct(product, _taken(model))
+
+
+class Objective(Layer):
+    """criterion(model(x), target) as a layer: an energy of x.
+
+    Args:
+        model, criterion: the network and the loss.
+        target: what the loss compares with; it may be assigned anew before each forward. It gets no
+            gradient.
+
+    Raises:
+        TypeError: `model` is no Layer, or `criterion` no Loss.
+    """
+
+    def __init__(self, model: Layer, criterion: Loss, target: Array | None = None) -> None:
+        super().__init__()
+        if not isinstance(model, Layer):
+            raise TypeError(f"`model` (={model!r}) must be a Layer")
+        if not isinstance(criterion, Loss):
+            raise TypeError(f"`criterion` (={criterion!r}) must be a Loss")
+        self.children["model"] = model
+        self.criterion, self.target = criterion, target
+
+    def forward(self, x: Array) -> Array:
+        if self.target is None:
+            raise ValueError("`target` (=None) must be assigned before forward")
+        return self.criterion.forward(self.children["model"].forward(x), self.target)
+
+    def backward(self, grad_output: Array) -> Array:
+        return self.children["model"].backward(self.criterion.backward(grad_output))
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        tangents = self.tangents_by_child(params_dot)
+        return self.criterion.jvp(self.children["model"].jvp(x_dot, tangents["model"]))
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        return self.children["model"].backward_jvp(self.criterion.backward_jvp(grad_output_dot))
+
+    def caches(self) -> Iterator[Any]:
+        yield from super().caches()
+        yield self.criterion
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        shape = self.children["model"].output_shape(input_shape)
+        return () if self.criterion.reduction != "none" else shape
+
+    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+        return self.children["model"].multiply_adds(input_shape)
+
+
+class GradientLayer(Layer):
+    """The gradient of an energy by its input, as a layer: x -> grad E(x; w).
+
+    Its backward multiplies with the Hessian of E, exactly: for the input, and for the energy's parameters,
+    which are this layer's ("energy...."). It is a third derivative that its own backward_jvp would be: there
+    is none.
+
+    Args:
+        energy: a layer whose outputs, added up, are the energy: an `Objective`, say.
+
+    Raises:
+        TypeError: `energy` is no Layer.
+    """
+
+    def __init__(self, energy: Layer) -> None:
+        super().__init__()
+        if not isinstance(energy, Layer):
+            raise TypeError(f"`energy` (={energy!r}) must be a Layer")
+        self.children["energy"] = energy
+
+    def forward(self, x: Array) -> Array:
+        return self.save(self._gradient(x))
+
+    def backward(self, grad_output: Array) -> Array:
+        self.saved(grad_output)
+        return self._gradient_backward(grad_output)
+
+    def _gradient(self, x: Array) -> Array:
+        """The energy's gradient; keeps what forward cached, for `_gradient_backward`."""
+        energy = self.children["energy"]
+        with _differentiated(energy, restore=not self._keeps_caches):
+            output = energy.forward(x)
+            gradient = energy.backward(array_module(output).ones_like(output))
+        if self._keeps_caches:
+            self._energies = output
+        return gradient
+
+    def _gradient_backward(self, grad_gradient: Array) -> Array:
+        """Gradient by x; adds the gradients of the energy's parameters to their `grads`."""
+        energy, xp = self.children["energy"], array_module(self._energies)
+        with _differentiated(energy, restore=False):
+            energy.jvp(grad_gradient)
+            energy.backward(xp.ones_like(self._energies))
+            product = energy.backward_jvp(xp.zeros_like(self._energies))
+        grads = energy.grads
+        for name, grad in _taken(energy).items():
+            if name in grads:
+                grads[name] += grad
+        return product
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.children["energy"].output_shape(input_shape)
+        return tuple(input_shape)
+
+    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+        return 2 * self.children["energy"].multiply_adds(input_shape)
+
+
+class GradientStep(GradientLayer):
+    """A step of gradient descent on an energy, as a layer: x -> x - step_size * grad E(x; w).
+
+    Its backward is exact for the input, for the energy's parameters ("energy....") and for the step size.
+
+    Args:
+        energy: a layer whose outputs, added up, are the energy: an `Objective`, say.
+        step_size: the start value of the parameter "step_size", a 0-d array.
+        dtype: of that parameter, float32 (default) or float64.
+
+    Raises:
+        TypeError: `energy` is no Layer, `step_size` is no number.
+
+    >>> from tinyconv import Linear, MSELoss, Sequential
+    >>> rng = np.random.default_rng(0)
+    >>> model, target = Linear(3, 2, generator=rng), np.zeros((4, 2), np.float32)
+    >>> objective = Objective(model, MSELoss(reduction="sum"), target)
+    >>> step = GradientStep(objective, step_size=0.1)
+    >>> x = rng.standard_normal((4, 3)).astype(np.float32)
+    >>> float(objective(step(x))) < float(objective(x)), list(step.params)
+    (True, ['step_size', 'energy.model.weight', 'energy.model.bias'])
+    """
+
+    def __init__(self, energy: Layer, step_size: float, *, dtype: npt.DTypeLike = np.float32) -> None:
+        super().__init__(energy)
+        self.add_parameter("step_size", np.asarray(number("step_size", step_size), floating_dtype(dtype)))
+
+    def forward(self, x: Array) -> Array:
+        step_size = self.params["step_size"]
+        check_arrays(input=x, step_size=step_size)
+        gradient = self._gradient(x)
+        return self.save(x - step_size * gradient, gradient)
+
+    def backward(self, grad_output: Array) -> Array:
+        (gradient,) = self.saved(grad_output)
+        if "step_size" in self._grads:
+            self._grads["step_size"] -= (grad_output * gradient).sum()
+        return grad_output + self._gradient_backward(-self.params["step_size"] * grad_output)
+
+
+class _Unwanted(dict[str, Any]):
+    """Takes the place of a layer's gradients in a pass that does not want them."""
+
+    def __missing__(self, name: str) -> float:
+        return 0.0
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        pass
+
+
+@contextmanager
+def _differentiated(energy: Layer, restore: bool) -> Iterator[None]:
+    """Run passes through `energy` that keep its caches for another backward and leave its gradients alone.
+
+    With `restore` the caches are afterwards what they were before.
+    """
+    caches = list(energy.caches())
+    states = [(cache._keeps_caches, cache._retains_cache, cache._cache) for cache in caches]
+    grads = [(layer, layer._grads) for layer in energy.layers()]
+    for layer, _ in grads:
+        layer._grads = _Unwanted()
+        layer._grads_dot = {}
+    for cache in caches:
+        cache._keeps_caches = cache._retains_cache = True
+    try:
+        yield
+    finally:
+        for layer, own in grads:
+            layer._grads = own
+        for cache, (keeps, retains, kept) in zip(caches, states, strict=True):
+            cache._keeps_caches, cache._retains_cache = keeps, retains
+            if restore:
+                cache._cache = kept
+
+
+def _taken(layer: Layer) -> dict[str, Array]:
+    """The tangents of the gradients, for all parameters, taken out of the layer."""
+    grads_dot = layer.grads_dot
+    missing = {name: param for name, param in layer.params.items() if name not in grads_dot}
+    taken = {name: array_module(param).zeros_like(param) for name, param in missing.items()} | grads_dot
+    for each in layer.layers():
+        each._grads_dot = {}
+    return {name: taken[name] for name in layer.params}

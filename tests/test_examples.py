@@ -182,10 +182,11 @@ def test_imports_run_one_way() -> None:
         "models": {"arrays", "arguments", "layers"},
         "training": {"arrays", "arguments", "files", "layers", "data", "optim"},
         "gradcheck": {"arrays", "arguments", "layers"},
+        "second_order": {"arrays", "arguments", "layers"},
         "reference": {"arrays"},
         "vectors": {"arrays", "arguments", "files", "layers"},
         "__main__": {"arguments", "layers", "vectors"},
-        "plots": {"arrays", "functional", "training"},
+        "plots": {"arrays", "arguments", "functional", "layers", "training"},
     }
     package = ROOT / "tinyconv"
     for path in package.rglob("*.py"):

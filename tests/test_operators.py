@@ -253,6 +253,8 @@ def test_what_pytorch_refuses_of_the_new_operators_is_refused() -> None:
         ("conv_transpose2d", (image, kernel), {"stride": 0}, "stride"),
         ("conv_transpose2d", (image, kernel, np.zeros(3)), {}, "bias"),
         ("conv1d", (image, kernel[..., 0]), {}, "input"),
+        ("conv2d", (image[:, :, :0], kernel[..., :1, :1]), {"padding": 1}, "input"),
+        ("unfold", (image[:, :0], 2), {}, "input"),
         ("conv1d", (image[0], kernel[..., 0]), {"stride": (1, 1)}, "stride"),
         ("avg_pool2d", (image, 5), {}, "kernel_size"),
         ("layer_norm", (image, ()), {}, "normalized_shape"),

@@ -1,4 +1,4 @@
-"""Pictures of a training run; they need matplotlib (`pip install tinyconv[plots]`)."""
+"""A picture of a training run; it needs matplotlib (`pip install tinyconv[plots]`)."""
 
 import os
 from typing import TYPE_CHECKING, Any

@@ -1,0 +1,11 @@
+"""Pictures of networks and of training runs.
+
+`draw` writes SVG or DOT and needs nothing; the others need matplotlib (`pip install tinyconv[plots]`).
+"""
+
+from tinyconv.plots.graph import draw
+from tinyconv.plots.network import activations, filters, saliency
+from tinyconv.plots.training import training_report
+from tinyconv.plots.unfold import unfold_view
+
+__all__ = ["activations", "draw", "filters", "saliency", "training_report", "unfold_view"]

@@ -1,0 +1,269 @@
+"""The graph of a model's layers as text: SVG, laid out here, or DOT for Graphviz."""
+
+import textwrap
+import unicodedata
+from collections.abc import Iterator
+from html import escape
+from typing import NamedTuple
+
+from tinyconv.arguments import integer, one_of
+from tinyconv.layers import Layer, Residual, Sequential
+
+Column = tuple["Node", ...]
+
+FORWARD, BACKWARD = "forward: values", "backward: gradients"
+COLOR = {FORWARD: "#1f5fa8", BACKWARD: "#c4481c"}
+DASHES = {FORWARD: "none", BACKWARD: "5 3"}
+FRAME, HEADER, WITH_PARAMETERS, WITHOUT = "#ffffff", "#e8e6ef", "#e3eefa", "#f3f3f0"
+
+# In pixels. A character of a monospaced font is at most 0.62 of the font's size wide.
+FONT, CHARACTER, LINE, PADDING = 12, 0.62 * 12, 17, 10
+GAP, BESIDE, ADD = 34, 24, 26
+NARROWEST = 40
+
+
+class Node(NamedTuple):
+    """A box: its label, and side by side the columns of boxes in it, which are added up if there are two."""
+
+    label: tuple[str, ...]
+    fill: str = WITHOUT
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def header(self) -> float:
+        """Height of the label."""
+        return len(self.label) * LINE + 2 * PADDING
+
+    @property
+    def inside(self) -> float:
+        """Width of the columns together."""
+        return sum(map(_width, self.columns)) + BESIDE * (len(self.columns) - 1)
+
+    @property
+    def width(self) -> float:
+        """Width of the box."""
+        label = max(map(_characters, self.label)) * CHARACTER
+        return max(label, self.inside) + 2 * PADDING
+
+    @property
+    def height(self) -> float:
+        """Height of the box."""
+        inside = max((_height(column) for column in self.columns), default=0.0)
+        return self.header + inside + (ADD + GAP if len(self.columns) > 1 else 0)
+
+
+def draw(model: Layer, input_shape: tuple[int, ...], format: str = "svg") -> str:
+    """Draw the graph of a model's layers, with the ways forward and backward.
+
+    Every layer shows its name (that of its parameters in the state), class, arguments, output shape and
+    number of parameters; those with parameters are blue. A Sequential or Residual is a frame around its
+    layers. A layer of another class is one box, with the parameters of its children.
+
+    Args:
+        model: any layer.
+        input_shape: shape of the input, with the batch: (1, 1, 28, 28).
+        format: "svg", which every browser shows, or "dot" for Graphviz.
+
+    Returns:
+        The text of the file.
+
+    Raises:
+        ValueError: the shapes do not fit, and the message names the layer; an unknown `format`.
+        TypeError: `model` is no Layer.
+
+    >>> from tinyconv import Linear
+    >>> svg = draw(Linear(4, 2), (1, 4))
+    >>> svg[:4], "output (1, 2), 10 parameters" in svg
+    ('<svg', True)
+    """
+    one_of("format", format, ("svg", "dot"))
+    if not isinstance(model, Layer):
+        raise TypeError(f"`model` (={model!r}) must be a Layer")
+    shape = tuple(integer("input_shape", size, minimum=0) for size in input_shape)
+    chain = (Node(("input", str(shape))), _node(model, "", shape), Node(("output",)))
+    return _svg(chain) if format == "svg" else _Dot().text(chain)
+
+
+def _node(layer: Layer, path: str, shape: tuple[int, ...]) -> Node:
+    """The box of `layer`, whose input has `shape`."""
+    output, count = layer.output_shape(shape), sum(array.size for array in layer.params.values())
+    size = f"output {output}, {count:,} parameter{'' if count == 1 else 's'}"
+    title = f"{path}: {type(layer).__name__}" if path else type(layer).__name__
+    fill = WITH_PARAMETERS if count else WITHOUT
+    prefix = f"{path}." if path else ""
+    columns: tuple[Column, ...] = ()
+    if isinstance(layer, Sequential):
+        columns, fill = (tuple(_chain(layer, prefix, shape)),), FRAME
+    elif isinstance(layer, Residual):
+        branches = [(_node(child, prefix + name, shape),) for name, child in layer.children.items()]
+        columns, fill = (*branches, ()) if len(branches) == 1 else tuple(branches), FRAME
+    lines = (title, *textwrap.wrap(layer.extra_repr(), 48), size)
+    return Node(tuple(map(_printable, lines)), fill, columns)
+
+
+def _chain(layers: Sequential, prefix: str, shape: tuple[int, ...]) -> Iterator[Node]:
+    for name, layer in layers.children.items():
+        yield _node(layer, prefix + name, shape)
+        shape = layer.output_shape(shape)
+
+
+def _printable(text: str) -> str:
+    """`text` with what XML forbids, and what would break a line, written as an escape sequence."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# SVG
+
+
+def _characters(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
+
+
+def _width(column: Column) -> float:
+    return max((node.width for node in column), default=NARROWEST)
+
+
+def _height(column: Column) -> float:
+    """Height of the boxes of a column, with an arrow before each and one after the last."""
+    return sum(GAP + node.height for node in column) + GAP
+
+
+def _svg(chain: Column) -> str:
+    legend = list(_legend())
+    top = LINE + 2 * PADDING
+    width = max(_width(chain), 54 * CHARACTER) + 2 * PADDING
+    height = top + _height(chain) - 2 * GAP + PADDING
+    first, axis = chain[0], width / 2
+    body = [*_box(first, axis, top), *_column(chain[1:], axis, top + first.height)]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+            f'viewBox="0 0 {width:g} {height:g}" font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" '
+            f'font-size="{FONT}">',
+            f"<title>{escape(chain[1].label[0])}</title>",
+            f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>',
+            *legend,
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def _legend() -> Iterator[str]:
+    left = float(PADDING)
+    for kind in (FORWARD, BACKWARD):
+        yield _arrow(kind, left, LINE, left + 40, LINE)
+        yield _text(kind, left + 48, LINE + 4, "start")
+        left += 48 + (len(kind) + 3) * CHARACTER
+
+
+def _box(node: Node, axis: float, top: float) -> Iterator[str]:
+    """The box of `node` with all that is in it, the middle at `axis`."""
+    yield _rectangle(axis - node.width / 2, top, node.width, node.height, node.fill)
+    if node.columns:
+        yield _rectangle(axis - node.width / 2, top, node.width, node.header, HEADER)
+    for i, line in enumerate(node.label):
+        baseline = top + PADDING + (i + 0.75) * LINE
+        yield _text(line, axis, baseline, "middle", bold=i == 0)
+    left, start, bottom = axis - node.inside / 2, top + node.header, top + node.height
+    if len(node.columns) > 1:
+        yield from _arrows(axis, bottom - GAP, bottom)
+        bottom -= GAP + ADD
+        yield _rectangle(left, bottom, node.inside, ADD, WITHOUT)
+        yield _text("add", axis, bottom + ADD / 2 + 4, "middle")
+    for column in node.columns:
+        yield from _column(column, left + _width(column) / 2, start, bottom)
+        left += _width(column) + BESIDE
+
+
+def _column(column: Column, axis: float, top: float, bottom: float | None = None) -> Iterator[str]:
+    """Boxes one under another; from the last one arrows go on to `bottom`, if there is one."""
+    for node in column:
+        yield from _arrows(axis, top, top + GAP)
+        yield from _box(node, axis, top + GAP)
+        top += GAP + node.height
+    if bottom is not None:
+        yield from _arrows(axis, top, bottom)
+
+
+def _arrows(axis: float, top: float, bottom: float) -> Iterator[str]:
+    yield _arrow(FORWARD, axis - 7, top, axis - 7, bottom)
+    yield _arrow(BACKWARD, axis + 7, bottom, axis + 7, top)
+
+
+def _arrow(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    """A straight arrow, along one of the axes."""
+    length = abs(x2 - x1) + abs(y2 - y1)
+    dx, dy = (x2 - x1) / length, (y2 - y1) / length
+    x, y = x2 - 7 * dx, y2 - 7 * dy
+    head = f"{x2:g},{y2:g} {x - 4 * dy:g},{y - 4 * dx:g} {x + 4 * dy:g},{y + 4 * dx:g}"
+    return (
+        f'<line x1="{x1:g}" y1="{y1:g}" x2="{x:g}" y2="{y:g}" stroke="{COLOR[kind]}" stroke-width="1.6" '
+        f'stroke-dasharray="{DASHES[kind]}"/><polygon points="{head}" fill="{COLOR[kind]}"/>'
+    )
+
+
+def _rectangle(x: float, y: float, width: float, height: float, fill: str) -> str:
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5" '
+        f'fill="{fill}" stroke="#8a8f98"/>'
+    )
+
+
+def _text(line: str, x: float, y: float, anchor: str, bold: bool = False) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{weight}>{escape(line)}</text>'
+
+
+# DOT
+
+
+class _Dot:
+    """Writes the boxes in their clusters first, then the edges between them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.edges: list[str] = []
+        self.boxes = self.clusters = 0
+
+    def text(self, chain: Column) -> str:
+        first, *rest = chain
+        self.column(tuple(rest), self.box(first))
+        legend = f"solid blue, {FORWARD}; dashed red, {BACKWARD}"
+        head = [
+            "digraph model {",
+            f"label={_quoted(legend)}; labelloc=t; fontname=monospace;",
+            "node [shape=box, style=filled, fontname=monospace];",
+        ]
+        return "\n".join([*head, *self.lines, *self.edges, "}\n"])
+
+    def column(self, column: Column, source: str) -> str:
+        """Write the boxes one after another, beginning from `source`; returns the last one."""
+        for node in column:
+            source = self.cluster(node, source) if node.columns else self.box(node, source)
+        return source
+
+    def cluster(self, node: Node, source: str) -> str:
+        self.lines.append(f"subgraph cluster_{self.clusters} {{")
+        self.clusters += 1
+        self.lines.append(f"label={_quoted(*node.label)};")
+        ends = [self.column(column, source) for column in node.columns]
+        end = ends[0] if len(ends) == 1 else self.box(Node(("add",)), *ends)
+        self.lines.append("}")
+        return end
+
+    def box(self, node: Node, *sources: str) -> str:
+        name = f"n{self.boxes}"
+        self.boxes += 1
+        self.lines.append(f'{name} [label={_quoted(*node.label)}, fillcolor="{node.fill}"];')
+        for source in sources:
+            self.edges.append(f'{source} -> {name} [color="{COLOR[FORWARD]}"];')
+            self.edges.append(
+                f'{name} -> {source} [color="{COLOR[BACKWARD]}", style=dashed, constraint=false];'
+            )
+        return name
+
+
+def _quoted(*lines: str) -> str:
+    escaped = (line.replace("\\", "\\\\").replace('"', '\\"') for line in lines)
+    return '"' + "\\n".join(escaped) + '"'

@@ -1,0 +1,284 @@
+"""Pictures of what a network has learnt and sees; they need matplotlib (`pip install tinyconv[plots]`)."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyconv.arguments import check_arrays, integer
+from tinyconv.arrays import Array
+from tinyconv.functional import softmax
+from tinyconv.layers import Conv2d, Layer, Residual, Sequential
+from tinyconv.layers.sequential import located
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Path = str | os.PathLike[str] | None
+
+MOST = 16  # kernels or feature maps that stand beside or under one another
+
+
+def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
+    """Draw the kernels of a convolution as images: red above 0, blue below it, one scale for all.
+
+    A kernel of one input channel is one image, and one of three input channels a picture in colours,
+    where grey is 0. Otherwise there is a row for each output channel and a column for each input channel
+    (of its group). No more than 16 rows and columns are drawn; the title says of how many.
+
+    Args:
+        layer_or_model: a Conv2d, or a model, of which the first Conv2d is drawn.
+        path: the picture's file, if any; its ending says the format.
+
+    Raises:
+        TypeError: `layer_or_model` is no Layer.
+        ValueError: there is no Conv2d in it.
+    """
+    _check_model("layer_or_model", layer_or_model)
+    name, layer = next(((n, c) for n, c in _named(layer_or_model) if isinstance(c, Conv2d)), ("", None))
+    if layer is None:
+        raise ValueError(f"`layer_or_model` (={layer_or_model!r}) must be a Conv2d or hold one")
+    weight = layer.params["weight"]
+    figure = _figure(7.5, 7.5)
+    axes = figure.subplots()
+    drawn = _draw_pictures(axes, weight) if weight.shape[1] in (1, 3) else _draw_planes(axes, weight)
+    axes.set_title(f"{_label(name, layer)}, weight {weight.shape}\n{drawn}", fontsize=10)
+    return _saved(figure, path)
+
+
+def _draw_pictures(axes: "Axes", weight: Array) -> str:
+    """One image a kernel; returns what is drawn."""
+    kernels = weight[: MOST * MOST]
+    columns = int(np.ceil(np.sqrt(len(kernels))))
+    largest = _largest(weight)
+    if weight.shape[1] == 3:
+        colours = np.clip(0.5 + kernels.transpose(0, 2, 3, 1) / (2 * largest), 0, 1)
+        _tiles(axes, colours, columns)
+    else:
+        _with_scale(axes, _tiles(axes, kernels[:, 0], columns, **_around_zero(largest)))
+    return f"{_some(len(kernels), len(weight), 'kernel')}, row by row"
+
+
+def _draw_planes(axes: "Axes", weight: Array) -> str:
+    """A row for each output channel, a column for each input channel; returns what is drawn."""
+    planes = weight[:MOST, :MOST]
+    rows, columns = planes.shape[:2]
+    image = _tiles(axes, planes.reshape(-1, *planes.shape[2:]), columns, **_around_zero(_largest(weight)))
+    _with_scale(axes, image)
+    height = planes.shape[2] / planes.shape[3]
+    axes.set_axis_on()
+    axes.set(xlabel="input channel", ylabel="output channel")
+    axes.set_xticks(np.arange(columns) + 0.5, [str(i) for i in range(columns)])
+    axes.set_yticks((np.arange(rows) + 0.5) * height, [str(i) for i in range(rows)])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    outputs = _some(rows, weight.shape[0], "output channel")
+    return f"{outputs}, {_some(columns, weight.shape[1], 'input channel')}"
+
+
+def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
+    """Draw the feature maps that each layer makes of one image: a row for each layer, as it is written.
+
+    The layers run in evaluation mode and keep nothing; the model stays as it is. No more than 16
+    channels of a layer are drawn, each row on its own scale of values, which its title says.
+
+    Args:
+        model: a Sequential or Residual (of such ones), whose layers are drawn, or another layer.
+        image: (C, H, W) or (1, C, H, W).
+        path: the picture's file, if any; its ending says the format.
+
+    Raises:
+        TypeError: `model` is no Layer; `image` is not of the model's dtype.
+        ValueError: `image` has another form; no layer's output has the form (N, C, H, W).
+    """
+    _check_model("model", model)
+    batch = _batch_of_one(image)
+    found: list[tuple[str, Array]] = []
+    with model._predicting():
+        _run(model, "", batch, found)
+    rows = [(label, output[0]) for label, output in found if output.ndim == 4 and output.size]
+    if not rows:
+        raise ValueError(f"`model` (={model!r}) must have a layer with an output of the form (N, C, H, W)")
+    rows = [("image", batch[0]), *rows]
+    figure = _figure(13, 1.25 * len(rows))
+    for axes, (label, maps) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+        drawn = _some(len(maps[:MOST]), len(maps), "channel")
+        span = f"{maps.min():.3g} to {maps.max():.3g}"
+        _tiles(axes, maps[:MOST], MOST, vmin=maps.min(), vmax=maps.max(), cmap="viridis")
+        axes.set_title(f"{label}, {(1, *maps.shape)}: {drawn}, {span}", loc="left", fontsize=9)
+        axes.set_anchor("W")
+    return _saved(figure, path)
+
+
+def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> Array:
+    """The output of `layer` for `x`; adds labels and outputs of it and of the layers in it to `found`."""
+    prefix = f"{path}." if path else ""
+    if isinstance(layer, Sequential):  # its own forward may run a max-pooling before a ReLU
+        for name, child in layer.children.items():
+            with located(name, child):
+                x = _run(child, prefix + name, x, found)
+        return x
+    if isinstance(layer, Residual):
+        layer.output_shape(x.shape)
+        branches = layer.children.items()
+        summands = [_run(child, prefix + name, x, found) for name, child in branches]
+        output: Array = summands[0] + (x if len(summands) == 1 else summands[1])
+    else:
+        output = layer.forward(x)
+    found.append((_label(path, layer), output))
+    return output
+
+
+def saliency(model: Layer, image: Array, target_class: int | None = None, path: Path = None) -> "Figure":
+    """Draw on which pixels of an image the logit of a class depends: |d logit / d image|.
+
+    The picture shows the image, the absolute gradient (of an image in colours the largest of the
+    channels), and one over the other. The model runs in evaluation mode, and stays as it is.
+
+    Args:
+        model: makes logits (1, classes) of the image.
+        image: (C, H, W) or (1, C, H, W).
+        target_class: the class whose logit is differentiated; None for that of the largest logit.
+        path: the picture's file, if any; its ending says the format.
+
+    Raises:
+        TypeError: `model` is no Layer; `image` is not of the model's dtype.
+        ValueError: `image` has another form, the output is no (1, classes), there is no such class.
+        FloatingPointError: the gradient is not finite.
+
+    Source: Simonyan et al., https://arxiv.org/abs/1312.6034
+    """
+    _check_model("model", model)
+    batch = _batch_of_one(image)
+    with _evaluating(model):
+        logits = model.forward(batch)
+        target = _target(logits, target_class)
+        cotangent = np.zeros_like(logits)
+        cotangent[0, target] = 1
+        heat = np.abs(model.backward(cotangent)[0]).max(axis=0)
+    if not np.isfinite(heat).all():
+        raise FloatingPointError(f"the gradient of logit {target} by `image` is not finite")
+    predicted = int(logits[0].argmax())
+    title = f"image {image.shape}, read as {predicted} ({softmax(logits, 1)[0, predicted]:.0%})"
+    figure = _draw_saliency(batch[0], heat, title, f"|d logit {target} / d image|")
+    return _saved(figure, path)
+
+
+def _draw_saliency(image: Array, heat: Array, image_title: str, heat_title: str) -> "Figure":
+    figure = _figure(11, 4)
+    left, middle, right = figure.subplots(1, 3)
+    picture = _picture(image)
+    left.imshow(picture, cmap="gray")
+    figure.colorbar(middle.imshow(heat, cmap="inferno", vmin=0), ax=middle, shrink=0.8)
+    right.imshow(picture / 2, cmap="gray", vmin=0, vmax=1)  # darker, so that the gradient stands out
+    right.imshow(heat, cmap="inferno", vmin=0, alpha=heat / (heat.max() or 1))
+    for axes, title in ((left, image_title), (middle, heat_title), (right, "both")):
+        axes.set_title(title)
+        axes.set_axis_off()
+    return figure
+
+
+@contextmanager
+def _evaluating(model: Layer) -> Iterator[None]:
+    """Evaluation mode, with gradients for the meantime; afterwards all is as it was before."""
+    held = [(cache, dict(vars(cache))) for cache in model.caches()]
+    try:
+        for layer in model.layers():
+            layer.training = False
+            layer._grads = {name: np.zeros_like(grad) for name, grad in layer._grads.items()}
+        yield
+    finally:
+        for cache, attributes in held:
+            vars(cache).clear()
+            vars(cache).update(attributes)
+
+
+def _target(logits: Array, target_class: int | None) -> int:
+    """`target_class`, checked, or the class of the largest logit."""
+    if logits.ndim != 2 or not logits.size:
+        raise ValueError(f"`model` must make (1, classes) of one image, not {logits.shape}")
+    if target_class is None:
+        return int(logits[0].argmax())
+    target = integer("target_class", target_class, minimum=0)
+    if target >= logits.shape[1]:
+        raise ValueError(f"`target_class` (={target}) must be less than the {logits.shape[1]} classes")
+    return target
+
+
+def _picture(image: Array) -> Array:
+    """`image`, (C, H, W), for imshow: three channels in colours, else their mean; between 0 and 1."""
+    picture = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0)
+    low, high = picture.min(), picture.max()
+    scaled: Array = (picture - low) / ((high - low) or 1)
+    return scaled
+
+
+# What they share
+
+
+def _check_model(name: str, model: Any) -> None:
+    if not isinstance(model, Layer):
+        raise TypeError(f"`{name}` (={model!r}) must be a Layer")
+
+
+def _batch_of_one(image: Array) -> Array:
+    check_arrays(image=image)
+    if image.ndim not in (3, 4) or (image.ndim == 4 and len(image) != 1) or not image.size:
+        raise ValueError(f"`image` (of shape {image.shape}) must have the form (C, H, W) or (1, C, H, W)")
+    return image if image.ndim == 4 else image[None]
+
+
+def _named(layer: Layer, path: str = "") -> list[tuple[str, Layer]]:
+    """The layer, its children, their children and so on, with the names that their parameters begin with."""
+    prefix = f"{path}." if path else ""
+    inner = [pair for name, child in layer.children.items() for pair in _named(child, prefix + name)]
+    return [(path, layer), *inner]
+
+
+def _label(path: str, layer: Layer) -> str:
+    return f"{path}: {type(layer).__name__}" if path else type(layer).__name__
+
+
+def _some(drawn: int, total: int, what: str) -> str:
+    plural = what if total == 1 else f"{what}s"
+    return f"{total} {plural}" if drawn == total else f"the first {drawn} of {total} {plural}"
+
+
+def _largest(weight: Array) -> float:
+    return float(np.abs(weight).max(initial=0)) or 1.0
+
+
+def _around_zero(largest: float) -> dict[str, Any]:
+    return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+
+
+def _tiles(axes: "Axes", tiles: Sequence[Array] | Array, columns: int, **options: Any) -> Any:
+    """Draw images of one size row by row, each one unit wide; returns one of them."""
+    height = tiles[0].shape[0] / tiles[0].shape[1]
+    rows = -(-len(tiles) // columns)
+    for i, tile in enumerate(tiles):
+        x, y = i % columns, i // columns * height
+        extent = (x + 0.03, x + 0.97, y + height - 0.03, y + 0.03)
+        drawn = axes.imshow(tile, extent=extent, interpolation="nearest", **options)
+    axes.set(xlim=(0, columns), ylim=(rows * height, 0))
+    axes.set_axis_off()
+    return drawn
+
+
+def _with_scale(axes: "Axes", image: Any) -> None:
+    axes.figure.colorbar(image, ax=axes, shrink=0.6)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _saved(figure: "Figure", path: Path) -> "Figure":
+    if path is not None:
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    return figure

@@ -23,7 +23,7 @@ from tinyconv.arrays import Array, array_module
 
 Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
-Generator: TypeAlias = np.random.Generator | int | None
+Generator: TypeAlias = "np.random.Generator | int | None"  # a string: numpy.random is slow to import
 
 REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
@@ -143,7 +143,7 @@ def check_per_channel(input: Array, **arrays: Array | None) -> None:
             check_shape(name, array, input.shape[1:2], f"for `input` of shape {input.shape}")
 
 
-def generator(value: Generator) -> np.random.Generator:
+def generator(value: Generator) -> "np.random.Generator":
     """`value`, a numpy.random.Generator, a seed or None (fresh entropy), as a Generator."""
     if isinstance(value, np.random.Generator):
         return value

@@ -123,7 +123,7 @@ def gradcheck(
 
 
 def _check_second_order(
-    subject: "_Subject", values: list[Any], rng: np.random.Generator, tolerance: "_Tolerance"
+    subject: "_Subject", values: list[Any], rng: "np.random.Generator", tolerance: "_Tolerance"
 ) -> Gradcheck:
     checked, kinks = 0, []
     moving = [values[i] for i, _ in subject.checked(values)] + list(subject.params.values())
@@ -163,7 +163,7 @@ class _Line:
     """Output and gradients of a subject while its arrays, the cotangent last, move along random tangents."""
 
     def __init__(
-        self, subject: "_Subject", values: list[Any], arrays: list[Array], rng: np.random.Generator
+        self, subject: "_Subject", values: list[Any], arrays: list[Array], rng: "np.random.Generator"
     ) -> None:
         self.subject, self.values, self.arrays = subject, values, arrays
         self.dots = [np.asarray(rng.standard_normal(array.shape)) for array in arrays]
@@ -362,7 +362,7 @@ def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject
     raise TypeError(f"`layer_or_function` (={layer_or_function!r}) must be a Layer, a Loss or a function")
 
 
-def _directions(array: Array, rng: np.random.Generator) -> Iterator[tuple[tuple[int, ...] | str, Array]]:
+def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[tuple[int, ...] | str, Array]]:
     """Unit directions, one an entry, with their index; or some random ones, with their number."""
     if array.size > MAX_ENTRIES:
         for number in range(DIRECTIONS):

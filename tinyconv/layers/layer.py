@@ -467,7 +467,7 @@ class LinearMap(Layer):
 
 
 def fan_in_uniform(
-    shape: tuple[int, ...], fan_in: int, dtype: npt.DTypeLike, generator: np.random.Generator
+    shape: tuple[int, ...], fan_in: int, dtype: npt.DTypeLike, generator: "np.random.Generator"
 ) -> Array:
     """Uniform in +-1 / sqrt(fan_in): what PyTorch draws weights (Kaiming, a = sqrt 5) and biases from.
 

@@ -429,8 +429,15 @@ def test_a_gradient_layer_is_the_gradient_and_leaves_the_energys_gradients_alone
 def test_a_hessian_vector_product_between_forward_and_backward_leaves_them_alone() -> None:
     model, x, target = network().eval(), normal(5, 2, 4, 4), np.arange(5) % 4
     y = model.forward(x)
+    model.jvp(x)
+    model.backward(y)
+    model.backward_jvp(y)
+    before = {name: grad.copy() for name, grad in model.grads_dot.items()}
+    y = model.forward(x)
     tc.hessian_vector_product(model, tc.CrossEntropyLoss(), x[:2], target[:2], x_dot=x[:2])
     assert model.backward(y).shape == x.shape
+    for name, grad_dot in model.grads_dot.items():
+        np.testing.assert_array_equal(grad_dot, before[name])
 
 
 def test_dropout_in_an_energy_drops_the_same_forward_and_back() -> None:

@@ -71,7 +71,7 @@ def hessian_vector_product(
         objective.jvp(array_module(x).zeros_like(x) if x_dot is None else x_dot, named)
         objective.backward(array_module(output).ones_like(output))
         product = objective.backward_jvp(array_module(output).zeros_like(output))
-    return HessianVectorProduct(product, _taken(model))
+        return HessianVectorProduct(product, _grads_dot(model))
 
 
 class Objective(Layer):
@@ -166,10 +166,9 @@ class GradientLayer(Layer):
             energy.jvp(grad_gradient)
             energy.backward(xp.ones_like(self._energies))
             product = energy.backward_jvp(xp.zeros_like(self._energies))
-        grads = energy.grads
-        for name, grad in _taken(energy).items():
-            if name in grads:
-                grads[name] += grad
+            products = _grads_dot(energy)
+        for name, grad in energy.grads.items():
+            grad += products[name]
         return product
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -238,8 +237,8 @@ def _differentiated(energy: Layer, restore: bool) -> Iterator[None]:
     """
     caches = list(energy.caches())
     states = [(cache._keeps_caches, cache._retains_cache, cache._cache) for cache in caches]
-    grads = [(layer, layer._grads) for layer in energy.layers()]
-    for layer, _ in grads:
+    grads = [(layer, layer._grads, layer._grads_dot) for layer in energy.layers()]
+    for layer, _, _ in grads:
         layer._grads = _Unwanted()
         layer._grads_dot = {}
     for cache in caches:
@@ -247,19 +246,18 @@ def _differentiated(energy: Layer, restore: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        for layer, own in grads:
-            layer._grads = own
+        for layer, own, own_dot in grads:
+            layer._grads, layer._grads_dot = own, own_dot
         for cache, (keeps, retains, kept) in zip(caches, states, strict=True):
             cache._keeps_caches, cache._retains_cache = keeps, retains
             if restore:
                 cache._cache = kept
 
 
-def _taken(layer: Layer) -> dict[str, Array]:
-    """The tangents of the gradients, for all parameters, taken out of the layer."""
-    grads_dot = layer.grads_dot
-    missing = {name: param for name, param in layer.params.items() if name not in grads_dot}
-    taken = {name: array_module(param).zeros_like(param) for name, param in missing.items()} | grads_dot
-    for each in layer.layers():
-        each._grads_dot = {}
-    return {name: taken[name] for name in layer.params}
+def _grads_dot(layer: Layer) -> dict[str, Array]:
+    """The tangents of the gradients, for all parameters; zeros where none was added."""
+    found = layer.grads_dot
+    return {
+        name: found[name] if name in found else array_module(param).zeros_like(param)
+        for name, param in layer.params.items()
+    }

@@ -1,0 +1,102 @@
+"""The sharpest directions of a trained network: the largest eigenvalues of its loss's Hessian, by SciPy.
+
+LeNet-5 has 61,706 parameters, its Hessian nearly four thousand million entries. But SciPy's eigsh (Lanczos)
+asks for nothing but products H v, and hessian_vector_product computes one exactly for about the price of
+three gradients. What is left to do is to lay the dict of parameters out as one vector, and back:
+
+    operator = LinearOperator((n, n), matvec=lambda v: flatten(hessian_vector_product(..., unflatten(v))))
+    eigenvalues, eigenvectors = eigsh(operator, k=3, which="LA")
+
+The largest eigenvalue bounds the learning rate: on the quadratic model of the loss, gradient descent
+multiplies the part along an eigenvector by 1 - lr * eigenvalue in each step, and that grows where
+lr > 2 / eigenvalue.
+
+Run it: python examples/hessian_eigenvalues.py
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+import tinyconv as tc
+from tinyconv.arrays import Array
+
+DATA = Path(__file__).parent / "data" / "mnist"
+
+
+def flatten(arrays: Mapping[str, Array]) -> Array:
+    """All arrays as one vector."""
+    return np.concatenate([array.ravel() for array in arrays.values()])
+
+
+def unflatten(vector: Array, params: Mapping[str, Array]) -> dict[str, Array]:
+    """`vector` as arrays of the names and shapes of `params`."""
+    ends = np.cumsum([param.size for param in params.values()])
+    parts = np.split(vector, ends[:-1])
+    return {name: part.reshape(params[name].shape) for name, part in zip(params, parts, strict=True)}
+
+
+def hessian(model: tc.Layer, criterion: tc.Loss, x: Array, target: Array) -> LinearOperator:
+    """The Hessian of criterion(model(x), target) by all parameters."""
+
+    def matvec(vector: Array) -> Array:
+        params_dot = unflatten(vector, model.params)
+        return flatten(tc.hessian_vector_product(model, criterion, x, target, params_dot=params_dot).params)
+
+    size = sum(param.size for param in model.params.values())
+    return LinearOperator((size, size), matvec=matvec, dtype=np.float64)
+
+
+def largest(operator: LinearOperator, k: int) -> tuple[Array, Array]:
+    """The `k` largest eigenvalues, in descending order, and their eigenvectors as columns."""
+    start = np.random.default_rng(0).standard_normal(operator.shape[0])
+    values, vectors = eigsh(operator, k=k, which="LA", v0=start)
+    return values[::-1], vectors[:, ::-1]
+
+
+def gradient(model: tc.Layer, criterion: tc.Loss, x: Array, target: Array) -> Array:
+    """The gradient of criterion(model(x), target) by all parameters."""
+    model.zero_grad()
+    criterion(model(x), target)
+    model.backward_params(criterion.backward())
+    return flatten(model.grads)
+
+
+def after_descent(operator: LinearOperator, vector: Array, lr: float, steps: int) -> float:
+    """Distance from the minimum along `vector` after steps on the quadratic model, beginning with 1."""
+    for _ in range(steps):
+        vector = vector - lr * operator.matvec(vector)
+    return float(np.linalg.norm(vector))
+
+
+def trained(images: int) -> tuple[tc.Layer, Array, Array]:
+    """LeNet-5 in float64, trained on as many images, and a batch of test images with their labels."""
+    mnist = tc.data.load_mnist(DATA)
+    x, test_x = (tc.data.normalize(part) for part in (mnist.train_images[:images], mnist.test_images[:256]))
+    model = tc.models.lenet5(generator=0)
+    trainer = tc.Trainer(model, tc.CrossEntropyLoss(), tc.optim.SGD(model, lr=0.05, momentum=0.9))
+    trainer.fit((x, mnist.train_labels[:images]), batch_size=64, generator=0)
+    return model.eval().to(np.float64), test_x.astype(np.float64), mnist.test_labels[:256]
+
+
+def main() -> None:
+    """Print the largest eigenvalues, the curvature along the gradient, and what bounds the learning rate."""
+    model, x, target = trained(images=20_000)
+    criterion = tc.CrossEntropyLoss()
+    operator = hessian(model, criterion, x, target)
+    print(f"loss on {len(x)} test images: {float(criterion(model.predict(x), target)):.4f}")
+    values, vectors = largest(operator, k=3)
+    print("largest eigenvalues of its Hessian:", ", ".join(f"{value:.4g}" for value in values))
+    slope = gradient(model, criterion, x, target)
+    print(f"curvature along the gradient: {slope @ operator.matvec(slope) / (slope @ slope):.4g}")
+    print(f"largest stable learning rate, 2 / eigenvalue: {2 / values[0]:.4g}")
+    print("on the quadratic model, 20 steps of gradient descent along the first eigenvector take 1 to")
+    for factor in (0.95, 1.05):
+        lr = factor * 2 / values[0]
+        print(f"    {after_descent(operator, vectors[:, 0], lr, 20):.3g} with the learning rate {lr:.4g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tinyconv as tc
 from tests.compare import assert_close
@@ -42,17 +44,11 @@ def test_every_layers_second_order_agrees_with_differences(case: Case, training:
     assert gradcheck(layer, x, second_order=True).kinks == ()
 
 
-@cases
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_every_layers_second_order_agrees_with_pytorchs(case: Case, training: bool) -> None:
+def compare_second_order(layer: tc.Layer, theirs: Any, x: Array) -> None:
     """d/d eps of backward along a direction is PyTorch's gradient of <gradients, their cotangents>."""
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
-    if not case.torch_name:
-        pytest.skip("PyTorch has no such layer, or another random generator")
-    layer, x = case.make().train(training), normal(*case.shape)
-    theirs = getattr(torch.nn, case.torch_name)(*case.torch_args, **case.torch_options).double()
+    theirs = theirs.double().train(layer.training)
     theirs.load_state_dict({name: torch.tensor(value) for name, value in layer.state_dict().items()})
-    theirs.train(training)
     dots = {"x": normal(*x.shape, seed=3), **tangents_like(layer.params, 4)}
     y = layer.forward(x)
     g, g_dot = normal(*y.shape, seed=1), normal(*y.shape, seed=2)
@@ -70,10 +66,71 @@ def test_every_layers_second_order_agrees_with_pytorchs(case: Case, training: bo
     assert_second(y_dot, expected_y_dot, "tangent of the output")
     scalar = moved + (torch.tensor(g_dot) * output).sum()
     expected = torch.autograd.grad(scalar, list(tensors.values()))
-    scale = float(np.abs(actual["x"]).max(initial=0))
+    scale = float(max(np.abs(a).max(initial=0) for a in (actual["x"], g, g_dot)))
     for (name, tensor), second in zip(tensors.items(), expected, strict=True):
         zeros = np.zeros(tuple(tensor.shape))
         assert_second(actual.get(name, zeros), second, f"tangent of the gradient by {name}", scale)
+
+
+@cases
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_every_layers_second_order_agrees_with_pytorchs(case: Case, training: bool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    if not case.torch_name:
+        pytest.skip("PyTorch has no such layer, or another random generator")
+    theirs = getattr(torch.nn, case.torch_name)(*case.torch_args, **case.torch_options)
+    compare_second_order(case.make().train(training), theirs, normal(*case.shape))
+
+
+small, tiny = st.integers(1, 3), st.integers(0, 2)
+
+
+@st.composite
+def drawn_layers(draw: st.DrawFn) -> tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]:
+    """A layer's name, arguments and options, and an input's shape."""
+    groups, batch = draw(small), draw(small)
+    c, o = groups * draw(small), groups * draw(small)
+    size = (draw(st.integers(5, 8)), draw(st.integers(5, 8)))
+    kernel, stride, dilation = draw(small), draw(small), draw(st.integers(1, 2))
+    pad, mode = draw(tiny), draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
+    dims = tuple(draw(st.lists(small, min_size=1, max_size=2)))
+    geometry = (kernel, stride, min(pad, kernel // 2))
+    options: dict[str, Any] = {
+        "Conv1d": ((c, o, kernel, stride, pad, dilation, groups, draw(st.booleans()), mode), (c, size[0])),
+        "Conv2d": ((c, o, kernel, stride, pad, dilation, groups, draw(st.booleans()), mode), (c, *size)),
+        "ConvTranspose2d": ((c, o, kernel, stride, 0, 0, groups, draw(st.booleans()), dilation), (c, *size)),
+        "Linear": ((c, o, draw(st.booleans())), (c,)),
+        "MaxPool2d": ((*geometry, dilation), (c, *size)),
+        "AvgPool2d": ((*geometry, draw(st.booleans()), draw(st.booleans())), (c, *size)),
+        "AdaptiveAvgPool2d": ((draw(small), draw(small)), (c, *size)),
+        "BatchNorm1d": ((c, 0.1), (c, size[0])),
+        "BatchNorm2d": ((c, 0.1), (c, *size)),
+        "LayerNorm": ((dims, 0.1), (c, *dims)),
+        "GroupNorm": ((groups, c, 0.1), (c, *size)),
+    }
+    name = draw(st.sampled_from(sorted(options)))
+    args, shape = options[name]
+    args = (args,) if name == "AdaptiveAvgPool2d" else args
+    with_values = {"dtype": f8} if name not in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d") else {}
+    return name, args, with_values, (batch, *shape)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(drawn_layers(), st.booleans())
+def test_second_order_of_drawn_configurations_agrees_with_pytorchs(drawn: Any, training: bool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    name, args, options, shape = drawn
+    compare_second_order(
+        getattr(tc, name)(*args, **options).train(training), getattr(torch.nn, name)(*args), normal(*shape)
+    )
+
+
+def test_unpooling_moves_tangents_as_it_moves_values() -> None:
+    values, indices = tc.functional.max_pool2d(normal(2, 3, 6, 4), 2, return_indices=True)
+    layer, v = tc.MaxUnpool2d(2), normal(*values.shape, seed=1)
+    g = normal(*layer(values, indices).shape, seed=2)
+    assert_close(layer.jvp(v), tc.MaxUnpool2d(2)(v, indices))
+    assert_close(layer.backward(g), layer.backward_jvp(g))
 
 
 @cases

@@ -13,6 +13,8 @@ from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
+from tinyconv.functional.conv import conv_window
+from tinyconv.functional.conv_rotated import is_rotated
 from tinyconv.functional.conv_tiled import is_tiled
 from tinyconv.functional.unfold import BLOCK_BYTES, Window, position_blocks
 
@@ -348,3 +350,21 @@ def test_tiled_and_plain_convolution_agree(
     assert_close(y, F.conv2d(x, w, b, padding=padding))
     assert_close(dw, F.conv2d_weight(x, w.shape, g, padding=padding))
     assert_close(F.conv2d(x, w), F.conv2d(x, w, np.zeros(4)))
+
+
+@pytest.mark.parametrize("padding", [0, 1, (2, 0), "same"], ids=str)
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_gathered_and_scattered_input_gradients_agree(
+    monkeypatch: pytest.MonkeyPatch, padding: Any, dilation: int, groups: int
+) -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 4, 8, 9)), rng.standard_normal((4, 4 // groups, 3, 2))
+    options: dict[str, Any] = {"padding": padding, "dilation": dilation, "groups": groups}
+    g = rng.standard_normal(F.conv2d(x, w, **options).shape)
+    module = sys.modules["tinyconv.functional.conv"]
+    window = conv_window(w.shape, 1, padding, dilation)
+    assert is_rotated(w.shape, window, groups, g.size)
+    gathered = F.conv2d_input(x.shape, w, g, **options)
+    monkeypatch.setattr(module, "is_rotated", lambda *_: False)
+    assert_close(gathered, F.conv2d_input(x.shape, w, g, **options))

@@ -25,7 +25,9 @@ stride is divided: a stride that leaves pixels at the border unread gives them t
 the image's size is an argument of `conv2d_input`.
 
 Columns are made and multiplied in blocks that fit the cache; they never exist whole. Where the channels
-are few, `conv_tiled` makes the same columns serve several outputs; the results are the same.
+are few, `conv_tiled` makes the same columns serve several outputs, and for stride 1 the gradient by the image
+may be gathered instead of scattered, with a rotated kernel after all (`conv_rotated`); the results are the
+same.
 """
 
 import math
@@ -40,6 +42,7 @@ from tinyconv.arrays import (
     empty_batch_last,
     scratch,
 )
+from tinyconv.functional.conv_rotated import is_rotated, rotated
 from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled, is_tiled
 from tinyconv.functional.unfold import (
     Window,
@@ -96,9 +99,9 @@ def conv2d(
     check_arrays(input=input, weight=weight, bias=bias)
     window = conv_window(weight.shape, stride, padding, dilation)
     if input.ndim == 3:
-        output: Array = correlate(input[None], weight, bias, window, groups)[0]
+        output: Array = correlate(input[None], weight, window, groups, bias)[0]
         return output
-    return correlate(input, weight, bias, window, groups)
+    return correlate(input, weight, window, groups, bias)
 
 
 def conv2d_backward(
@@ -214,7 +217,7 @@ def conv2d_bias(grad_output: Array) -> Array:
     return summed
 
 
-def correlate(input: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
+def correlate(input: Array, weight: Array, window: Window, groups: int, bias: Array | None = None) -> Array:
     """`conv2d` of a batch, with its geometry as a window."""
     shape = conv2d_output_shape(input.shape, weight.shape, window, groups)
     if bias is not None:
@@ -238,6 +241,8 @@ def correlate_input(
     """`conv2d_input` of a batch, with its geometry as a window."""
     shape = conv2d_output_shape(input_size, weight.shape, window, groups)
     check_shape("grad_output", grad_output, shape, f"for `input_size` {input_size}")
+    if is_rotated(weight.shape, window, groups, grad_output.size):
+        return correlate(grad_output, *rotated(weight, window, groups), groups)
     xp = array_module(grad_output)
     image = zeros_batch_last(input_size, like=grad_output)
     n, c = image.shape[:2]

@@ -58,7 +58,7 @@ def conv1d(
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     _check_input(input.shape, weight.shape, groups)
-    output: Array = correlate(_rows(input), weight[:, :, None], bias, window, groups)[:, :, 0]
+    output: Array = correlate(_rows(input), weight[:, :, None], window, groups, bias)[:, :, 0]
     return output if input.ndim == 3 else output[0]
 
 

@@ -141,7 +141,7 @@ def conv_transpose2d_backward(
     grads, image = (grad_output, input) if batched else (grad_output[None], input[None])
     height, width = geometry.reached
     seen = grads[:, :, :height, :width]
-    grad_input = correlate(seen, weight, None, geometry.window, groups)
+    grad_input = correlate(seen, weight, geometry.window, groups)
     return (
         grad_input if batched else grad_input[0],
         correlate_weight(seen, weight.shape, image, geometry.window, groups),

@@ -1,0 +1,42 @@
+"""The gradient by the image as a convolution with the rotated kernel, for stride 1.
+
+Each pixel (a, b) of the gradient by the image is
+
+    dx[n, c, a, b] = sum over o, i, j of g[n, o, a - i*d + P, b - j*d + P] * w[o, c, i, j]
+
+With i' = KH-1-i and j' = KW-1-j, the kernel rotated by half a turn, and P' = d*(K-1) - P it reads g at
+a + i'*d - P': a convolution of g with the kernel w[o, c, KH-1-i', KW-1-j'], its channels exchanged, and the
+padding P'. It gathers where `conv2d_input` in terms of columns scatters, which is faster, as long as g's
+columns are no more than those of the image and the kernel is small beside the activations. A stride above 1
+would need zeros between g's values.
+"""
+
+from tinyconv.arrays import Array
+from tinyconv.functional.unfold import Window
+
+
+def is_rotated(weight_size: tuple[int, ...], window: Window, groups: int, grad_values: int) -> bool:
+    """Whether the gradient by the image is computed so; a rule of shapes only."""
+    o, c_group, *_ = weight_size
+    return (
+        window.stride == (1, 1)
+        and o <= c_group * groups
+        and o * window.rows(c_group) <= grad_values
+        and all(max(pads) <= reach for pads, reach in zip(window.padding, _reaches(window), strict=True))
+    )
+
+
+def rotated(weight: Array, window: Window, groups: int) -> tuple[Array, Window]:
+    """The kernel (C, O / groups, KH, KW) and the window of that convolution."""
+    o, c_group, kh, kw = weight.shape
+    exchanged = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c_group, kh, kw).swapaxes(1, 2)
+    (top, bottom), (left, right) = window.padding
+    down, across = _reaches(window)
+    around = ((down - top, down - bottom), (across - left, across - right))
+    return exchanged.reshape(groups * c_group, o // groups, kh, kw), window._replace(padding=around)
+
+
+def _reaches(window: Window) -> tuple[int, int]:
+    """How far the last tap lies from the first."""
+    (kh, kw), (dh, dw) = window.kernel, window.dilation
+    return dh * (kh - 1), dw * (kw - 1)

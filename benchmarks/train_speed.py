@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import interleave, machine, table, write_json
+from networks import pytorch_network
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,16 +52,10 @@ def pytorch_peer(model: str, batch_size: int, images: int, threads: int) -> Call
     from tinyconv.data import load_mnist
 
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
     data = load_mnist(ROOT / "examples" / "data" / "mnist")
     pixels = torch.from_numpy(data.train_images[:images])
     labels = torch.from_numpy(data.train_labels[:images].astype(np.int64))
-    lenet = [nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU()]
-    lenet += [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()]
-    lenet += [nn.Linear(84, 10)]
-    cnn = [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.BatchNorm2d(64), nn.ReLU()]
-    cnn += [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(9216, 256), nn.ReLU(), nn.Linear(256, 10)]
-    network = nn.Sequential(*{"lenet": lenet, "cnn": cnn}[model])
+    network = pytorch_network(model)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
 

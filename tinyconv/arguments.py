@@ -46,6 +46,8 @@ def integer(name: str, value: Any, minimum: int = 1) -> int:
 
 def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
     """`value`, an int or a sequence of one or two ints, as a pair (height, width)."""
+    if type(value) is int and value >= minimum:
+        return value, value
     if type(value) is not tuple and (not isinstance(value, Sequence) or isinstance(value, str)):
         value = (integer(name, value, minimum),)
     if len(value) not in (1, 2):

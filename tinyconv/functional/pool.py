@@ -4,7 +4,8 @@ Instead of positions in the image, forward keeps the number i * KW + j of the wi
 an output. Backward walks over the same taps and gives each winner its gradient.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias, overload
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape
@@ -268,17 +269,20 @@ def check_pooled(input_size: tuple[int, ...]) -> None:
         )
 
 
-def pool_taps(window: Window, size: tuple[int, ...], output_size: Pair) -> Iterator[Tap]:
+@lru_cache(maxsize=256)  # a small network spends longer on them than on the maxima
+def pool_taps(window: Window, size: tuple[int, ...], output_size: Pair) -> tuple[Tap, ...]:
     """For each tap its number, the outputs (C, OH, OW, N) where it lies in the image, what it sees."""
     positions = slice(0, output_size[0]), slice(0, output_size[1])
-    for tap, (_, outputs, pixels) in enumerate(window.taps(size, *positions)):
-        yield tap, (slice(None), *outputs), (slice(None), *pixels)
+    return tuple(
+        (tap, (slice(None), *outputs), (slice(None), *pixels))
+        for tap, (_, outputs, pixels) in enumerate(window.taps(size, *positions))
+    )
 
 
-def _begin(image: Array, window: Window, output_size: Pair) -> tuple[Array, list[Tap]]:
+def _begin(image: Array, window: Window, output_size: Pair) -> tuple[Array, tuple[Tap, ...]]:
     """The outputs (C, OH, OW, N) before the maxima are taken, and the taps to take them over."""
     xp = array_module(image)
-    taps = list(pool_taps(window, image.shape[1:3], output_size))
+    taps = pool_taps(window, image.shape[1:3], output_size)
     if window.padding == UNPADDED:  # the first tap lies inside the image everywhere
         return xp.array(image[taps[0][2]], order="C"), taps[1:]
     shape = (image.shape[0], *output_size, image.shape[3])

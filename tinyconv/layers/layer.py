@@ -371,19 +371,19 @@ class Layer(ForwardCache):
 
     @contextmanager
     def _predicting(self) -> Iterator[None]:
-        modes = [(layer, layer.training) for layer in self.layers()]
         keeping = [(cache, cache._keeps_caches) for cache in self.caches()]
+        modes = [(layer, layer.training) for layer, _ in keeping if isinstance(layer, Layer)]
         try:
-            for layer, _ in modes:
-                layer.training = False
             for cache, _ in keeping:
                 cache._keeps_caches = False
+            for layer, _ in modes:
+                layer.training = False
             yield
         finally:
-            for layer, training in modes:
-                layer.training = training
             for cache, keeps_caches in keeping:
                 cache._keeps_caches = keeps_caches
+            for layer, training in modes:
+                layer.training = training
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers, under the names that PyTorch gives them."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
-from tinyconv.layers.sequential import located
+from tinyconv.layers.sequential import ERRORS, located
 
 
 class Residual(Layer):
@@ -43,8 +43,10 @@ class Residual(Layer):
     def forward(self, x: Array) -> Array:
         outputs = [x] if "shortcut" not in self.children else []
         for name, layer in self.children.items():
-            with located(name, layer):
+            try:
                 outputs.append(layer.forward(x))
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         if outputs[0].shape != outputs[1].shape:
             raise ValueError(self._mismatch(x.shape))
         return self.save(outputs[0] + outputs[1])
@@ -53,8 +55,10 @@ class Residual(Layer):
         self.saved(grad_output)
         grads = [grad_output] if "shortcut" not in self.children else []
         for name, layer in self.children.items():
-            with located(name, layer):
+            try:
                 grads.append(layer.backward(grad_output))
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return grads[0] + grads[1]
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
@@ -62,16 +66,20 @@ class Residual(Layer):
         tangents = self.tangents_by_child(params_dot)
         outputs = [x_dot] if "shortcut" not in self.children else []
         for name, layer in self.children.items():
-            with located(name, layer):
+            try:
                 outputs.append(layer.jvp(x_dot, tangents[name]))
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return self.save_tangents(outputs[0] + outputs[1])
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         self.saved_tangents(grad_output_dot)
         grads_dot = [grad_output_dot] if "shortcut" not in self.children else []
         for name, layer in self.children.items():
-            with located(name, layer):
+            try:
                 grads_dot.append(layer.backward_jvp(grad_output_dot))
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return grads_dot[0] + grads_dot[1]
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -87,8 +95,10 @@ class Residual(Layer):
         """The shapes of the two summands, the body's first."""
         shapes = []
         for name, layer in self.children.items():
-            with located(name, layer):
+            try:
                 shapes.append(layer.output_shape(input_shape))
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return shapes if len(shapes) == 2 else [*shapes, input_shape]
 
     def _mismatch(self, input_shape: tuple[int, ...]) -> str:

@@ -1,7 +1,6 @@
 """Sequential: layers one after another."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import overload
 
 import numpy as np
@@ -10,6 +9,8 @@ from tinyconv.arrays import Array
 from tinyconv.layers.activation import ReLU
 from tinyconv.layers.layer import Layer
 from tinyconv.layers.pool import MaxPool2d
+
+ERRORS = (ValueError, TypeError, RuntimeError)  # that get the name of the layer they arise in
 
 
 class Sequential(Layer):
@@ -57,38 +58,48 @@ class Sequential(Layer):
 
     def forward(self, x: Array) -> Array:
         for name, layer in self._order:
-            with located(name, layer):
+            try:
                 x = layer.forward(x)
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return x
 
     def backward(self, grad_output: Array) -> Array:
         for name, layer in reversed(self._order):
-            with located(name, layer):
+            try:
                 grad_output = layer.backward(grad_output)
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return grad_output
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         tangents = self.tangents_by_child(params_dot)
         for name, layer in self._order:
-            with located(name, layer):
+            try:
                 x_dot = layer.jvp(x_dot, tangents[name])
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return x_dot
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         for name, layer in reversed(self._order):
-            with located(name, layer):
+            try:
                 grad_output_dot = layer.backward_jvp(grad_output_dot)
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         return grad_output_dot
 
     def backward_params(self, grad_output: Array) -> None:
         """`backward` down to the first layer with parameters, and no further."""
         first = next((name for name, layer in self._order if layer.params), None)
         for name, layer in reversed(self._order):
-            with located(name, layer):
+            try:
                 if name == first:
                     layer.backward_params(grad_output)
                     break
                 grad_output = layer.backward(grad_output)
+            except ERRORS as error:
+                raise located(name, layer, error) from error
         self.release()
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -129,8 +140,10 @@ class Sequential(Layer):
     def _shapes(self, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...], tuple[int, ...]]]:
         for name, layer in self.children.items():
             before = shape
-            with located(name, layer):
+            try:
                 shape = layer.output_shape(before)
+            except ERRORS as error:
+                raise located(name, layer, error) from error
             yield layer, before, shape
 
     @overload
@@ -166,11 +179,7 @@ def _pooling_first(layers: list[tuple[str, Layer]]) -> list[tuple[str, Layer]]:
     return order
 
 
-@contextmanager
-def located(name: str, layer: Layer) -> Iterator[None]:
-    """Put the layer's name before the message of an error that arises in it."""
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError) as error:
-        kind = next(k for k in (ValueError, TypeError, RuntimeError) if isinstance(error, k))
-        raise kind(f"layer {name!r} ({type(layer).__name__}): {error}") from error
+def located(name: str, layer: Layer, error: Exception) -> Exception:
+    """The error with the layer's name before its message."""
+    kind = next(k for k in ERRORS if isinstance(error, k))
+    return kind(f"layer {name!r} ({type(layer).__name__}): {error}")

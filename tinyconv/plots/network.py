@@ -11,7 +11,7 @@ from tinyconv.arguments import check_arrays, integer
 from tinyconv.arrays import Array
 from tinyconv.functional import softmax
 from tinyconv.layers import Conv2d, Layer, Residual, Sequential
-from tinyconv.layers.sequential import located
+from tinyconv.layers.sequential import ERRORS, located
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,8 +118,10 @@ def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> A
     prefix = f"{path}." if path else ""
     if isinstance(layer, Sequential):  # its own forward may run a max-pooling before a ReLU
         for name, child in layer.children.items():
-            with located(name, child):
+            try:
                 x = _run(child, prefix + name, x, found)
+            except ERRORS as error:
+                raise located(name, child, error) from error
         return x
     if isinstance(layer, Residual):
         layer.output_shape(x.shape)

@@ -2,9 +2,9 @@
 
 LeNet-5 has 61,706 parameters, its Hessian nearly four thousand million entries. But SciPy's eigsh (Lanczos)
 asks for nothing but products H v, and hessian_vector_product computes one exactly for about the price of
-three gradients. What is left to do is to lay the dict of parameters out as one vector, and back:
+three gradients. hessian_operator lays the parameters out as one vector for it:
 
-    operator = LinearOperator((n, n), matvec=lambda v: flatten(hessian_vector_product(..., unflatten(v))))
+    operator = tc.hessian_operator(model, criterion, x, target)
     eigenvalues, eigenvectors = eigsh(operator, k=3, which="LA")
 
 The largest eigenvalue bounds the learning rate: on the quadratic model of the loss, gradient descent
@@ -29,24 +29,6 @@ DATA = Path(__file__).parent / "data" / "mnist"
 def flatten(arrays: Mapping[str, Array]) -> Array:
     """All arrays as one vector."""
     return np.concatenate([array.ravel() for array in arrays.values()])
-
-
-def unflatten(vector: Array, params: Mapping[str, Array]) -> dict[str, Array]:
-    """`vector` as arrays of the names and shapes of `params`."""
-    ends = np.cumsum([param.size for param in params.values()])
-    parts = np.split(vector, ends[:-1])
-    return {name: part.reshape(params[name].shape) for name, part in zip(params, parts, strict=True)}
-
-
-def hessian(model: tc.Layer, criterion: tc.Loss, x: Array, target: Array) -> LinearOperator:
-    """The Hessian of criterion(model(x), target) by all parameters."""
-
-    def matvec(vector: Array) -> Array:
-        params_dot = unflatten(vector, model.params)
-        return flatten(tc.hessian_vector_product(model, criterion, x, target, params_dot=params_dot).params)
-
-    size = sum(param.size for param in model.params.values())
-    return LinearOperator((size, size), matvec=matvec, dtype=np.float64)
 
 
 def largest(operator: LinearOperator, k: int) -> tuple[Array, Array]:
@@ -85,7 +67,7 @@ def main() -> None:
     """Print the largest eigenvalues, the curvature along the gradient, and what bounds the learning rate."""
     model, x, target = trained(images=20_000)
     criterion = tc.CrossEntropyLoss()
-    operator = hessian(model, criterion, x, target)
+    operator = tc.hessian_operator(model, criterion, x, target)
     print(f"loss on {len(x)} test images: {float(criterion(model.predict(x), target)):.4f}")
     values, vectors = largest(operator, k=3)
     print("largest eigenvalues of its Hessian:", ", ".join(f"{value:.4g}" for value in values))

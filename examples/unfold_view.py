@@ -18,7 +18,8 @@ The shape (784, 9, 784) comes from a product without that sum: grad_output as (7
 the same position belong together, and they are to be added up: 784 of the 784 * 784 pairs.
 
     python examples/unfold_view.py                   the shapes, and the check against conv2d's gradients
-    python examples/unfold_view.py --out view.png    a picture of all matrices for a 4x4 image
+    python examples/unfold_view.py --out view.png    a picture of all matrices for a 4x4 image and a
+                                                     grad_output of 1 ... 16
 """
 
 import argparse
@@ -62,7 +63,7 @@ def compare(x: Array, w: Array, grad_output: Array, steps: dict[str, Array]) -> 
 
 
 def draw(path: str) -> None:
-    """Draw the matrices of a Sobel kernel over the 4x4 image 1 ... 16."""
+    """Draw the matrices of a Sobel kernel over the 4x4 image 1 ... 16, for a gradient 1 ... 16."""
     from tinyconv.plots import unfold_view
 
     image = np.arange(1.0, 17.0).reshape(1, 1, 4, 4)

@@ -112,3 +112,51 @@ def test_what_has_no_backward_is_refused(subject: Any) -> None:
 
 def test_float32_layers_are_checked_in_float64() -> None:
     assert gradcheck(Linear(3, 2, generator=0), normal(2, 3).astype(np.float32)).checked == 14
+
+
+class Wrong(Layer):
+    """A layer whose backward may be anything."""
+
+    def __init__(self, forward: Any, backward: Any) -> None:
+        super().__init__()
+        self.functions = forward, backward
+
+    def forward(self, x: Array) -> Array:
+        return self.save(self.functions[0](x), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        grad: Array = grad_output * self.functions[1](x)
+        return grad
+
+
+def test_neither_nan_nor_an_extremum_is_taken_for_a_kink() -> None:
+    with pytest.raises(GradcheckError, match="nan by finite differences"):
+        gradcheck(Wrong(lambda x: x * np.nan, lambda x: x + 7), normal(2, 3))
+    top = np.full((1, 1), np.pi / 100)
+    wrong = Wrong(lambda x: np.sin(50 * x), lambda x: 50 * np.cos(50 * x) + 1)
+    with pytest.raises(GradcheckError, match="by backward"):
+        gradcheck(wrong, top)
+    gradcheck(Wrong(lambda x: np.sin(50 * x), lambda x: 50 * np.cos(50 * x)), top)
+
+
+def test_a_kink_does_not_hide_another_entrys_error_of_second_order() -> None:
+    class Bent(Wrong):
+        def __init__(self, curvature: float) -> None:
+            super().__init__(lambda x: np.maximum(x, 0) + x**3, lambda x: (x > 0) + 3 * x**2)
+            self.curvature = curvature
+
+        def jvp(self, x_dot: Array, params_dot: Any = None) -> Array:
+            (x,) = self.kept()
+            return self.save_tangents(x_dot * self.functions[1](x), x_dot)
+
+        def backward_jvp(self, grad_output_dot: Array) -> Array:
+            (x,), (x_dot,), grad_output = self.saved_tangents(grad_output_dot)
+            curved: Array = self.curvature * x * x_dot * grad_output
+            return grad_output_dot * self.functions[1](x) + curved  # type: ignore[no-any-return]
+
+    x = normal(2, 3)
+    x[0, 0] = 0.0
+    assert {place for _, place in gradcheck(Bent(6.0), x, second_order=True).kinks} == {(0, 0)}
+    with pytest.raises(GradcheckError, match="backward_jvp"):
+        gradcheck(Bent(600.0), x, second_order=True)

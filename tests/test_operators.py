@@ -380,7 +380,9 @@ def test_residual_refuses_shapes_that_differ_and_says_where_errors_arise() -> No
     model = tc.Sequential(tc.Residual(tc.Conv2d(2, 2, 3)))
     x = np.zeros((1, 2, 5, 5), np.float32)
     for call in (partial(model.forward, x), partial(model.output_shape, x.shape)):
-        with pytest.raises(ValueError, match=r"layer '0' \(Residual\): `body` .*\(1, 2, 3, 3\).*equal"):
+        with pytest.raises(
+            ValueError, match=r"layer .0. \(Residual\): `body` and `shortcut` .*\(1, 2, 3, 3\)"
+        ):
             call()
     with pytest.raises(ValueError, match=r"layer 'body' \(Conv2d\): `input` .* 2 channels"):
         tc.Residual(tc.Conv2d(2, 2, 3)).forward(x[:, :1])
@@ -421,3 +423,113 @@ def test_the_layout_example_has_tensorflows_values(monkeypatch: pytest.MonkeyPat
     np.testing.assert_array_equal(grad_image[0, :, :, 0], sobel[:, :, 0, 0])
     np.testing.assert_array_equal(grad_kernel[:, :, 0, 0], image[0, :, :, 0])
     sys.modules.pop("tensorflow_layout")
+
+
+# Corners that were wrong once
+
+
+@pytest.mark.parametrize(("stride", "padding", "extra"), [(3, 1, 2), (5, 2, 4), (4, 1, 3)])
+def test_a_transposed_convolution_whose_output_lies_beyond_its_reach_is_the_bias(
+    stride: int, padding: int, extra: int
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    x, w, b = normal(2, 3, 1, 1), normal(3, 2, 1, 1, seed=1), normal(2, seed=2)
+    options = {"stride": stride, "padding": padding, "output_padding": extra}
+    tensors = [torch.tensor(a, requires_grad=True) for a in (x, w, b)]
+    expected = torch.nn.functional.conv_transpose2d(*tensors, **options)
+    assert_close(F.conv_transpose2d(x, w, b, **options), expected.detach().numpy())
+    g = normal(*expected.shape, seed=3)
+    grads = torch.autograd.grad(expected, tensors, torch.tensor(g))
+    for ours, theirs in zip(F.conv_transpose2d_backward(g, x, w, b, **options), grads, strict=True):
+        assert_close(ours, theirs.numpy())
+
+
+def test_numpy_numbers_as_options_do_not_change_the_dtype() -> None:
+    x, t, y = normal(3, 4).astype(np.float32), normal(3, 4, seed=1).astype(np.float32), np.array([0, 1, 3])
+    half = np.float64(0.5)
+    for result in (
+        F.softplus(x, beta=half),
+        F.softplus_backward(x, x, beta=half),
+        F.leaky_relu(x, half),
+        F.elu_backward_jvp(x, x, x, x, half),
+        F.smooth_l1_loss(x, t, beta=half),
+        *F.smooth_l1_loss_backward(np.ones((), np.float32), x, t, beta=half),
+        F.cross_entropy(x, y, label_smoothing=half),
+        F.layer_norm(x, (4,), eps=half),
+    ):
+        assert result.dtype == np.float32
+
+
+def test_norms_of_float32_are_as_exact_in_every_layout() -> None:
+    x = (10 + normal(2, 16, 60, 60)).astype(np.float32)
+    exact = F.layer_norm(x.astype(np.float64), (16, 60, 60)), F.group_norm(x.astype(np.float64), 4)
+    for name, x_ in layouts(x):
+        assert abs(F.layer_norm(x_, (16, 60, 60)) - exact[0]).max() < 5e-6, name
+        assert abs(F.group_norm(x_, 4) - exact[1]).max() < 5e-6, name
+
+
+@pytest.mark.parametrize("options", [{"scale_factor": 1.3}, {"scale_factor": 2.3}, {"size": 7}], ids=str)
+def test_images_that_keep_or_double_their_size_are_resized_as_in_pytorch(options: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    for length in (2, 3, 4, 7):
+        x = normal(1, 2, length, length)
+        expected = torch.nn.functional.interpolate(torch.tensor(x), mode="nearest", **options)
+        assert_close(F.interpolate(x, **options), expected.numpy())
+
+
+def test_gradients_that_do_not_fit_are_refused() -> None:
+    image, columns, x = normal(1, 1, 3, 3), normal(1, 4, 4), normal(2, 2, 3)
+    for call in (
+        partial(F.unfold_backward, normal(5, 4, 4), image, 2),
+        partial(F.fold_backward, normal(5, 7, 9, 9), columns, 3, 2),
+        partial(F.flatten_backward, normal(4, 3), x, 1),
+        partial(F.unflatten_backward, normal(4, 3), x, 2, (3, 1)),
+        partial(F.max_pool2d_backward, normal(1, 1, 2, 2).astype(np.float32), image, 2, 1),
+    ):
+        with pytest.raises((ValueError, TypeError), match="`grad_output`"):
+            call()
+
+
+def test_lists_in_the_place_of_arrays_are_refused_by_name() -> None:
+    calls: list[tuple[Any, str]] = [
+        (lambda: F.relu([1.0]), "input"),  # type: ignore[arg-type]
+        (lambda: F.nll_loss(normal(2, 3), [0, 1]), "target"),  # type: ignore[arg-type]
+        (lambda: F.cross_entropy(normal(3), 1), "target"),  # type: ignore[arg-type]
+        (lambda: F.batch_norm([1.0], None, None), "input"),  # type: ignore[arg-type]
+    ]
+    for call, name in calls:
+        with pytest.raises(TypeError, match=f"`{name}`"):
+            call()
+    with pytest.raises(ValueError, match=r"`target` \(of shape \(1,\)\) must have the shape \(\)"):
+        F.cross_entropy(normal(3), np.array([1]))
+
+
+def test_padding_by_nothing_is_a_copy_and_nan_a_value() -> None:
+    x = normal(2, 3, 4)
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        assert not np.shares_memory(F.pad(x, (0, 0), mode), x)
+    assert np.isnan(F.pad(x, (1, 0), value=np.nan)[..., 0]).all()
+
+
+def test_huge_strides_and_dilations_of_one_position_are_taken() -> None:
+    x, w = normal(1, 1, 3, 3), normal(1, 1, 1, 1, seed=1)
+    assert F.conv2d(x, w, stride=2**62).shape == (1, 1, 1, 1)
+    assert_close(F.conv2d(x, w, dilation=2**62), F.conv2d(x, w))
+    for call in (partial(F.leaky_relu, x, 10**400), partial(F.interpolate, x, scale_factor=float("inf"))):
+        with pytest.raises(ValueError, match=r"`(negative_slope|scale_factor)`"):
+            call()
+
+
+def test_an_overridden_forward_is_what_a_call_runs() -> None:
+    class Negative(tc.ConvTranspose2d):
+        def forward(self, x: Array, output_size: Any = None) -> Array:
+            return -super().forward(x, output_size)
+
+    layer, x = Negative(1, 1, 1, generator=0), np.ones((1, 1, 2, 2), np.float32)
+    assert_close(layer(x), -tc.ConvTranspose2d(1, 1, 1, generator=0)(x))
+
+
+def test_a_pooling_with_indices_predicts_no_joined_pair() -> None:
+    pool, x = tc.MaxPool2d(2, return_indices=True), np.ones((4, 1, 2, 2), np.float32)
+    with pytest.raises(ValueError, match="returns several"):
+        pool.predict(x, batch_size=2)

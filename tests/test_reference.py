@@ -1,7 +1,6 @@
 """The operators against the plain loops of `tinyconv.reference`: values and gradients.
 
-conv2d, unfold, max_pool2d, linear, relu, batch_norm, mse_loss and cross_entropy are compared beside
-their other tests.
+conv2d, max_pool2d, linear, relu and batch_norm are compared beside their other tests.
 """
 
 from typing import Any
@@ -27,6 +26,12 @@ def uniform(*shape: int, seed: int = 0) -> Array:
 
 def classes(*shape: int) -> Array:
     return np.random.default_rng(0).integers(0, 3, shape)
+
+
+def shares(*shape: int) -> Array:
+    """Probabilities of the classes, axis 1."""
+    weights = uniform(*shape, seed=1)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
 def weighted(x_shape: tuple[int, ...], w_shape: tuple[int, ...], channels: int) -> tuple[Array, Array, Array]:
@@ -65,11 +70,7 @@ CASES: dict[str, Case] = {
         (IMAGES, (3, 2), (2, 2)),
         {"padding": (1, 1), "count_include_pad": False},
     ),
-    "avg_pool2d, ceil_mode": (
-        "avg_pool2d",
-        (IMAGES, (2, 4), (2, 3)),
-        {"padding": (0, 1), "ceil_mode": True},
-    ),
+    "avg_pool2d, ceil_mode": ("avg_pool2d", (IMAGES, (2, 4), (2, 3)), {"padding": (0, 1), "ceil_mode": True}),
     "avg_pool2d, ceil_mode, pixels counted": (
         "avg_pool2d",
         (IMAGES, (4, 4), (3, 3)),
@@ -124,18 +125,39 @@ CASES: dict[str, Case] = {
     "interpolate, exact, scale": ("interpolate", (IMAGES, None, (2.5, 0.6)), {"mode": "nearest-exact"}),
     "interpolate, sequences": ("interpolate", (normal(2, 3, 5), (8,)), {}),
     "interpolate, volumes": ("interpolate", (normal(1, 2, 2, 3, 4), (4, 2, 5)), {}),
+    "flatten": ("flatten", (IMAGES,), {}),
+    "flatten, last axes": ("flatten", (IMAGES, 1, -1), {}),
+    "flatten, middle axes": ("flatten", (IMAGES, -3, 2), {}),
+    "unflatten": ("unflatten", (normal(2, 12, 3), 1, (2, 3, 2)), {}),
+    "unflatten, last axis": ("unflatten", (normal(2, 6), -1, (3, 2)), {}),
+    "unfold": ("unfold", (IMAGES, (2, 3)), {}),
+    "unfold, every option": ("unfold", (IMAGES, (2, 3), (2, 1), (1, 2), (3, 2)), {}),
+    "fold": ("fold", (normal(2, 18, 24), (7, 6), (2, 3)), {}),
+    "fold, every option": ("fold", (normal(2, 18, 12), (7, 6), (2, 3), (2, 1), (1, 2), (3, 2)), {}),
 }
 for mode in ("reflect", "replicate", "circular"):
     CASES[f"pad, {mode}"] = ("pad", (IMAGES, (3, 2, 0, 4)), {"mode": mode})
     CASES[f"pad, {mode}, cropping"] = ("pad", (IMAGES, (-1, 2, 3, -2)), {"mode": mode})
 BIASED = {"conv1d", "conv_transpose2d", "layer_norm", "group_norm"}  # the last argument is the bias
 
+MAPS, SHARES = normal(2, 3, 2, 2), shares(2, 3, 2, 2)
+IGNORED = np.where(np.arange(8).reshape(2, 2, 2) % 3, classes(2, 2, 2), -100)
 LOSSES: dict[str, Case] = {
+    "mse_loss": ("mse_loss", (normal(4, 5), normal(4, 5, seed=1)), {}),
     "l1_loss": ("l1_loss", (POINTS, np.append(POINTS[:3], POINTS[3:][::-1])), {}),
     "smooth_l1_loss": ("smooth_l1_loss", (normal(4, 5), normal(4, 5, seed=1)), {}),
     "smooth_l1_loss, beta": ("smooth_l1_loss", (normal(4, 5), normal(4, 5, seed=1)), {"beta": 0.3}),
-    "nll_loss": ("nll_loss", (normal(5, 3), classes(5), uniform(3)), {}),
+    "nll_loss": ("nll_loss", (normal(5, 3), classes(5)), {}),
+    "nll_loss, weight": ("nll_loss", (normal(5, 3), classes(5), uniform(3)), {}),
+    "nll_loss, ignored": ("nll_loss", (MAPS, IGNORED), {}),
     "nll_loss, maps": ("nll_loss", (normal(2, 3, 2, 4), classes(2, 2, 4), uniform(3)), {"ignore_index": 1}),
+    "cross_entropy": ("cross_entropy", (normal(5, 3), classes(5)), {}),
+    "cross_entropy, far apart": ("cross_entropy", (normal(5, 3) * 300, classes(5)), {}),
+    "cross_entropy, maps": ("cross_entropy", (MAPS, classes(2, 2, 2), uniform(3)), {"ignore_index": 1}),
+    "cross_entropy, ignored": ("cross_entropy", (MAPS, IGNORED, uniform(3)), {"label_smoothing": 0.3}),
+    "cross_entropy, smoothed": ("cross_entropy", (normal(5, 3), classes(5)), {"label_smoothing": 0.3}),
+    "cross_entropy, soft": ("cross_entropy", (normal(5, 3), shares(5, 3)), {}),
+    "cross_entropy, soft maps": ("cross_entropy", (MAPS, SHARES, uniform(3)), {"label_smoothing": 0.3}),
     "binary_cross_entropy": ("binary_cross_entropy", (uniform(3, 4), uniform(3, 4, seed=1)), {}),
     "binary_cross_entropy, weight": (
         "binary_cross_entropy",
@@ -153,6 +175,16 @@ LOSSES: dict[str, Case] = {
         {"pos_weight": 3 * uniform(4, seed=3)},
     ),
 }
+
+
+def loop_gradients(operator: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The gradients of a loss by its input and, if it has one, by its target."""
+    grads = getattr(reference, f"{operator}_backward")(*args, **options)
+    if operator == "mse_loss":
+        return grads, -grads
+    if operator == "cross_entropy" and args[1].dtype == float:
+        return grads, reference.cross_entropy_target_backward(*args, **options)
+    return grads
 
 
 def assert_all_close(grads: Any, expected: Any) -> None:
@@ -174,10 +206,27 @@ def test_agrees_with_plain_loops(operator: str, args: tuple[Any, ...], options: 
 
 
 @pytest.mark.parametrize(("operator", "args", "options"), LOSSES.values(), ids=LOSSES)
-def test_loss_agrees_with_plain_loops(operator: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    assert_close(getattr(F, operator)(*args, **options), getattr(reference, operator)(*args, **options))
-    grads = getattr(F, f"{operator}_backward")(np.ones(()), *args, **options)
-    assert_all_close(grads, getattr(reference, f"{operator}_backward")(*args, **options))
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_loss_agrees_with_plain_loops(
+    reduction: str, operator: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    options = {**options, "reduction": reduction}
+    y = getattr(F, operator)(*args, **options)
+    assert_close(y, getattr(reference, operator)(*args, **options))
+    g = np.asarray(normal(*y.shape, seed=9))
+    grads = getattr(F, f"{operator}_backward")(g, *args, **options)
+    assert_all_close(grads, loop_gradients(operator, args, {**options, "g": g}))
+
+
+@pytest.mark.parametrize(("operator", "mask_axes"), [("dropout", 4), ("dropout2d", 2)])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_dropout_agrees_with_plain_loops(operator: str, mask_axes: int, p: float) -> None:
+    y, mask = getattr(F, f"{operator}_saved")(IMAGES, p, generator=0)
+    kept = mask.reshape(IMAGES.shape[:mask_axes]) != 0
+    assert_close(y, getattr(reference, operator)(IMAGES, kept, p))
+    g = normal(*y.shape, seed=9)
+    grad = getattr(F, f"{operator}_saved_backward")(g, mask)
+    assert_close(grad, getattr(reference, f"{operator}_backward")(g, kept, p))
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,13 @@ from tinyconv.layers import (
     Upsample,
     ZeroPad2d,
 )
-from tinyconv.second_order import GradientLayer, GradientStep, Objective, hessian_vector_product
+from tinyconv.second_order import (
+    GradientLayer,
+    GradientStep,
+    Objective,
+    hessian_operator,
+    hessian_vector_product,
+)
 from tinyconv.training import Trainer, load_weights, save_weights
 
 __all__ = [
@@ -117,6 +123,7 @@ __all__ = [
     "data",
     "functional",
     "gradcheck",
+    "hessian_operator",
     "hessian_vector_product",
     "load_weights",
     "models",

@@ -74,9 +74,13 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     """`value` as a float within [low, high]."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` (={value!r}) must be a number")
-    if not low <= float(value) <= high:
+    try:
+        as_float = float(value)
+    except OverflowError:
+        raise ValueError(f"`{name}` must be a number that a float can hold") from None
+    if (low, high) != (-math.inf, math.inf) and not low <= as_float <= high:
         raise ValueError(f"`{name}` (={value!r}) must be between {low:g} and {high:g}")
-    return float(value)
+    return as_float
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
@@ -107,7 +111,10 @@ def check_arrays(**arrays: Array | None) -> Any:
 
     Returns the array module of them.
     """
-    xp = array_module(*arrays.values())
+    try:
+        xp = array_module(*arrays.values())
+    except TypeError as error:
+        raise TypeError(f"{', '.join(f'`{name}`' for name in arrays)}: {error}") from None
     dtypes = {array.dtype for array in arrays.values() if array is not None}
     if len(dtypes) == 1 and dtypes.issubset(_FLOATING):
         return xp

@@ -84,9 +84,13 @@ def gradcheck(
     rng = as_generator(generator)
     listed = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     values = [_float64(value) for value in listed]
-    subject = _subject(layer_or_function)
-    if second_order:
-        return _check_second_order(subject, values, rng, _Tolerance(eps, atol, rtol))
+    check = _check_second_order if second_order else _check_first_order
+    return check(_subject(layer_or_function), values, rng, _Tolerance(eps, atol, rtol))
+
+
+def _check_first_order(
+    subject: "_Subject", values: list[Any], rng: "np.random.Generator", tolerance: "_Tolerance"
+) -> Gradcheck:
     output, grads_of = subject.run(values)
     cotangent = rng.standard_normal(output.shape)
     arguments = [(name, values[i]) for i, name in subject.checked(values)]
@@ -108,16 +112,15 @@ def gradcheck(
                 f"{subject.name}: the gradient by {name} has the shape {grad.shape}, not {array.shape}"
             )
         for place, direction in _directions(array, rng):
-            tolerance = _Tolerance(eps, atol, rtol)
-            slope = _Slope(loss, array, direction, float((grad * direction).sum()), tolerance)
-            if slope.agrees(eps) or slope.agrees(eps / 10):
+            slope, derivative = _Slope(loss, array, direction), float((grad * direction).sum())
+            if any(tolerance.close(slope.central(eps), derivative) for eps in tolerance.steps()):
                 checked += 1
-            elif slope.has_kink(eps):
+            elif _has_kink(slope.at, tolerance):
                 kinks.append((name, place))
             else:
                 raise GradcheckError(
-                    f"{subject.name}: the derivative by {name} at {place} is {slope.analytic:.10g} by "
-                    f"backward, but {slope.central(eps):.10g} by finite differences"
+                    f"{subject.name}: the derivative by {name} at {place} is {derivative:.10g} by "
+                    f"backward, but {slope.central(tolerance.eps):.10g} by finite differences"
                 )
     return Gradcheck(checked, tuple(kinks))
 
@@ -129,22 +132,34 @@ def _check_second_order(
     moving = [values[i] for i, _ in subject.checked(values)] + list(subject.params.values())
     names = [name for _, name in subject.checked(values)] + list(subject.params)
     places = ["the output", *(f"the gradient by {name}" for name in names)]
-    for _ in range(TANGENTS):
+    for number in range(TANGENTS):
         cotangent = rng.standard_normal(subject.run(values)[0].shape)
         along = _Line(subject, values, [*moving, cotangent], rng)
+        if number == 0:  # once without tangents of the parameters, as where the input alone moves
+            along.hold_parameters(len(subject.params))
         for place, analytic, line in zip(places, along.tangents(), along.each(), strict=True):
-            index = line.first_difference(analytic, tolerance)
-            if index is None:
-                checked += analytic.size
-            elif line.has_kink(index, tolerance):
-                kinks.append((f"the tangent of {place}", index))
-            else:
+            differences = line.differences(analytic, tolerance)
+            checked += analytic.size - len(differences)
+            for index in differences:
+                if _has_kink(lambda step, line=line, index=index: line.at(step)[index], tolerance):  # type: ignore[misc]
+                    kinks.append((f"the tangent of {place}", index))
+                    continue
                 raise GradcheckError(
                     f"{subject.name}: the tangent of {place} at {index} is {analytic[index]:.10g} by "
                     f"{'jvp' if place == 'the output' else 'backward_jvp'}, but "
                     f"{line.central(tolerance.eps)[index]:.10g} by finite differences"
                 )
     return Gradcheck(checked, tuple(kinks))
+
+
+def _has_kink(at: Callable[[float], Any], tolerance: "_Tolerance") -> bool:
+    """Whether the slopes to the left and right of 0 differ, by no less in a smaller neighbourhood.
+
+    A curve's slopes differ as well, but ten times less in a tenth of the neighbourhood; NaN is no kink.
+    """
+    here = at(0.0)
+    wide, near = (abs(at(eps) - 2 * here + at(-eps)) / eps for eps in tolerance.steps())
+    return bool(near > tolerance.atol and near > wide / 2)
 
 
 class _Tolerance(NamedTuple):
@@ -156,7 +171,11 @@ class _Tolerance(NamedTuple):
 
     def close(self, numeric: Any, analytic: Any) -> Any:
         """Whether two numbers, or the entries of two arrays, agree."""
-        return abs(numeric - analytic) <= self.atol + self.rtol * abs(analytic)
+        return abs(numeric - analytic) <= self.atol + self.rtol * abs(numeric)
+
+    def steps(self) -> tuple[float, float]:
+        """The steps that are tried: where one meets a kink nearby, the other may not."""
+        return self.eps, self.eps / 10
 
 
 class _Line:
@@ -167,6 +186,11 @@ class _Line:
     ) -> None:
         self.subject, self.values, self.arrays = subject, values, arrays
         self.dots = [np.asarray(rng.standard_normal(array.shape)) for array in arrays]
+
+    def hold_parameters(self, count: int) -> None:
+        """Let the last `count` arrays before the cotangent stand still."""
+        for dot in self.dots[len(self.dots) - 1 - count : -1]:
+            dot[...] = 0
 
     def tangents(self) -> list[Array]:
         """What jvp and backward_jvp say."""
@@ -202,53 +226,25 @@ class _Curve:
         difference: Array = (self.at(eps) - self.at(-eps)) / (2 * eps)
         return difference
 
-    def first_difference(self, analytic: Array, tolerance: _Tolerance) -> tuple[int, ...] | None:
-        """Where the slope differs from `analytic` for every step that is tried, if anywhere."""
+    def differences(self, analytic: Array, tolerance: _Tolerance) -> list[tuple[int, ...]]:
+        """Where the slope differs from `analytic` for every step that is tried."""
         wrong = np.ones(analytic.shape, bool)
-        for eps in (tolerance.eps, tolerance.eps / 10):
-            wrong &= ~tolerance.close(self.central(eps), analytic)
-            if not wrong.any():
-                return None
-        return tuple(int(i) for i in np.argwhere(wrong)[0])
-
-    def has_kink(self, index: tuple[int, ...], tolerance: _Tolerance) -> bool:
-        """Whether left and right slopes differ, and go on differing in a smaller neighbourhood."""
-        here = self.at(0.0)[index]
-        return all(
-            not tolerance.close((self.at(e)[index] - here) / e, (here - self.at(-e)[index]) / e)
-            for e in (tolerance.eps, tolerance.eps / 10)
-        )
+        for eps in tolerance.steps():
+            if wrong.any():
+                wrong &= ~tolerance.close(self.central(eps), analytic)
+        return [tuple(int(i) for i in index) for index in np.argwhere(wrong)]
 
 
 class _Slope:
-    """The derivative of `loss` when `array` moves along `direction`."""
+    """The `loss` as a function of one number, by which `array` moves along `direction`."""
 
-    def __init__(
-        self,
-        loss: Callable[[], float],
-        array: Array,
-        direction: Array,
-        analytic: float,
-        tolerance: _Tolerance,
-    ) -> None:
+    def __init__(self, loss: Callable[[], float], array: Array, direction: Array) -> None:
         self.loss, self.array, self.direction = loss, array, direction
-        self.analytic, self.tolerance = analytic, tolerance
-
-    def agrees(self, eps: float) -> bool:
-        return bool(self.tolerance.close(self.central(eps), self.analytic))
 
     def central(self, eps: float) -> float:
-        return (self._at(eps) - self._at(-eps)) / (2 * eps)
+        return (self.at(eps) - self.at(-eps)) / (2 * eps)
 
-    def has_kink(self, eps: float) -> bool:
-        """Whether left and right slopes differ, and go on differing in a smaller neighbourhood."""
-        here = self._at(0.0)
-        return all(
-            not self.tolerance.close((self._at(e) - here) / e, (here - self._at(-e)) / e)
-            for e in (eps, eps / 10)
-        )
-
-    def _at(self, step: float) -> float:
+    def at(self, step: float) -> float:
         before = self.array.copy()
         self.array += step * self.direction
         try:
@@ -297,7 +293,8 @@ class _LayerSubject(_Subject):
         layer.zero_grad()
         x_dot, *param_dots, cotangent_dot = dots
         layer.forward(*values)
-        output_dot = layer.jvp(x_dot, dict(zip(layer.params, param_dots, strict=True)))
+        moving = {name: dot for name, dot in zip(layer.params, param_dots, strict=True) if dot.any()}
+        output_dot = layer.jvp(x_dot, moving or None)
         layer.backward(cotangent)
         grad_dot = layer.backward_jvp(cotangent_dot)
         found = layer.grads_dot

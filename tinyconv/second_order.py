@@ -56,7 +56,8 @@ def hessian_vector_product(
 
     Returns:
         The product for the input, of the form of `x`, and for all parameters. The model's gradients stay as
-        they are.
+        they are. In training mode each product is a pass of its own: running statistics move, and dropout
+        drops anew; use `model.eval()` where many products must be with one Hessian.
 
     Raises:
         ValueError, TypeError: a vector that has not the form of what it belongs to, an unknown name.
@@ -66,7 +67,7 @@ def hessian_vector_product(
     """
     objective = Objective(model, criterion, target)
     named = {f"model.{name}": tangent for name, tangent in (params_dot or {}).items()}
-    with _differentiated(objective, restore=True):
+    with _second_order_pass(objective):
         output = objective.forward(x)
         objective.jvp(array_module(x).zeros_like(x) if x_dot is None else x_dot, named)
         objective.backward(array_module(output).ones_like(output))
@@ -74,13 +75,42 @@ def hessian_vector_product(
         return HessianVectorProduct(product, _grads_dot(model))
 
 
+def hessian_operator(model: Layer, criterion: Loss, x: Array, target: Array) -> Any:
+    """The Hessian of criterion(model(x), target) by all parameters, as a SciPy LinearOperator.
+
+    Its vectors hold the parameters one after another, in the order of `model.params`, each in C order.
+
+    >>> from scipy.sparse.linalg import eigsh
+    >>> from tinyconv import CrossEntropyLoss, Linear
+    >>> model, x = Linear(3, 4, dtype=np.float64, generator=0), np.eye(3)
+    >>> hessian = hessian_operator(model, CrossEntropyLoss(), x, np.arange(3))
+    >>> hessian.shape, eigsh(hessian, k=2, return_eigenvectors=False).shape
+    ((16, 16), (2,))
+    """
+    from scipy.sparse.linalg import LinearOperator
+
+    sizes = [param.size for param in model.params.values()]
+    dtype = np.result_type(*model.params.values())
+
+    def product(vector: Array) -> Array:
+        parts = np.split(vector.astype(dtype).ravel(), np.cumsum(sizes)[:-1])
+        named = zip(model.params.items(), parts, strict=True)
+        params_dot = {name: part.reshape(param.shape) for (name, param), part in named}
+        found = hessian_vector_product(model, criterion, x, target, params_dot=params_dot).params
+        return np.concatenate([part.ravel() for part in found.values()])
+
+    return LinearOperator((sum(sizes), sum(sizes)), matvec=product, dtype=dtype)
+
+
 class Objective(Layer):
     """criterion(model(x), target) as a layer: an energy of x.
 
     Args:
-        model, criterion: the network and the loss.
-        target: what the loss compares with; it may be assigned anew before each forward. It gets no
-            gradient.
+        model, criterion: the network and the loss. With `reduction="sum"` each sample has an energy of its
+            own; with "mean" a gradient by x depends on the size of the batch.
+        target: what the loss compares with. One for each batch is assigned (`objective.target = ...`)
+            before forward, by a layer of yours around this one; `predict` and parallel workers, which
+            divide a batch, know nothing of it. No gradient by the target is computed.
 
     Raises:
         TypeError: `model` is no Layer, or `criterion` no Loss.
@@ -114,9 +144,14 @@ class Objective(Layer):
         yield from super().caches()
         yield self.criterion
 
+    def _convert(self, dtype: np.dtype[Any]) -> None:
+        super()._convert(dtype)
+        if self.target is not None and self.target.dtype.kind == "f":
+            self.target = self.target.astype(dtype)
+        self.criterion.convert(dtype)
+
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        shape = self.children["model"].output_shape(input_shape)
-        return () if self.criterion.reduction != "none" else shape
+        return self.criterion.output_shape(self.children["model"].output_shape(input_shape))
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         return self.children["model"].multiply_adds(input_shape)
@@ -126,8 +161,8 @@ class GradientLayer(Layer):
     """The gradient of an energy by its input, as a layer: x -> grad E(x; w).
 
     Its backward multiplies with the Hessian of E, exactly: for the input, and for the energy's parameters,
-    which are this layer's ("energy...."). It is a third derivative that its own backward_jvp would be: there
-    is none.
+    which are this layer's ("energy...."). Its own jvp and backward_jvp would be third derivatives: it has
+    none. In parallel workers an energy cannot have a batch norm in training.
 
     Args:
         energy: a layer whose outputs, added up, are the energy: an `Objective`, say.
@@ -143,29 +178,30 @@ class GradientLayer(Layer):
         self.children["energy"] = energy
 
     def forward(self, x: Array) -> Array:
-        return self.save(self._gradient(x))
+        gradient, passed = self._gradient(x)
+        return self.save(gradient, passed)
 
     def backward(self, grad_output: Array) -> Array:
-        self.saved(grad_output)
-        return self._gradient_backward(grad_output)
+        (passed,) = self.saved(grad_output)
+        return self._gradient_backward(grad_output, passed)
 
-    def _gradient(self, x: Array) -> Array:
-        """The energy's gradient; keeps what forward cached, for `_gradient_backward`."""
+    def _gradient(self, x: Array) -> tuple[Array, "_Passed"]:
+        """The energy's gradient, and what `_gradient_backward` needs."""
         energy = self.children["energy"]
-        with _differentiated(energy, restore=not self._keeps_caches):
+        with _second_order_pass(energy):
             output = energy.forward(x)
             gradient = energy.backward(array_module(output).ones_like(output))
-        if self._keeps_caches:
-            self._energies = output
-        return gradient
+            return gradient, _Passed(output, [cache._cache for cache in energy.caches()])
 
-    def _gradient_backward(self, grad_gradient: Array) -> Array:
+    def _gradient_backward(self, grad_gradient: Array, passed: "_Passed") -> Array:
         """Gradient by x; adds the gradients of the energy's parameters to their `grads`."""
-        energy, xp = self.children["energy"], array_module(self._energies)
-        with _differentiated(energy, restore=False):
+        energy, xp = self.children["energy"], array_module(passed.output)
+        with _second_order_pass(energy):
+            for cache, kept in zip(energy.caches(), passed.kept, strict=True):
+                cache._cache = kept
             energy.jvp(grad_gradient)
-            energy.backward(xp.ones_like(self._energies))
-            product = energy.backward_jvp(xp.zeros_like(self._energies))
+            energy.backward(xp.ones_like(passed.output))
+            product = energy.backward_jvp(xp.zeros_like(passed.output))
             products = _grads_dot(energy)
         for name, grad in energy.grads.items():
             grad += products[name]
@@ -209,38 +245,55 @@ class GradientStep(GradientLayer):
     def forward(self, x: Array) -> Array:
         step_size = self.params["step_size"]
         check_arrays(input=x, step_size=step_size)
-        gradient = self._gradient(x)
-        return self.save(x - step_size * gradient, gradient)
+        gradient, passed = self._gradient(x)
+        return self.save(x - step_size * gradient, gradient, passed)
 
     def backward(self, grad_output: Array) -> Array:
-        (gradient,) = self.saved(grad_output)
+        gradient, passed = self.saved(grad_output)
         if "step_size" in self._grads:
             self._grads["step_size"] -= (grad_output * gradient).sum()
-        return grad_output + self._gradient_backward(-self.params["step_size"] * grad_output)
+        return grad_output + self._gradient_backward(-self._params["step_size"] * grad_output, passed)
+
+
+class _Passed(NamedTuple):
+    """What an energy made and kept in a forward and a backward."""
+
+    output: Array
+    kept: list[Any]
 
 
 class _Unwanted(dict[str, Any]):
-    """Takes the place of a layer's gradients in a pass that does not want them."""
+    """Takes the place of a layer's gradients in a pass that does not want them.
 
-    def __missing__(self, name: str) -> float:
-        return 0.0
+    It holds no name, so that our layers compute none; one that adds without asking adds to zeros.
+    """
+
+    def __init__(self, params: dict[str, Array]) -> None:
+        super().__init__()
+        self._params = params
+
+    def __missing__(self, name: str) -> Array:
+        zeros: Array = array_module(self._params[name]).zeros_like(self._params[name])
+        return zeros
 
     def __setitem__(self, name: str, value: Any) -> None:
         pass
 
+    def copy(self) -> "_Unwanted":
+        return self
+
 
 @contextmanager
-def _differentiated(energy: Layer, restore: bool) -> Iterator[None]:
-    """Run passes through `energy` that keep its caches for another backward and leave its gradients alone.
+def _second_order_pass(energy: Layer) -> Iterator[None]:
+    """Passes through `energy` that keep its caches for another backward.
 
-    With `restore` the caches are afterwards what they were before.
+    What its layers kept before, and their gradients, are theirs again afterwards.
     """
     caches = list(energy.caches())
     states = [(cache._keeps_caches, cache._retains_cache, cache._cache) for cache in caches]
     grads = [(layer, layer._grads, layer._grads_dot) for layer in energy.layers()]
     for layer, _, _ in grads:
-        layer._grads = _Unwanted()
-        layer._grads_dot = {}
+        layer._grads, layer._grads_dot = _Unwanted(layer.params), {}
     for cache in caches:
         cache._keeps_caches = cache._retains_cache = True
     try:
@@ -248,10 +301,8 @@ def _differentiated(energy: Layer, restore: bool) -> Iterator[None]:
     finally:
         for layer, own, own_dot in grads:
             layer._grads, layer._grads_dot = own, own_dot
-        for cache, (keeps, retains, kept) in zip(caches, states, strict=True):
-            cache._keeps_caches, cache._retains_cache = keeps, retains
-            if restore:
-                cache._cache = kept
+        for cache, state in zip(caches, states, strict=True):
+            cache._keeps_caches, cache._retains_cache, cache._cache = state
 
 
 def _grads_dot(layer: Layer) -> dict[str, Array]:

@@ -114,10 +114,13 @@ def write_vectors(
     """
     one_of("operator", operator, tuple(OPERATORS))
     dtype = floating_dtype(dtype)
-    rng = np.random.default_rng(integer("seed", seed, minimum=0))
+    seed = integer("seed", seed, minimum=0)
+    rng = np.random.default_rng(seed)
     bound = signature(operator).bind(**attributes)
     bound.apply_defaults()
     layer = _layer(operator, bound.arguments, rng)
+    if not isinstance(input_shape, Sequence):
+        raise TypeError(f"`input_shape` (={input_shape!r}) must be a sequence of ints")
     shape = tuple(integer("input_shape", length, minimum=0) for length in input_shape)
     tensors = _tensors(layer, shape, rng, dtype)
     description = {
@@ -130,7 +133,7 @@ def write_vectors(
         "npz": "vectors.npz",
         "tensors": [_described(*tensor) for tensor in tensors],
     }
-    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    text = _json(description) + "\n"
     arrays: dict[str, Any] = {name: array for _, name, array in tensors}
     npz = io.BytesIO()
     np.savez(npz, **arrays)
@@ -142,6 +145,20 @@ def write_vectors(
         write_whole(out / f"{name}.bin", array.tobytes())
     write_whole(out / "vectors.json", text.encode())
     return out / "vectors.json"
+
+
+def _json(description: dict[str, Any]) -> str:
+    try:
+        return json.dumps(description, indent=2, allow_nan=False, default=_plain)
+    except ValueError:
+        raise ValueError("`attributes` must be finite numbers, which JSON can hold") from None
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"`attributes` holds {value!r}, which JSON cannot hold")
 
 
 def _layer(operator: str, attributes: Mapping[str, Any], rng: np.random.Generator) -> Layer:

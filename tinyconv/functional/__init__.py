@@ -14,9 +14,6 @@ from tinyconv.functional.activation import (
     elu,
     elu_backward,
     elu_backward_jvp,
-    gelu,
-    gelu_backward,
-    gelu_backward_jvp,
     leaky_relu,
     leaky_relu_backward,
     leaky_relu_backward_jvp,
@@ -41,6 +38,14 @@ from tinyconv.functional.avg_pool import (
     adaptive_avg_pool2d_backward,
     avg_pool2d,
     avg_pool2d_backward,
+)
+from tinyconv.functional.binary_cross_entropy import (
+    binary_cross_entropy,
+    binary_cross_entropy_backward,
+    binary_cross_entropy_backward_jvp,
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    binary_cross_entropy_with_logits_backward_jvp,
 )
 from tinyconv.functional.conv import (
     conv2d,
@@ -78,6 +83,11 @@ from tinyconv.functional.dropout import (
     dropout_saved,
     dropout_saved_backward,
 )
+from tinyconv.functional.gelu import (
+    gelu,
+    gelu_backward,
+    gelu_backward_jvp,
+)
 from tinyconv.functional.interpolate import (
     interpolate,
     interpolate_backward,
@@ -100,12 +110,6 @@ from tinyconv.functional.linear import (
     linear_weight,
 )
 from tinyconv.functional.loss import (
-    binary_cross_entropy,
-    binary_cross_entropy_backward,
-    binary_cross_entropy_backward_jvp,
-    binary_cross_entropy_with_logits,
-    binary_cross_entropy_with_logits_backward,
-    binary_cross_entropy_with_logits_backward_jvp,
     l1_loss,
     l1_loss_backward,
     l1_loss_backward_jvp,

@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_shape, number, one_of
+from tinyconv.arguments import check_arrays, check_shape, number
 from tinyconv.arrays import Array, special, zero_where
-
-SQRT_2_OVER_PI = (2 / np.pi) ** 0.5
-GELU_CUBIC = 0.044715
 
 
 def relu(input: Array, inplace: bool = False) -> Array:
@@ -46,7 +43,7 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 
     The output of `relu` may be given for its input: both have the same sign.
     """
-    _check_grad(grad_output, input)
+    check_grad(grad_output, input)
     return zero_where(input <= 0, grad_output)
 
 
@@ -77,7 +74,9 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False
     array([-0.01,  2.  ])
     """
     xp = check_arrays(input=input)
-    output: Array = xp.where(input > 0, input, input * number("negative_slope", negative_slope))
+    slope = number("negative_slope", negative_slope)
+    with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
+        output: Array = xp.where(input > 0, input, xp.minimum(input, 0) * slope)
     return output
 
 
@@ -85,7 +84,7 @@ def leaky_relu_backward(
     grad_output: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> Array:
     """Gradient of `leaky_relu`: grad_output where input > 0, else negative_slope * grad_output."""
-    xp = _check_grad(grad_output, input)
+    xp = check_grad(grad_output, input)
     grad: Array = xp.where(input > 0, grad_output, grad_output * number("negative_slope", negative_slope))
     return grad
 
@@ -130,7 +129,7 @@ def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
 
 def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
     """Gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
-    xp = _check_grad(grad_output, input)
+    xp = check_grad(grad_output, input)
     slope = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
     grad: Array = xp.where(input > 0, grad_output, grad_output * slope)
     return grad
@@ -144,89 +143,13 @@ def elu_backward_jvp(
     alpha: float = 1.0,
     inplace: bool = False,
 ) -> Array:
-    """Tangent of `elu_backward`; f'' is alpha * exp(input) where input <= 0."""
-    xp = _check_grad(input_dot, input)
-    curvature = xp.where(input > 0, 0, alpha * xp.exp(xp.minimum(input, 0)))
-    result: Array = elu_backward(grad_output_dot, input, alpha) + curvature * input_dot * grad_output
+    """Tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
+    xp = check_grad(input_dot, input)
+    curvature = xp.where(input >= 0, 0, number("alpha", alpha) * xp.exp(xp.minimum(input, 0)))
+    result: Array = xp.asarray(
+        elu_backward(grad_output_dot, input, alpha) + curvature * input_dot * grad_output
+    )
     return result
-
-
-def gelu(input: Array, approximate: str = "none") -> Array:
-    """input * P(input), where P is the distribution function of the standard normal.
-
-    With `approximate="tanh"`, P(x) is (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2.
-
-    Args:
-        input: any shape, float32 or float64.
-        approximate: "none" or "tanh".
-
-    Returns:
-        A new array of the shape and memory layout of `input`.
-
-    Raises:
-        ValueError: another `approximate`.
-        TypeError: `input` is not floating.
-
-    Source: Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415;
-        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.gelu.html
-
-    >>> gelu(np.array([-1.0, 0.0, 2.0])).round(6)
-    array([-0.158655,  0.      ,  1.9545  ])
-    """
-    xp = check_arrays(input=input)
-    if one_of("approximate", approximate, ("none", "tanh")) == "none":
-        share = special(xp).ndtr(input)
-    else:
-        share = 0.5 * (1 + _gelu_tanh(xp, input))
-    with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
-        output: Array = xp.asarray(input * share)
-    return output
-
-
-def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -> Array:
-    """Gradient of `gelu`: grad_output * (P(input) + input * P'(input)), P' the normal density.
-
-    With `approximate="tanh"`, P' is that of the approximation:
-    (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
-    """
-    xp = _check_grad(grad_output, input)
-    with np.errstate(invalid="ignore", over="ignore"):  # inf * 0: NaN, as in PyTorch
-        square = input * input
-        if one_of("approximate", approximate, ("none", "tanh")) == "none":
-            share = special(xp).ndtr(input)
-            density = xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5
-        else:
-            tanh = _gelu_tanh(xp, input)
-            share = 0.5 * (1 + tanh)
-            density = 0.5 * (1 - tanh * tanh) * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
-        grad: Array = xp.asarray(grad_output * (share + input * density))
-    return grad
-
-
-def gelu_backward_jvp(
-    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, approximate: str = "none"
-) -> Array:
-    """Tangent of `gelu_backward`; f'' is P'(input) * (2 - input^2).
-
-    With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
-    P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
-    """
-    xp = _check_grad(input_dot, input)
-    square = input * input
-    if approximate == "none":
-        curvature = xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5 * (2 - square)
-    else:
-        tanh = _gelu_tanh(xp, input)
-        slope = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
-        bend = 6 * SQRT_2_OVER_PI * GELU_CUBIC * input
-        curvature = (1 - tanh * tanh) * (slope + input * (0.5 * bend - tanh * slope * slope))
-    result: Array = gelu_backward(grad_output_dot, input, approximate) + curvature * input_dot * grad_output
-    return result
-
-
-def _gelu_tanh(xp: Any, input: Array) -> Any:
-    with np.errstate(over="ignore"):  # the cube may be infinite, its tanh is not
-        return xp.tanh(SQRT_2_OVER_PI * (input + GELU_CUBIC * input * input * input))
 
 
 def sigmoid(input: Array) -> Array:
@@ -253,16 +176,16 @@ def sigmoid(input: Array) -> Array:
 
 def sigmoid_backward(grad_output: Array, input: Array) -> Array:
     """Gradient of `sigmoid`: grad_output * s * (1 - s), s the sigmoid of `input`; 1 - s is that of -input."""
-    xp = _check_grad(grad_output, input)
+    xp = check_grad(grad_output, input)
     grad: Array = xp.asarray(grad_output * sigmoid(input) * sigmoid(-input))
     return grad
 
 
 def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
     """Tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
-    _check_grad(input_dot, input)
+    xp = check_grad(input_dot, input)
     slope_dot = sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
-    result: Array = sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output
+    result: Array = xp.asarray(sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output)
     return result
 
 
@@ -290,7 +213,7 @@ def tanh(input: Array) -> Array:
 
 def tanh_backward(grad_output: Array, input: Array) -> Array:
     """Gradient of `tanh`: grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
-    xp = _check_grad(grad_output, input)
+    xp = check_grad(grad_output, input)
     with np.errstate(over="ignore"):  # cosh may be infinite, and the slope 0
         cosh = xp.cosh(input)
         grad: Array = xp.asarray(grad_output / (cosh * cosh))
@@ -299,9 +222,9 @@ def tanh_backward(grad_output: Array, input: Array) -> Array:
 
 def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
     """Tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
-    xp = _check_grad(input_dot, input)
+    xp = check_grad(input_dot, input)
     slope_dot = -2 * xp.tanh(input) * tanh_backward(input_dot, input)
-    result: Array = tanh_backward(grad_output_dot, input) + slope_dot * grad_output
+    result: Array = xp.asarray(tanh_backward(grad_output_dot, input) + slope_dot * grad_output)
     return result
 
 
@@ -332,7 +255,7 @@ def silu(input: Array, inplace: bool = False) -> Array:
 
 def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
     """Gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s the sigmoid of `input`."""
-    xp = _check_grad(grad_output, input)
+    xp = check_grad(grad_output, input)
     share = sigmoid(input)
     with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in PyTorch
         grad: Array = xp.asarray(grad_output * share * (1 + input * sigmoid(-input)))
@@ -343,10 +266,11 @@ def silu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
     """Tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
-    _check_grad(input_dot, input)
-    bend = 2 + input * (sigmoid(-input) - sigmoid(input))
-    slope_dot = sigmoid_backward(input_dot, input) * bend
-    result: Array = silu_backward(grad_output_dot, input) + slope_dot * grad_output
+    xp = check_grad(input_dot, input)
+    with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in the gradient
+        bend = 2 + input * (sigmoid(-input) - sigmoid(input))
+        slope_dot = sigmoid_backward(input_dot, input) * bend
+    result: Array = xp.asarray(silu_backward(grad_output_dot, input) + slope_dot * grad_output)
     return result
 
 
@@ -370,7 +294,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     array([ 0.      ,  0.693147, 30.      ])
     """
     xp = check_arrays(input=input)
-    scaled = input * number("beta", beta)
+    scaled, beta = _scaled(input, beta)
     bent = xp.logaddexp(scaled, 0) / beta
     output: Array = xp.where(scaled > number("threshold", threshold), input, bent)
     return output
@@ -378,8 +302,8 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
 
 def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Gradient of `softplus`: grad_output * sigmoid(beta * input), or grad_output on the straight line."""
-    xp = _check_grad(grad_output, input)
-    scaled = input * number("beta", beta)
+    xp = check_grad(grad_output, input)
+    scaled, _ = _scaled(input, beta)
     straight = scaled > number("threshold", threshold)
     grad: Array = xp.where(straight, grad_output, grad_output * sigmoid(scaled))
     return grad
@@ -394,14 +318,23 @@ def softplus_backward_jvp(
     threshold: float = 20.0,
 ) -> Array:
     """Tangent of `softplus_backward`; f'' is beta * s * (1 - s), 0 on the straight line."""
-    xp = _check_grad(input_dot, input)
-    scaled = input * beta
+    xp = check_grad(input_dot, input)
+    scaled, beta = _scaled(input, beta)
     slope_dot = xp.where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
-    result: Array = softplus_backward(grad_output_dot, input, beta, threshold) + slope_dot * grad_output
+    result: Array = xp.asarray(
+        softplus_backward(grad_output_dot, input, beta, threshold) + slope_dot * grad_output
+    )
     return result
 
 
-def _check_grad(grad_output: Array, input: Array) -> Any:
+def _scaled(input: Array, beta: float) -> tuple[Any, float]:
+    """beta * input, and beta as a float."""
+    beta = number("beta", beta)
+    with np.errstate(over="ignore"):  # then the straight line it is
+        return input * beta, beta
+
+
+def check_grad(grad_output: Array, input: Array) -> Any:
     """Check that `grad_output` has the form of `input`; returns their array module."""
     xp = check_arrays(grad_output=grad_output, input=input)
     check_shape("grad_output", grad_output, input.shape, "of `input`")

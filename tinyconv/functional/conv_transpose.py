@@ -14,9 +14,9 @@ family: `conv2d` by the input and `conv2d_weight`, the roles of image and cotang
 from typing import NamedTuple
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer, pair
-from tinyconv.arrays import Array, empty_batch_last
+from tinyconv.arrays import Array
 from tinyconv.functional.conv import conv2d_bias, correlate, correlate_input, correlate_weight
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.unfold import Window, zeros_batch_last
 
 
 class Transposed(NamedTuple):
@@ -99,19 +99,20 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.array([[[1.0, 10.0]]]), np.array([[[[1.0, 2.0]]]]), stride=2)
     array([[[ 1.,  2., 10., 20.]]])
     """
-    xp = check_arrays(input=input, weight=weight, bias=bias)
+    check_arrays(input=input, weight=weight, bias=bias)
     geometry = Transposed.of(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
     if bias is not None:
         check_shape("bias", bias, (geometry.channels,), f"for `weight` of shape {weight.shape}")
     grads = input if input.ndim == 4 else input[None]
     height, width = geometry.reached
-    reached = (len(grads), geometry.channels, height, width)
-    image = correlate_input(reached, weight, grads, geometry.window, groups)
-    if geometry.size != geometry.reached:
-        output = empty_batch_last((*reached[:2], *geometry.size), input.dtype, xp)
-        output[:, :, height:] = output[:, :, :, width:] = 0
-        output[:, :, :height, :width] = image
-        image = output
+    shape = (len(grads), geometry.channels)
+    image = zeros_batch_last((*shape, *geometry.size), like=input)
+    if height and width:
+        seen = correlate_input((*shape, height, width), weight, grads, geometry.window, groups)
+        if geometry.size == geometry.reached:
+            image = seen
+        else:
+            image[:, :, :height, :width] = seen
     if bias is not None:
         image += bias.reshape(-1, 1, 1)
     return image if input.ndim == 4 else image[0]
@@ -133,13 +134,16 @@ def conv_transpose2d_backward(
     The first is `conv2d` of grad_output with the same kernel, the second `conv2d_weight` with grad_output
     as the image and `input` as the cotangent.
     """
-    check_arrays(grad_output=grad_output, input=input, weight=weight)
+    xp = check_arrays(grad_output=grad_output, input=input, weight=weight)
     geometry = Transposed.of(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
     shape = (*input.shape[:-3], geometry.channels, *geometry.size)
     check_shape("grad_output", grad_output, shape, "of the output")
     batched = input.ndim == 4
     grads, image = (grad_output, input) if batched else (grad_output[None], input[None])
     height, width = geometry.reached
+    if not (height and width):
+        zeros = xp.zeros_like
+        return zeros(input), zeros(weight), None if bias is None else conv2d_bias(grad_output)
     seen = grads[:, :, :height, :width]
     grad_input = correlate(seen, weight, geometry.window, groups)
     return (
@@ -173,5 +177,5 @@ def _axis(window: Window, axis: int, length: int, extra: int) -> tuple[int, int,
     """Along one axis the output's size, the part that inputs reach, and the window's padding over it."""
     before = window.padding[axis][0]
     extent = (length - 1) * window.stride[axis] + window.dilation[axis] * (window.kernel[axis] - 1) + 1
-    reached = extent - before - max(before - extra, 0)
+    reached = max(0, extent - before - max(before - extra, 0))  # 0: the output lies beyond all of it
     return extent - 2 * before + extra, reached, (before, max(before - extra, 0))

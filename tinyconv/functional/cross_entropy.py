@@ -81,9 +81,10 @@ def cross_entropy_backward(
     if target.dtype.kind != "f":
         return grad_input, None
     factor = _loss_factor(grad_output, saved) * (1 - label_smoothing)
-    grad_target = factor * saved.log_probabilities
-    if weight is not None:
-        grad_target *= _along_classes(weight, grad_target)
+    with np.errstate(invalid="ignore"):  # 0 * -inf: NaN, as in PyTorch
+        grad_target = factor * saved.log_probabilities
+        if weight is not None:
+            grad_target *= _along_classes(weight, grad_target)
     return grad_input, grad_target.reshape(target.shape)
 
 
@@ -106,10 +107,10 @@ def cross_entropy_saved(
     label_smoothing: float = 0.0,
 ) -> tuple[Array, CrossEntropySaved]:
     """`cross_entropy`, and what its backward needs."""
+    _check_classes(input, target, weight)
     input_size = input.shape
     if input.ndim == 1:
         input, target = input[None], target[None]
-    _check_classes(input, target, weight)
     shares, total = _class_shares(input, target, weight, ignore_index, label_smoothing)
     log_probabilities = log_softmax(input, 1)
     loss = reduce(_class_losses(log_probabilities, shares, target), reduction, total)
@@ -190,11 +191,10 @@ def nll_loss(
     >>> float(nll_loss(np.array([[-1.0, -2.0, -3.0]]), np.array([2])))
     3.0
     """
-    single = input.ndim == 1
-    scores, targets = (input[None], target[None]) if single else (input, target)
-    shares, total = _index_shares(scores, targets, weight, ignore_index)
+    scores, targets = _index_batch(input, target, weight)
+    shares, total = _class_shares(scores, targets, weight, ignore_index, 0.0)
     loss = reduce(_class_losses(scores, shares, targets), reduction, total)
-    return loss.reshape(()) if single else loss
+    return loss.reshape(()) if input.ndim == 1 else loss
 
 
 def nll_loss_backward(
@@ -206,25 +206,30 @@ def nll_loss_backward(
     reduction: str = "mean",
 ) -> tuple[Array, None]:
     """Gradient of `nll_loss` by `input`, -weight[y] at the class index y and else 0; None for `target`."""
-    single = input.ndim == 1
-    scores, targets = (input[None], target[None]) if single else (input, target)
-    shares, total = _index_shares(scores, targets, weight, ignore_index)
+    scores, targets = _index_batch(input, target, weight)
+    shares, total = _class_shares(scores, targets, weight, ignore_index, 0.0)
     saved = CrossEntropySaved(shares, scores, total, reduction, input.shape)
     return (_loss_factor(grad_output, saved) * shares).reshape(input.shape), None
 
 
 def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
     check_arrays(input=input, weight=weight)
-    array_module(input, target)
-    if input.ndim < 2 or input.shape[1] == 0:
+    try:
+        array_module(input, target)
+    except TypeError as error:
+        raise TypeError(f"`target`: {error}") from None
+    axis = 0 if input.ndim == 1 else 1
+    if input.ndim == 0 or input.shape[axis] == 0:
         raise ValueError(f"`input` (of shape {input.shape}) must have the form (C,) or (N, C, ...), C > 0")
+    classes = input.shape[axis]
     if weight is not None:
-        check_shape("weight", weight, input.shape[1:2], f"for the {input.shape[1]} classes of `input`")
+        check_shape("weight", weight, (classes,), f"for the {classes} classes of `input`")
     if target.dtype.kind == "f":
         check_arrays(input=input, target=target)
         check_shape("target", target, input.shape, "of `input` (class probabilities)")
     elif target.dtype.kind in "iu":
-        check_shape("target", target, (input.shape[0], *input.shape[2:]), "for class indices")
+        shape = (*input.shape[:axis], *input.shape[axis + 1 :])
+        check_shape("target", target, shape, "for class indices")
     else:
         raise TypeError(f"`target` must be of an integer or floating dtype, got {target.dtype}")
 
@@ -238,7 +243,7 @@ def _class_shares(
 ) -> tuple[Array, Any]:
     """What each class's log-probability counts in the loss, (N, C, ...), and what the mean divides by."""
     xp = array_module(input)
-    number("label_smoothing", label_smoothing, 0.0, 1.0)
+    label_smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
     classes = input.shape[1]
     weights = _along_classes(xp.ones(classes, input.dtype) if weight is None else weight, input)
     if target.dtype.kind == "f":
@@ -261,12 +266,12 @@ def _class_shares(
     return shares, own.sum()
 
 
-def _index_shares(input: Array, target: Array, weight: Array | None, ignore_index: int) -> tuple[Array, Any]:
-    """`_class_shares` for a target that must be class indices."""
+def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:
+    """`input` and a `target` that must be class indices, checked, with a batch dimension."""
+    _check_classes(input, target, weight)
     if target.dtype.kind not in "iu":
         raise TypeError(f"`target` must be of an integer dtype, got {target.dtype}")
-    _check_classes(input, target, weight)
-    return _class_shares(input, target, weight, ignore_index, 0.0)
+    return (input[None], target[None]) if input.ndim == 1 else (input, target)
 
 
 def _class_losses(log_probabilities: Array, shares: Array, target: Array) -> Array:

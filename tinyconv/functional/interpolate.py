@@ -11,6 +11,7 @@ from tinyconv.arrays import Array
 from tinyconv.functional.gather import gather, gather_backward
 
 MODES = ("nearest", "nearest-exact")
+LARGEST_FACTOR = 1e9
 
 
 def interpolate(
@@ -24,7 +25,9 @@ def interpolate(
 
     Along a dimension, output position i holds input position floor(i * scale) for "nearest" and
     floor((i + 0.5) * scale) for "nearest-exact", with scale = 1 / scale_factor, or the input's length
-    over the output's where `size` is given or `recompute_scale_factor` is set; in float32, as PyTorch.
+    over the output's where `size` is given or `recompute_scale_factor` is set. The product is computed in
+    float32, as PyTorch does for float32 and for images; as there, a "nearest" image that keeps or doubles
+    its length goes by the lengths, whatever the `scale_factor`.
 
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W), float32 or float64.
@@ -93,7 +96,10 @@ def interpolate_indices(
         sizes = [integer("size", length) for length in _for_each("size", size, shape)]
         scales = [0.0] * len(sizes)
     else:
-        scales = [number("scale_factor", f) for f in _for_each("scale_factor", scale_factor, shape)]
+        scales = [
+            number("scale_factor", factor, -LARGEST_FACTOR, LARGEST_FACTOR)
+            for factor in _for_each("scale_factor", scale_factor, shape)
+        ]
         sizes = [math.floor(length * f) for length, f in zip(shape[2:], scales, strict=True)]
         if min(sizes) < 1:
             raise ValueError(
@@ -101,6 +107,9 @@ def interpolate_indices(
             )
     if recompute_scale_factor:
         scales = [0.0] * len(sizes)
+    if mode == "nearest" and len(shape) == 4:  # as PyTorch: equal and double sizes go by the lengths alone
+        pairs = list(zip(shape[2:], sizes, scales, strict=True))
+        scales = [0.0 if out in (length, 2 * length) else factor for length, out, factor in pairs]
     lengths = zip(shape[2:], sizes, scales, strict=True)
     return [_nearest(length, out, factor, mode) for length, out, factor in lengths]
 

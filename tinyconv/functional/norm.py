@@ -65,6 +65,7 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
+    check_arrays(input=input)
     if input.shape == (0,):  # no channels and no values: PyTorch takes it, and so do we
         return input.copy()
     return batch_norm_saved(input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
@@ -85,6 +86,7 @@ def batch_norm_backward(
 
     The running statistics are read in evaluation, and left alone.
     """
+    check_arrays(grad_output=grad_output, input=input)
     if input.shape == (0,):
         return grad_output.copy(), None, None
     if training:
@@ -121,7 +123,8 @@ def batch_norm_saved(
         raise ValueError("`running_mean` and `running_var` must be given when `training` is False")
     else:
         centred, var = rows - running_mean[:, None], running_var
-    inverse_std = 1 / xp.sqrt(var + eps)
+    with np.errstate(divide="ignore", invalid="ignore"):  # var + eps may be 0 in evaluation
+        inverse_std = 1 / xp.sqrt(var + eps)
     centred *= inverse_std[:, None]
     output = centred.copy() if weight is None else centred * weight[:, None]
     if bias is not None:

@@ -55,9 +55,10 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
         return output
     if value:
         raise ValueError(f"`value` (={value}) must be None for `mode` {mode!r}")
-    for axis, indices in _pad_indices(input.shape, pairs, mode):
+    moves = _pad_indices(input.shape, pairs, mode)
+    for axis, indices in moves:
         input = gather(input, indices, axis)
-    return input
+    return input if moves else input.copy()
 
 
 def pad_backward(
@@ -72,9 +73,10 @@ def pad_backward(
         grad: Array = xp.zeros_like(input)
         grad[read] = grad_output[inside]
         return grad
-    for axis, indices in reversed(_pad_indices(input.shape, pairs, mode)):
+    moves = _pad_indices(input.shape, pairs, mode)
+    for axis, indices in reversed(moves):
         grad_output = gather_backward(grad_output, indices, axis, input.shape[axis])
-    return grad_output
+    return grad_output if moves else grad_output.copy()
 
 
 def pad_shape(shape: tuple[int, ...], pad: Sequence[int], mode: str = "constant") -> tuple[int, ...]:

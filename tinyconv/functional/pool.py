@@ -112,6 +112,7 @@ def max_pool2d_backward(
     ceil_mode: bool = False,
 ) -> Array:
     """Gradient of `max_pool2d` by its input: each maximum's gradient goes to where it was found."""
+    check_arrays(grad_output=grad_output, input=input)
     geometry = (kernel_size, stride, padding, dilation, ceil_mode)
     _, winners = max_pool2d_saved(input, *geometry)
     return max_pool2d_saved_backward(grad_output, winners, input.shape, *geometry)

@@ -7,8 +7,8 @@ goes back through the opposite one. TensorFlow has images (N, H, W, C) and kerne
 import math
 from collections.abc import Sequence
 
-from tinyconv.arguments import check_ndim, dimension, integer
-from tinyconv.arrays import Array
+from tinyconv.arguments import check_ndim, check_shape, dimension, integer
+from tinyconv.arrays import Array, array_module
 
 
 def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
@@ -30,11 +30,13 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     >>> flatten(np.zeros((2, 3, 4, 5)), start_dim=1).shape
     (2, 60)
     """
+    array_module(input)
     return input.reshape(flatten_shape(input.shape, start_dim, end_dim))
 
 
 def flatten_backward(grad_output: Array, input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     """Gradient of `flatten` by its input: `grad_output` with the shape of `input`."""
+    check_shape("grad_output", grad_output, flatten_shape(input.shape, start_dim, end_dim), "of the output")
     return grad_output.reshape(input.shape)
 
 
@@ -68,11 +70,13 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     >>> unflatten(np.zeros((2, 60)), 1, (3, 4, -1)).shape
     (2, 3, 4, 5)
     """
+    array_module(input)
     return input.reshape(unflatten_shape(input.shape, dim, sizes))
 
 
 def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequence[int]) -> Array:
     """Gradient of `unflatten` by its input: `grad_output` with the shape of `input`."""
+    check_shape("grad_output", grad_output, unflatten_shape(input.shape, dim, sizes), "of the output")
     return grad_output.reshape(input.shape)
 
 

@@ -93,7 +93,8 @@ def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> A
     array([0.5, 0.5])
     """
     xp, shifted, dim = _shifted(input, dim, dtype)
-    output: Array = xp.asarray(shifted - xp.log(xp.exp(shifted).sum(axis=dim, keepdims=True)))
+    total = xp.exp(shifted).sum(axis=dim, keepdims=True)
+    output: Array = xp.asarray(shifted - xp.log(total)) if shifted.size else shifted.copy()
     return output
 
 
@@ -141,5 +142,7 @@ def _shifted(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, 
         input = input.astype(floating_dtype(dtype))
     check_arrays(input=input)
     dim = dimension("dim", dim, input.ndim)
+    if 0 in input.shape:
+        return xp, input, dim
     with np.errstate(invalid="ignore"):  # inf - inf: NaN, as in PyTorch
-        return xp, input - input.max(axis=dim, keepdims=True, initial=-xp.inf), dim
+        return xp, input - input.max(axis=dim, keepdims=True), dim

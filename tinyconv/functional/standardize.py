@@ -103,8 +103,9 @@ def norm_backward_jvp(
 
 
 def _mean(x: Array, axes: tuple[int, ...]) -> Array:
+    """The mean in the dtype of `x`; summed in float64, as sums over strides lose digits of float32."""
     size = max(1, math.prod(x.shape[axis] for axis in axes))
-    mean: Array = x.sum(axis=axes, keepdims=True) / size
+    mean: Array = (x.sum(axis=axes, keepdims=True, dtype=np.float64) / size).astype(x.dtype)
     return mean
 
 

@@ -10,10 +10,11 @@ and a column for each (p, q); `fold` adds a matrix of that form back onto the im
 and each is the transpose (hence the backward) of the other.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_ndim, pair
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_ndim, check_shape, pair
 from tinyconv.arrays import (
     Array,
     array_module,
@@ -158,6 +159,11 @@ def unfold_backward(
     stride: IntOrPair = 1,
 ) -> Array:
     """Gradient of `unfold` by its input: `fold` of `grad_output` onto the shape of `input`."""
+    check_arrays(grad_output=grad_output, input=input)
+    window = Window.of(kernel_size, stride, padding, dilation)
+    positions = math.prod(window.output_size(input.shape[-2:]))
+    shape = (*input.shape[:-3], window.rows(input.shape[-3]), positions)
+    check_shape("grad_output", grad_output, shape, "of the output")
     return fold(grad_output, input.shape[-2:], kernel_size, dilation, padding, stride)
 
 
@@ -216,6 +222,10 @@ def fold_backward(
     stride: IntOrPair = 1,
 ) -> Array:
     """Gradient of `fold` by its input: `unfold` of `grad_output`."""
+    check_arrays(grad_output=grad_output, input=input)
+    window = Window.of(kernel_size, stride, padding, dilation)
+    shape = fold_output_shape(input.shape, pair("output_size", output_size), window)
+    check_shape("grad_output", grad_output, shape, "of the output")
     return unfold(grad_output, kernel_size, dilation, padding, stride)
 
 
@@ -262,15 +272,17 @@ def strided_windows(image: Array, window: Window, output_size: Pair) -> Array:
     """View of a padded `image`, (C, H, W, N), as (C, KH, KW, OH, OW, N): all windows, nothing copied."""
     xp = array_module(image)
     (c, _, _, n), (channel, row, column, sample) = image.shape, image.strides
+    moves = [s if out > 1 else 0 for s, out in zip(window.stride, output_size, strict=True)]
+    taps = [d if k > 1 else 0 for d, k in zip(window.dilation, window.kernel, strict=True)]
     view: Array = xp.lib.stride_tricks.as_strided(
         image,
         shape=(c, *window.kernel, *output_size, n),
         strides=(
             channel,
-            row * window.dilation[0],
-            column * window.dilation[1],
-            row * window.stride[0],
-            column * window.stride[1],
+            row * taps[0],
+            column * taps[1],
+            row * moves[0],
+            column * moves[1],
             sample,
         ),
     )

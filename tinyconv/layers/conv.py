@@ -341,13 +341,22 @@ class ConvTranspose2d(Convolution):
                 self.add_grad_dot(name, grad)
         return grad_dot if weight_dot is None else grad_dot + moved
 
-    __call__ = forward
-
     def _geometry(self, input_shape: tuple[int, ...], output_size: Sequence[int] | None) -> tuple[Any, ...]:
         """The options of `functional.conv_transpose2d`, with the output padding that gives `output_size`."""
         extra = self.output_padding
         if output_size is not None:
-            shortest = self._shape(input_shape, (0, 0))[-2:]
+            window = self._window
+            shortest = tuple(
+                (length - 1) * s - 2 * p + d * (k - 1) + 1
+                for length, s, (p, _), d, k in zip(
+                    input_shape[-2:],
+                    window.stride,
+                    window.padding,
+                    window.dilation,
+                    window.kernel,
+                    strict=True,
+                )
+            )
             if len(output_size) not in (2, len(input_shape)):
                 raise ValueError(
                     f"`output_size` (={output_size}) must be (OH, OW) or the output's whole shape"

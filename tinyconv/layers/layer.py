@@ -21,15 +21,28 @@ by side; `save` and `saved` carry values from one to the other and check the gra
 ...         (x,) = self.saved(grad_output)
 ...         self.grads["factor"] += (grad_output * x).sum()
 ...         return grad_output * self.params["factor"]
+...
+...     def jvp(self, x_dot, params_dot=None):  # the tangent of forward
+...         (x,) = self.kept()
+...         (factor_dot,) = self.tangents_of(params_dot, "factor")  # None where it stands still
+...         factor_dot = 0.0 if factor_dot is None else factor_dot
+...         output_dot = x_dot * self.params["factor"] + x * factor_dot
+...         return self.save_tangents(output_dot, x_dot, factor_dot)
+...
+...     def backward_jvp(self, grad_output_dot):  # the tangent of backward
+...         (x,), (x_dot, factor_dot), grad_output = self.saved_tangents(grad_output_dot)
+...         self.add_grad_dot("factor", (grad_output_dot * x + grad_output * x_dot).sum())
+...         return grad_output_dot * self.params["factor"] + grad_output * factor_dot
 >>> layer = Scale()
 >>> y = layer(np.array([1.0, 2.0], np.float32))
 >>> layer.backward(np.array([1.0, 10.0], np.float32)), float(layer.grads["factor"])
 (array([ 1., 10.], dtype=float32), 21.0)
+
+The last two methods are the second order (see `tinyconv.second_order`), and may be left out.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -37,106 +50,7 @@ import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, floating_dtype, integer
 from tinyconv.arrays import Array, array_module
-
-
-class ForwardCache:
-    """Carries values from a forward to its one backward, and tangents from a jvp to its backward_jvp.
-
-    A backward releases what forward kept, unless a jvp came between them: then backward_jvp does.
-    """
-
-    def __init__(self) -> None:
-        self._keeps_caches = True
-        self._retains_cache = False
-        self._cache: _Cache | None = None
-
-    def save(self, output: Array, *values: Any) -> Array:
-        """Keep `values` for `saved`, and return `output`; `predict` keeps nothing."""
-        if self._keeps_caches:
-            self._cache = _Cache(array_module(output), output.shape, output.dtype, values)
-        return output
-
-    def saved(self, grad_output: Array) -> tuple[Any, ...]:
-        """The values that `save` kept, once, after checking that `grad_output` fits the output.
-
-        Raises:
-            RuntimeError: no forward before it, or one that a backward has used already.
-            ValueError, TypeError: `grad_output` has not the shape, dtype or device of the output.
-        """
-        cache = self._kept("backward")
-        cache.check("grad_output", grad_output)
-        if cache.tangents is not None:
-            cache.grad_output = grad_output
-        elif not self._retains_cache:
-            self._cache = None
-        return cache.values
-
-    def kept(self) -> tuple[Any, ...]:
-        """The values that `save` kept, for a jvp, which leaves them there.
-
-        Raises:
-            RuntimeError: no forward before it, or one that a backward has used already.
-        """
-        return self._kept("jvp").values
-
-    def save_tangents(self, output_dot: Array, *tangents: Any) -> Array:
-        """Keep `tangents` for `saved_tangents`, and return `output_dot`.
-
-        Raises:
-            ValueError, TypeError: `output_dot` has not the shape or dtype of the output, as what was
-                given to jvp does not fit the input.
-        """
-        cache = self._kept("jvp")
-        cache.check("the tangent of the output", output_dot)
-        cache.tangents, cache.grad_output = tangents, None
-        return output_dot
-
-    def saved_tangents(self, grad_output_dot: Array) -> tuple[tuple[Any, ...], tuple[Any, ...], Array]:
-        """What `save` and `save_tangents` kept, and the gradient that backward was given; once.
-
-        Raises:
-            RuntimeError: not a forward, a jvp and a backward before it.
-            ValueError, TypeError: `grad_output_dot` has not the shape, dtype or device of the output.
-        """
-        cache = self._cache
-        if cache is None or cache.tangents is None or cache.grad_output is None:
-            raise RuntimeError("backward_jvp needs a forward, a jvp and a backward before it, in this order")
-        cache.check("grad_output_dot", grad_output_dot)
-        self._cache = None
-        return cache.values, cache.tangents, cache.grad_output
-
-    def full(self, value: float) -> Array:
-        """An array of the form of the last forward's output, with `value` in all places."""
-        cache = self._kept("backward")
-        array: Array = cache.xp.full(cache.shape, value, cache.dtype)
-        return array
-
-    def _kept(self, caller: str) -> "_Cache":
-        if self._cache is None:
-            raise RuntimeError(
-                f"{caller} needs a forward before it, and one forward serves one backward only"
-            )
-        return self._cache
-
-
-@dataclass
-class _Cache:
-    xp: Any
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    values: tuple[Any, ...]
-    tangents: tuple[Any, ...] | None = None
-    grad_output: Array | None = None
-
-    def check(self, name: str, array: Array) -> None:
-        """Check that `array` has the form of the output."""
-        name = name if " " in name else f"`{name}`"
-        if array_module(array) is not self.xp:
-            raise TypeError(f"{name} must be a {self.xp.__name__} array, as the output is")
-        if array.shape != self.shape:
-            raise ValueError(f"{name} (of shape {array.shape}) must have the output's shape {self.shape}")
-        if array.dtype != self.dtype:
-            raise TypeError(f"{name} (of dtype {array.dtype}) must have the output's dtype {self.dtype}")
+from tinyconv.layers.cache import ForwardCache
 
 
 class Communicator(Protocol):
@@ -272,7 +186,7 @@ class Layer(ForwardCache):
         if name in self._grads_dot:
             self._grads_dot[name] += value
         else:
-            self._grads_dot[name] = value.copy()
+            self._grads_dot[name] = array_module(value).array(value)
 
     def check_distinct(self, what: str) -> None:
         """Refuse one layer object in two places, as it can keep what backward needs for one only."""
@@ -282,8 +196,8 @@ class Layer(ForwardCache):
 
     # What every layer has
 
-    def __call__(self, x: Array) -> Array:
-        return self.forward(x)
+    def __call__(self, *inputs: Any) -> Any:
+        return self.forward(*inputs)
 
     def __repr__(self) -> str:
         if not self.children:
@@ -316,7 +230,7 @@ class Layer(ForwardCache):
         own: dict[str, Array] = getattr(self, kind)
         if not self.children:
             return own
-        merged = dict(own)
+        merged = own.copy()  # a dict, or what stands for one in a pass that wants no gradients
         for name, child in self.children.items():
             for key, array in child._with_children(kind).items():
                 merged[f"{name}.{key}"] = array
@@ -366,6 +280,8 @@ class Layer(ForwardCache):
             if x.ndim == 0 or len(x) <= batch_size:
                 return self.forward(x)
             parts = [self.forward(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+        if isinstance(parts[0], tuple):
+            raise ValueError(f"predict needs one output array, and {type(self).__name__} returns several")
         joined: Array = array_module(x).concatenate(parts)
         return joined
 
@@ -425,12 +341,16 @@ class Layer(ForwardCache):
         dtype = floating_dtype(dtype)
         self.release()
         for layer in self.layers():
-            layer._grads_dot.clear()
-            for arrays in (layer._params, layer._grads, layer._buffers):
-                for name, array in arrays.items():
-                    if array.dtype.kind == "f":
-                        arrays[name] = array.astype(dtype)
+            layer._convert(dtype)
         return self
+
+    def _convert(self, dtype: np.dtype[Any]) -> None:
+        """Convert what this layer itself holds."""
+        self._grads_dot.clear()
+        for arrays in (self._params, self._grads, self._buffers):
+            for name, array in arrays.items():
+                if array.dtype.kind == "f":
+                    arrays[name] = array.astype(dtype)
 
 
 class LinearMap(Layer):

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import tinyconv.functional as F
 from tinyconv.arguments import REDUCTIONS, check_shape, integer, number, one_of
 from tinyconv.arrays import Array, array_module
 from tinyconv.functional.loss import reduce
-from tinyconv.layers.layer import ForwardCache
+from tinyconv.layers.cache import ForwardCache
 
 
 class Loss(ForwardCache):
@@ -22,6 +24,18 @@ class Loss(ForwardCache):
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
+        self._options: dict[str, Any] = {}
+
+    def convert(self, dtype: np.dtype[Any]) -> None:
+        """Convert floating options, such as class weights, to `dtype`."""
+        self._options = {
+            name: value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+            for name, value in self._options.items()
+        }
+
+    def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the loss of a prediction of `prediction_shape`."""
+        return tuple(prediction_shape) if self.reduction == "none" else ()
 
     def __call__(self, prediction: Array, target: Array) -> Array:
         return self.forward(prediction, target)
@@ -103,6 +117,9 @@ class MSELoss(ElementLoss):
     Args:
         reduction: "none", "mean" or "sum".
 
+    Raises:
+        ValueError: another `reduction`.
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
     """
 
@@ -119,6 +136,9 @@ class L1Loss(ElementLoss):
 
     Args:
         reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError: another `reduction`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html
     """
@@ -161,6 +181,9 @@ class BCELoss(ElementLoss):
             its dtype.
         reduction: "none", "mean" or "sum".
 
+    Raises:
+        ValueError: another `reduction`.
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
     """
 
@@ -180,6 +203,9 @@ class BCEWithLogitsLoss(ElementLoss):
             its dtype.
         reduction: "none", "mean" or "sum".
         pos_weight: a factor for the positive part of the targets: one for each class, say.
+
+    Raises:
+        ValueError: another `reduction`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
     """
@@ -206,6 +232,9 @@ class NLLLoss(ElementLoss):
         ignore_index: class index of targets that do not count.
         reduction: "none", "mean" or "sum".
 
+    Raises:
+        ValueError: another `reduction`.
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
     """
 
@@ -217,6 +246,9 @@ class NLLLoss(ElementLoss):
     ) -> None:
         ignore_index = integer("ignore_index", ignore_index, minimum=-(1 << 63))
         super().__init__(reduction, weight=weight, ignore_index=ignore_index)
+
+    def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return _without_classes(super().output_shape(prediction_shape))
 
     def jvp(self, prediction_dot: Array) -> Array:
         prediction, target = self.kept()
@@ -238,6 +270,9 @@ class CrossEntropyLoss(Loss):
         reduction: "none", "mean" or "sum".
         label_smoothing: the share of the target that is spread evenly over the classes.
 
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
     """
 
@@ -250,15 +285,18 @@ class CrossEntropyLoss(Loss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
-        self.weight = weight
-        self._options: dict[str, Any] = {
+        self._options = {
+            "weight": weight,
             "ignore_index": integer("ignore_index", ignore_index, minimum=-(1 << 63)),
             "reduction": self.reduction,
             "label_smoothing": number("label_smoothing", label_smoothing, 0.0, 1.0),
         }
 
+    def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return _without_classes(super().output_shape(prediction_shape))
+
     def forward(self, prediction: Array, target: Array) -> Array:
-        loss, saved = F.cross_entropy_saved(prediction, target, self.weight, **self._options)
+        loss, saved = F.cross_entropy_saved(prediction, target, **self._options)
         return self.save(loss, saved)
 
     def backward(self, grad_output: Array | None = None) -> Array:
@@ -274,3 +312,8 @@ class CrossEntropyLoss(Loss):
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
         (saved,), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
         return F.cross_entropy_saved_backward_jvp(grad_output_dot, prediction_dot, grad_output, saved)
+
+
+def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(N, C, ...) as (N, ...), (C,) as ()."""
+    return (*shape[:1], *shape[2:]) if len(shape) > 1 else ()

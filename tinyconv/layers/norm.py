@@ -84,9 +84,9 @@ class BatchNorm(AffineNorm):
         return grad_input
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
-        if self.communicator is not None:
-            raise RuntimeError("jvp of a batch norm needs the whole batch, not a worker's part")
         (saved,) = self.kept()
+        if self.communicator is not None and saved.size:
+            raise RuntimeError("jvp of a batch norm in training needs the whole batch, not a worker's part")
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         weight = self.params.get("weight")
         output_dot, moved = F.batch_norm_saved_jvp(x_dot, weight_dot, bias_dot, saved, weight)

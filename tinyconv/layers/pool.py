@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import IntOrPair, check_shape
+from tinyconv.arguments import IntOrPair, check_shape, integer
 from tinyconv.arrays import Array
 from tinyconv.functional.avg_pool import OutputSize, adaptive_output_size
 from tinyconv.functional.pool import max_pool2d_positions, pool_geometry, pool_window
@@ -115,8 +115,6 @@ class MaxUnpool2d(Layer):
         (x, indices, output_size), _, _ = self.saved_tangents(grad_output_dot)
         return F.max_unpool2d_backward(grad_output_dot, x, indices, *self._geometry, output_size)
 
-    __call__ = forward  # type: ignore[assignment]
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:-2], *unpool_size(tuple(input_shape), *self._geometry, None)
 
@@ -153,7 +151,7 @@ class AvgPool2d(LinearMap):
         self._geometry = (kernel_size, stride, padding)
         self._options = (ceil_mode, count_include_pad, divisor_override)
         pool_window(*self._geometry, 1)
-        if divisor_override == 0:
+        if divisor_override is not None and integer("divisor_override", divisor_override, -(1 << 62)) == 0:
             raise ValueError("`divisor_override` (=0) must not be 0")
 
     def map(self, x: Array) -> Array:

@@ -1,6 +1,6 @@
 """Residual: a body of layers with a connection around it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
@@ -41,15 +41,15 @@ class Residual(Layer):
         self.check_distinct("`body` and `shortcut`")
 
     def forward(self, x: Array) -> Array:
-        outputs = [x] if "shortcut" not in self.children else []
+        outputs = []
         for name, layer in self.children.items():
             try:
                 outputs.append(layer.forward(x))
             except ERRORS as error:
                 raise located(name, layer, error) from error
-        if outputs[0].shape != outputs[1].shape:
-            raise ValueError(self._mismatch(x.shape))
-        return self.save(outputs[0] + outputs[1])
+        body, shortcut = outputs if len(outputs) == 2 else (outputs[0], x)
+        self._checked(x.shape, (body.shape, shortcut.shape))
+        return self.save(body + shortcut)
 
     def backward(self, grad_output: Array) -> Array:
         self.saved(grad_output)
@@ -83,10 +83,7 @@ class Residual(Layer):
         return grads_dot[0] + grads_dot[1]
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        shapes = self._shapes(tuple(input_shape))
-        if shapes[0] != shapes[1]:
-            raise ValueError(self._mismatch(tuple(input_shape)))
-        return shapes[0]
+        return self._checked(tuple(input_shape), self._shapes(tuple(input_shape)))
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         return sum(layer.multiply_adds(input_shape) for layer in self.children.values())
@@ -101,9 +98,11 @@ class Residual(Layer):
                 raise located(name, layer, error) from error
         return shapes if len(shapes) == 2 else [*shapes, input_shape]
 
-    def _mismatch(self, input_shape: tuple[int, ...]) -> str:
-        body, shortcut = self._shapes(input_shape)
-        return (
-            f"`body` (making {body} of an input of shape {input_shape}) and `shortcut` (making {shortcut}) "
-            "must give equal shapes"
-        )
+    def _checked(self, input_shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The one shape that both summands must have."""
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"`body` and `shortcut` must give equal shapes, not {shapes[0]} and {shapes[1]} "
+                f"for an input of shape {input_shape}"
+            )
+        return shapes[0]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tinyconv.arguments import integer, one_of
 from tinyconv.layers import Layer, Residual, Sequential
+from tinyconv.layers.sequential import ERRORS
 
 Column = tuple["Node", ...]
 
@@ -56,8 +57,9 @@ def draw(model: Layer, input_shape: tuple[int, ...], format: str = "svg") -> str
     """Draw the graph of a model's layers, with the ways forward and backward.
 
     Every layer shows its name (that of its parameters in the state), class, arguments, output shape and
-    number of parameters; those with parameters are blue. A Sequential or Residual is a frame around its
-    layers. A layer of another class is one box, with the parameters of its children.
+    number of parameters; those with parameters are blue. A layer with children is a frame around them. But
+    for a Residual they stand one under another, with the shapes that they have if each takes what the one
+    before it makes; a layer of another class than Sequential whose children do not fit so is one box.
 
     Args:
         model: any layer.
@@ -90,18 +92,27 @@ def _node(layer: Layer, path: str, shape: tuple[int, ...]) -> Node:
     size = f"output {output}, {count:,} parameter{'' if count == 1 else 's'}"
     title = f"{path}: {type(layer).__name__}" if path else type(layer).__name__
     fill = WITH_PARAMETERS if count else WITHOUT
-    prefix = f"{path}." if path else ""
-    columns: tuple[Column, ...] = ()
-    if isinstance(layer, Sequential):
-        columns, fill = (tuple(_chain(layer, prefix, shape)),), FRAME
-    elif isinstance(layer, Residual):
-        branches = [(_node(child, prefix + name, shape),) for name, child in layer.children.items()]
-        columns, fill = (*branches, ()) if len(branches) == 1 else tuple(branches), FRAME
+    columns = _columns(layer, f"{path}." if path else "", shape)
     lines = (title, *textwrap.wrap(layer.extra_repr(), 48), size)
-    return Node(tuple(map(_printable, lines)), fill, columns)
+    return Node(tuple(map(_printable, lines)), FRAME if columns else fill, columns)
 
 
-def _chain(layers: Sequential, prefix: str, shape: tuple[int, ...]) -> Iterator[Node]:
+def _columns(layer: Layer, prefix: str, shape: tuple[int, ...]) -> tuple[Column, ...]:
+    """The boxes in that of `layer`."""
+    if isinstance(layer, Residual):
+        branches = [(_node(child, prefix + name, shape),) for name, child in layer.children.items()]
+        return (*branches, ()) if len(branches) == 1 else tuple(branches)
+    if not layer.children and not isinstance(layer, Sequential):
+        return ()
+    try:
+        return (tuple(_chain(layer, prefix, shape)),)
+    except ERRORS:
+        if isinstance(layer, Sequential):
+            raise
+        return ()  # only the layer knows what its children are given
+
+
+def _chain(layers: Layer, prefix: str, shape: tuple[int, ...]) -> Iterator[Node]:
     for name, layer in layers.children.items():
         yield _node(layer, prefix + name, shape)
         shape = layer.output_shape(shape)

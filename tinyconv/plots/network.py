@@ -1,6 +1,5 @@
 """Pictures of what a network has learnt and sees; they need matplotlib (`pip install tinyconv[plots]`)."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,11 @@ from tinyconv.arrays import Array
 from tinyconv.functional import softmax
 from tinyconv.layers import Conv2d, Layer, Residual, Sequential
 from tinyconv.layers.sequential import ERRORS, located
+from tinyconv.plots.figure import Path, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Path = str | os.PathLike[str] | None
 
 MOST = 16  # kernels or feature maps that stand beside or under one another
 
@@ -27,7 +25,8 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
 
     A kernel of one input channel is one image, and one of three input channels a picture in colours,
     where grey is 0. Otherwise there is a row for each output channel and a column for each input channel
-    (of its group). No more than 16 rows and columns are drawn; the title says of how many.
+    (of its group). No more than 16 rows and columns are drawn; the title says of how many. Values that are
+    not finite are black, and the title says how many there are.
 
     Args:
         layer_or_model: a Conv2d, or a model, of which the first Conv2d is drawn.
@@ -36,17 +35,20 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
     Raises:
         TypeError: `layer_or_model` is no Layer.
         ValueError: there is no Conv2d in it.
+        ImportError: there is no matplotlib.
     """
     _check_model("layer_or_model", layer_or_model)
     name, layer = next(((n, c) for n, c in _named(layer_or_model) if isinstance(c, Conv2d)), ("", None))
     if layer is None:
         raise ValueError(f"`layer_or_model` (={layer_or_model!r}) must be a Conv2d or hold one")
     weight = layer.params["weight"]
-    figure = _figure(7.5, 7.5)
+    figure = new_figure(7.5, 7.5)
     axes = figure.subplots()
     drawn = _draw_pictures(axes, weight) if weight.shape[1] in (1, 3) else _draw_planes(axes, weight)
-    axes.set_title(f"{_label(name, layer)}, weight {weight.shape}\n{drawn}", fontsize=10)
-    return _saved(figure, path)
+    broken = weight.size - int(np.isfinite(weight).sum())
+    not_finite = f", {broken} of {weight.size} values not finite" if broken else ""
+    axes.set_title(f"{_label(name, layer)}, weight {weight.shape}{not_finite}\n{drawn}", fontsize=10)
+    return saved(figure, path)
 
 
 def _draw_pictures(axes: "Axes", weight: Array) -> str:
@@ -55,8 +57,9 @@ def _draw_pictures(axes: "Axes", weight: Array) -> str:
     columns = int(np.ceil(np.sqrt(len(kernels))))
     largest = _largest(weight)
     if weight.shape[1] == 3:
-        colours = np.clip(0.5 + kernels.transpose(0, 2, 3, 1) / (2 * largest), 0, 1)
-        _tiles(axes, colours, columns)
+        pixels = kernels.transpose(0, 2, 3, 1)
+        broken = ~np.isfinite(pixels).all(axis=3, keepdims=True)
+        _tiles(axes, np.where(broken, 0, 0.5 + pixels / (2 * largest)), columns)
     else:
         _with_scale(axes, _tiles(axes, kernels[:, 0], columns, **_around_zero(largest)))
     return f"{_some(len(kernels), len(weight), 'kernel')}, row by row"
@@ -93,24 +96,25 @@ def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
     Raises:
         TypeError: `model` is no Layer; `image` is not of the model's dtype.
         ValueError: `image` has another form; no layer's output has the form (N, C, H, W).
+        ImportError: there is no matplotlib.
     """
     _check_model("model", model)
     batch = _batch_of_one(image)
     found: list[tuple[str, Array]] = []
-    with model._predicting():
-        _run(model, "", batch, found)
+    _run(model, "", batch, found)
     rows = [(label, output[0]) for label, output in found if output.ndim == 4 and output.size]
     if not rows:
         raise ValueError(f"`model` (={model!r}) must have a layer with an output of the form (N, C, H, W)")
     rows = [("image", batch[0]), *rows]
-    figure = _figure(13, 1.25 * len(rows))
+    figure = new_figure(13, 1.25 * len(rows))
     for axes, (label, maps) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
         drawn = _some(len(maps[:MOST]), len(maps), "channel")
         span = f"{maps.min():.3g} to {maps.max():.3g}"
-        _tiles(axes, maps[:MOST], MOST, vmin=maps.min(), vmax=maps.max(), cmap="viridis")
+        low, high = _finite_span(maps)
+        _tiles(axes, maps[:MOST], MOST, vmin=low, vmax=high, cmap="viridis")
         axes.set_title(f"{label}, {(1, *maps.shape)}: {drawn}, {span}", loc="left", fontsize=9)
         axes.set_anchor("W")
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> Array:
@@ -129,7 +133,7 @@ def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> A
         summands = [_run(child, prefix + name, x, found) for name, child in branches]
         output: Array = summands[0] + (x if len(summands) == 1 else summands[1])
     else:
-        output = layer.forward(x)
+        output = layer.predict(x)
     found.append((_label(path, layer), output))
     return output
 
@@ -150,6 +154,7 @@ def saliency(model: Layer, image: Array, target_class: int | None = None, path: 
         TypeError: `model` is no Layer; `image` is not of the model's dtype.
         ValueError: `image` has another form, the output is no (1, classes), there is no such class.
         FloatingPointError: the gradient is not finite.
+        ImportError: there is no matplotlib.
 
     Source: Simonyan et al., https://arxiv.org/abs/1312.6034
     """
@@ -166,11 +171,11 @@ def saliency(model: Layer, image: Array, target_class: int | None = None, path: 
     predicted = int(logits[0].argmax())
     title = f"image {image.shape}, read as {predicted} ({softmax(logits, 1)[0, predicted]:.0%})"
     figure = _draw_saliency(batch[0], heat, title, f"|d logit {target} / d image|")
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _draw_saliency(image: Array, heat: Array, image_title: str, heat_title: str) -> "Figure":
-    figure = _figure(11, 4)
+    figure = new_figure(11, 4)
     left, middle, right = figure.subplots(1, 3)
     picture = _picture(image)
     left.imshow(picture, cmap="gray")
@@ -185,17 +190,20 @@ def _draw_saliency(image: Array, heat: Array, image_title: str, heat_title: str)
 
 @contextmanager
 def _evaluating(model: Layer) -> Iterator[None]:
-    """Evaluation mode, with gradients for the meantime; afterwards all is as it was before."""
-    held = [(cache, dict(vars(cache))) for cache in model.caches()]
+    """Evaluation mode; afterwards mode, gradients, and what a forward kept are as they were before."""
+    attributes = [(cache, dict(vars(cache))) for cache in model.caches()]
+    grads = [(grad, grad.copy()) for grad in model.grads.values()]
     try:
-        for layer in model.layers():
-            layer.training = False
-            layer._grads = {name: np.zeros_like(grad) for name, grad in layer._grads.items()}
+        model.eval()
+        for grad, _ in grads:
+            grad[...] = 0  # what is there could overflow
         yield
     finally:
-        for cache, attributes in held:
+        for cache, before in attributes:
             vars(cache).clear()
-            vars(cache).update(attributes)
+            vars(cache).update(before)
+        for grad, values in grads:
+            grad[...] = values
 
 
 def _target(logits: Array, target_class: int | None) -> int:
@@ -250,11 +258,19 @@ def _some(drawn: int, total: int, what: str) -> str:
 
 
 def _largest(weight: Array) -> float:
-    return float(np.abs(weight).max(initial=0)) or 1.0
+    return max(map(abs, _finite_span(weight))) or 1.0
+
+
+def _finite_span(array: Array) -> tuple[float, float]:
+    """The least and the largest value of those that are finite."""
+    finite = array[np.isfinite(array)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def _around_zero(largest: float) -> dict[str, Any]:
-    return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+    from matplotlib import colormaps
+
+    return {"cmap": colormaps["RdBu_r"].with_extremes(bad="black"), "vmin": -largest, "vmax": largest}
 
 
 def _tiles(axes: "Axes", tiles: Sequence[Array] | Array, columns: int, **options: Any) -> Any:
@@ -272,15 +288,3 @@ def _tiles(axes: "Axes", tiles: Sequence[Array] | Array, columns: int, **options
 
 def _with_scale(axes: "Axes", image: Any) -> None:
     axes.figure.colorbar(image, ax=axes, shrink=0.6)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _saved(figure: "Figure", path: Path) -> "Figure":
-    if path is not None:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-    return figure

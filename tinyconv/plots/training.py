@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.functional import log_softmax
+from tinyconv.plots.figure import new_figure, saved
 from tinyconv.training import History
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def training_report(
         logits: what the model says of them, (N, C).
         path: the picture's file; its ending says the format.
         count: how many wrong images are shown at most.
-    """
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 8.5), layout="constrained")
+    Raises:
+        ImportError: there is no matplotlib.
+    """
+    figure = new_figure(13, 8.5)
     top, bottom = figure.subfigures(2, height_ratios=(1, 1.15), squeeze=False)[:, 0]
     loss_axes, accuracy_axes = top.subplots(1, 2)
     _draw_losses(loss_axes, history)
@@ -41,7 +43,7 @@ def training_report(
     left, right = bottom.subfigures(1, 2, width_ratios=(1, 1.15), squeeze=False)[0]
     _draw_confusion(left.subplots(), labels, logits)
     _draw_wrong(right, images, labels, logits, count)
-    figure.savefig(path, dpi=110)
+    saved(figure, path)
 
 
 def _draw_losses(axes: "Axes", history: History) -> None:

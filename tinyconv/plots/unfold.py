@@ -1,23 +1,55 @@
 """A picture of a convolution as a matrix product; it needs matplotlib (`pip install tinyconv[plots]`)."""
 
-import os
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinyconv.arguments import IntOrPair, check_arrays, check_ndim, pair
+from tinyconv.arguments import IntOrPair, check_arrays, check_ndim, check_shape, pair
 from tinyconv.arrays import Array
 from tinyconv.functional import conv2d, fold, unfold
+from tinyconv.plots.figure import Path, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Shape = tuple[int, ...]
-Piece = tuple[str, Array] | str  # a matrix with its name, or the sign between two
 
 MOST = 18  # rows and columns of a matrix whose numbers can be read
 CELL, CHARACTER, MARGIN, TITLE, HEADING = 0.38, 0.085, 0.25, 0.55, 0.5  # in inches
+
+
+class Matrix(NamedTuple):
+    """A matrix to draw, or several to draw under one another, and what its title says."""
+
+    name: str
+    values: Array
+    note: str = ""
+
+    @property
+    def exponent(self) -> int:
+        """Power of ten in whose units the numbers are short; 0 where they are so by themselves."""
+        largest = float(np.abs(self.values[np.isfinite(self.values)]).max(initial=0))
+        if largest == 0 or 0.1 <= largest < 9999.5:
+            return 0
+        return max(math.floor(math.log10(largest)), -300)  # 10^-300 can still be divided by
+
+    @property
+    def drawn(self) -> Array:
+        """The numbers in the units that the title says."""
+        drawn: Array = self.values.astype(np.float64) / 10.0**self.exponent
+        return drawn
+
+    @property
+    def title(self) -> str:
+        """Two lines: the name; the shape, the units and the note."""
+        power = str(self.exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        units = f", in units of 10{power}" if self.exponent else ""
+        return f"{self.name}\n{self.values.shape}{units}{self.note}"
+
+
+Piece = Matrix | str  # or the sign between two
 
 
 def unfold_view(
@@ -25,7 +57,8 @@ def unfold_view(
     weight: Array,
     stride: IntOrPair = 1,
     padding: IntOrPair = 0,
-    path: str | os.PathLike[str] | None = None,
+    path: Path = None,
+    grad_output: Array | None = None,
 ) -> "Figure":
     """Draw a convolution and its gradients as products of matrices, with all numbers and shapes.
 
@@ -36,34 +69,42 @@ def unfold_view(
         grad_weight = sum over n of grad_output[n] @ columns[n].T                = (O, CKK)
         grad_input = fold(weight.T @ grad_output)           fold of (N, CKK, L) = (N, C, H, W)
 
-    The first row is forward, the second backward for an upstream gradient of ones. One window is framed
-    in the image, in the columns and in the output. Samples and channels stand under one another.
+    The first row is forward, the second backward. One window is framed in the image, in the columns and in
+    the output. Samples and channels stand under one another. Numbers are rounded to at most five
+    characters; those of a matrix of large or tiny ones are in units of a power of ten, which its title says.
 
     Args:
         input: (N, C, H, W), small: no matrix drawn may have more than 18 rows or columns.
         weight: (O, C, KH, KW).
         stride, padding: an int, or a pair for height and width.
         path: the picture's file, if any; its ending says the format.
+        grad_output: the upstream gradient, of the output's shape; None for 1, 2, 3, ... row by row, which
+            tells its elements apart.
 
     Raises:
         ValueError: shapes that do not fit; sizes too large to read.
         TypeError: dtypes that differ or are not floating.
+        ImportError: there is no matplotlib.
     """
-    check_arrays(input=input, weight=weight)
+    check_arrays(input=input, weight=weight, grad_output=grad_output)
     check_ndim("input", input, (4,), "(N, C, H, W)")
     check_ndim("weight", weight, (4,), "(O, C, KH, KW)")
     window = (weight.shape[2:], 1, pair("padding", padding, minimum=0), pair("stride", stride))
     form = conv2d(input, weight, None, stride, padding).shape
+    note = ""
+    if grad_output is None:
+        grad_output = np.arange(1, 1 + math.prod(form), dtype=input.dtype).reshape(form)
+        note = ", chosen as 1, 2, 3, …"
+    check_shape("grad_output", grad_output, form, "of the output")
+    upstream = Matrix(f"grad_output {form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
     figure = _draw(
         {
             "Forward": _forward(input, weight, form, window),
-            "Backward, from an upstream gradient of ones": _backward(input, weight, form, window),
+            "Backward": _backward(input, weight, upstream, window),
         }
     )
     _frame_window(figure, input.shape, form, window)
-    if path is not None:
-        figure.savefig(path, dpi=110)
-    return figure
+    return saved(figure, path)
 
 
 def _forward(input: Array, weight: Array, form: Shape, window: Any) -> list[Piece]:
@@ -73,27 +114,26 @@ def _forward(input: Array, weight: Array, form: Shape, window: Any) -> list[Piec
     _check_readable("input", input, input, columns)
     _check_readable("weight", weight, matrix, output)
     product: list[Piece] = [
-        (f"weight {weight.shape} as", matrix),
+        Matrix(f"weight {weight.shape} as", matrix),
         "@ columns =",
-        (f"output {form} as", output),
+        Matrix(f"output {form} as", output),
     ]
-    return [("input", input), "unfold →", ("columns", columns), "", *product]
+    return [Matrix("input", input), "unfold →", Matrix("columns", columns), "", *product]
 
 
-def _backward(input: Array, weight: Array, form: Shape, window: Any) -> list[Piece]:
+def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> list[Piece]:
     columns = unfold(input, *window)
     matrix = weight.reshape(len(weight), columns.shape[1])
-    grad_output = np.ones((*form[:2], columns.shape[2]), input.dtype)
-    grad_weight = np.einsum("nol,nrl->or", grad_output, columns)
-    grad_columns = matrix.T @ grad_output
+    grad_weight = np.einsum("nol,nrl->or", upstream.values, columns)
+    grad_columns = matrix.T @ upstream.values
     grad_input = fold(grad_columns, input.shape[2:], *window)
     by_weight: list[Piece] = [
-        (f"grad_output {form} as", grad_output),
+        upstream,
         "@ columnsᵀ,\nsummed over n =",
-        (f"grad_weight {weight.shape} as", grad_weight),
+        Matrix(f"grad_weight {weight.shape} as", grad_weight),
     ]
-    by_columns: list[Piece] = ["weightᵀ @\ngrad_output =", ("grad_columns", grad_columns)]
-    return [*by_weight, "", *by_columns, "fold →", ("grad_input", grad_input)]
+    by_columns: list[Piece] = ["weightᵀ @\ngrad_output =", Matrix("grad_columns", grad_columns)]
+    return [*by_weight, "", *by_columns, "fold →", Matrix("grad_input", grad_input)]
 
 
 def _check_readable(name: str, given: Array, *matrices: Array) -> None:
@@ -118,12 +158,10 @@ def _stacked(array: Array) -> Array:
 
 def _draw(rows: dict[str, list[Piece]]) -> "Figure":
     """Rows of matrices with signs between, each under its heading."""
-    from matplotlib.figure import Figure
-
     heights = [max(_size(piece)[1] for piece in pieces) for pieces in rows.values()]
     width = max(sum(_size(piece)[0] for piece in pieces) for pieces in rows.values()) + 2 * MARGIN
     height = sum(heights) + len(rows) * HEADING + MARGIN
-    figure, top = Figure(figsize=(width, height)), height
+    figure, top = new_figure(width, height, layout=None), height
     for (heading, pieces), tall in zip(rows.items(), heights, strict=True):
         left, middle = MARGIN, top - HEADING - (tall + TITLE) / 2
         figure.text(left / width, (top - MARGIN) / height, heading, weight="bold", va="center")
@@ -133,10 +171,10 @@ def _draw(rows: dict[str, list[Piece]]) -> "Figure":
             if isinstance(piece, str):
                 figure.text(center / width, middle / height, piece, ha="center", va="center")
             else:
-                grid = _stacked(piece[1])
+                grid = _stacked(piece.values)
                 h, w = CELL * grid.shape[0], CELL * grid.shape[1]
                 box = ((center - w / 2) / width, (middle - h / 2) / height, w / width, h / height)
-                _draw_matrix(figure.add_axes(box), *piece)
+                _draw_matrix(figure.add_axes(box), piece)
             left += wide
         top -= HEADING + tall
     return figure
@@ -146,31 +184,32 @@ def _size(piece: Piece) -> tuple[float, float]:
     """Width and height that a piece takes, its title included."""
     if isinstance(piece, str):
         return max(map(len, piece.split("\n"))) * CHARACTER + 2 * MARGIN, 0.0
-    rows, columns = _stacked(piece[1]).shape
-    title = max(map(len, _title(*piece).split("\n")))
+    rows, columns = _stacked(piece.values).shape
+    title = max(map(len, piece.title.split("\n")))
     return max(columns * CELL, title * CHARACTER), rows * CELL + TITLE
 
 
-def _title(name: str, array: Array) -> str:
-    return f"{name}\n{array.shape}"
-
-
-def _draw_matrix(axes: "Axes", name: str, array: Array) -> None:
-    """Draw all numbers of `array` in cells, red above 0 and blue below it."""
-    grid = _stacked(array)
-    largest = np.abs(array[np.isfinite(array)]).max(initial=0) or 1
+def _draw_matrix(axes: "Axes", matrix: Matrix) -> None:
+    """Draw all numbers of `matrix` in cells, red above 0 and blue below it."""
+    numbers = matrix.drawn
+    grid = _stacked(numbers)
+    largest = np.abs(numbers[np.isfinite(numbers)]).max(initial=0) or 1
     pale = 2 * largest  # so that the numbers can be read on it
     axes.pcolormesh(np.ma.masked_invalid(grid), cmap="RdBu_r", vmin=-pale, vmax=pale, edgecolors="white")
     axes.set(ylim=(len(grid), 0))
-    axes.set_title(_title(name, array), fontsize=9)
+    axes.set_title(matrix.title, fontsize=9)
     axes.set_axis_off()
-    numbers = [f"{value + 0.0:.3g}" for value in array.ravel()]
-    fontsize = min(9.0, 72 * CELL / (0.7 * max(map(len, numbers))))
-    rows, columns = array.shape[-2:]
-    for i, number in enumerate(numbers):
+    rows, columns = numbers.shape[-2:]
+    for i, number in enumerate(numbers.ravel().tolist()):
         row = i // columns
         y = row + row // rows  # past the empty rows between matrices
-        axes.text(i % columns + 0.5, y + 0.5, number, ha="center", va="center", fontsize=fontsize)
+        axes.text(i % columns + 0.5, y + 0.5, _short(number), ha="center", va="center", fontsize=8.5)
+
+
+def _short(number: float) -> str:
+    """`number`, which is less than 10000, in at most five characters; they fit a cell."""
+    decimals = 2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0
+    return f"{round(number, decimals) + 0.0:.4g}"  # + 0.0 makes 0 of -0
 
 
 def _frame_window(figure: "Figure", shape: Shape, form: Shape, window: Any) -> None:

@@ -39,20 +39,24 @@ from tinyconv.reference.conv import (
     conv_transpose2d,
     conv_transpose2d_backward,
 )
+from tinyconv.reference.cross_entropy import (
+    cross_entropy,
+    cross_entropy_backward,
+    cross_entropy_target_backward,
+    nll_loss,
+    nll_loss_backward,
+)
+from tinyconv.reference.dropout import dropout, dropout2d, dropout2d_backward, dropout_backward
 from tinyconv.reference.linear import linear, linear_backward
 from tinyconv.reference.loss import (
     binary_cross_entropy,
     binary_cross_entropy_backward,
     binary_cross_entropy_with_logits,
     binary_cross_entropy_with_logits_backward,
-    cross_entropy,
-    cross_entropy_backward,
     l1_loss,
     l1_loss_backward,
     mse_loss,
     mse_loss_backward,
-    nll_loss,
-    nll_loss_backward,
     smooth_l1_loss,
     smooth_l1_loss_backward,
 )
@@ -74,8 +78,17 @@ from tinyconv.reference.pool import (
     max_unpool2d,
     max_unpool2d_backward,
 )
-from tinyconv.reference.shape import interpolate, interpolate_backward, pad, pad_backward
-from tinyconv.reference.unfold import fold, unfold
+from tinyconv.reference.shape import (
+    flatten,
+    flatten_backward,
+    interpolate,
+    interpolate_backward,
+    pad,
+    pad_backward,
+    unflatten,
+    unflatten_backward,
+)
+from tinyconv.reference.unfold import fold, fold_backward, unfold, unfold_backward
 from tinyconv.reference.window import Pair, output_size, positions
 
 __all__ = [
@@ -98,9 +111,17 @@ __all__ = [
     "conv_transpose2d_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "cross_entropy_target_backward",
+    "dropout",
+    "dropout2d",
+    "dropout2d_backward",
+    "dropout_backward",
     "elu",
     "elu_backward",
+    "flatten",
+    "flatten_backward",
     "fold",
+    "fold_backward",
     "gelu",
     "gelu_backward",
     "group_norm",
@@ -143,5 +164,8 @@ __all__ = [
     "softplus_backward",
     "tanh",
     "tanh_backward",
+    "unflatten",
+    "unflatten_backward",
     "unfold",
+    "unfold_backward",
 ]

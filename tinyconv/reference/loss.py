@@ -1,4 +1,8 @@
-"""Losses: means over all values or all samples; backward for an incoming gradient of 1."""
+"""Losses of each entry, and their reductions.
+
+The backward functions take, last, the gradient g of the reduced loss: one number, or one an entry for
+"none".
+"""
 
 import math
 from typing import Any
@@ -6,110 +10,106 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arrays import Array
-from tinyconv.reference.activation import softmax_row
 
 
-def mse_loss(x: Array, t: Array) -> float:
-    """The mean of (x - t)^2."""
-    return float(sum((x[i] - t[i]) ** 2 for i in np.ndindex(x.shape)) / x.size)
+def reduce(losses: Array, reduction: str, divisor: float | None = None) -> Array:
+    """The losses ("none"), their "sum", or the sum over `divisor`, by default their number ("mean")."""
+    if reduction == "none":
+        return losses
+    total = sum(losses.flat, 0.0)
+    if reduction == "mean":
+        total /= losses.size if divisor is None else divisor
+    return np.array(total)
 
 
-def mse_loss_backward(x: Array, t: Array) -> Array:
-    """2 * (x - t) / number of values."""
+def reduce_backward(
+    g: Array | float, shape: tuple[int, ...], reduction: str, divisor: float | None = None
+) -> Array:
+    """The gradient of each of the losses, which have `shape`: g, over what "mean" divides by."""
+    each = np.broadcast_to(g, shape)
+    if reduction == "mean":
+        return each / (math.prod(shape) if divisor is None else divisor)
+    return each
+
+
+def mse_loss(x: Array, t: Array, reduction: str = "mean") -> Array:
+    """(x - t)^2."""
+    losses = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        losses[i] = (x[i] - t[i]) ** 2
+    return reduce(losses, reduction)
+
+
+def mse_loss_backward(x: Array, t: Array, reduction: str = "mean", g: Array | float = 1.0) -> Array:
+    """g * 2 * (x - t), by x alone."""
+    each = reduce_backward(g, x.shape, reduction)
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
-        dx[i] = 2 * (x[i] - t[i]) / x.size
+        dx[i] = each[i] * 2 * (x[i] - t[i])
     return dx
 
 
-def l1_loss(x: Array, t: Array) -> float:
-    """The mean of |x - t|."""
-    return float(sum(abs(x[i] - t[i]) for i in np.ndindex(x.shape)) / x.size)
+def l1_loss(x: Array, t: Array, reduction: str = "mean") -> Array:
+    """|x - t|."""
+    losses = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        losses[i] = abs(x[i] - t[i])
+    return reduce(losses, reduction)
 
 
-def l1_loss_backward(x: Array, t: Array) -> tuple[Array, Array]:
-    """The sign of x - t over the number of values, by x; the opposite by t."""
+def l1_loss_backward(
+    x: Array, t: Array, reduction: str = "mean", g: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """g * the sign of x - t, by x; the opposite by t."""
+    each = reduce_backward(g, x.shape, reduction)
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
-        dx[i] = np.sign(x[i] - t[i]) / x.size
+        dx[i] = each[i] * np.sign(x[i] - t[i])
     return dx, -dx
 
 
-def smooth_l1_loss(x: Array, t: Array, beta: float = 1.0) -> float:
-    """The mean of d^2 / (2 * beta) where d = |x - t| is below beta, else of d - beta / 2."""
-    total = 0.0
+def smooth_l1_loss(x: Array, t: Array, beta: float = 1.0, reduction: str = "mean") -> Array:
+    """d^2 / (2 * beta) where d = |x - t| is below beta, else d - beta / 2."""
+    losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
-        d = abs(float(x[i] - t[i]))
-        total += d * d / (2 * beta) if d < beta else d - beta / 2
-    return total / x.size
+        d = abs(x[i] - t[i])
+        losses[i] = d * d / (2 * beta) if d < beta else d - beta / 2
+    return reduce(losses, reduction)
 
 
-def smooth_l1_loss_backward(x: Array, t: Array, beta: float = 1.0) -> tuple[Array, Array]:
-    """(x - t) / beta, cut off at -1 and 1, over the number of values, by x; the opposite by t."""
+def smooth_l1_loss_backward(
+    x: Array, t: Array, beta: float = 1.0, reduction: str = "mean", g: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """g * (x - t) / beta, the quotient cut off at -1 and 1, by x; the opposite by t."""
+    each = reduce_backward(g, x.shape, reduction)
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         d = x[i] - t[i]
-        dx[i] = (d / beta if abs(d) < beta else np.sign(d)) / x.size
+        dx[i] = each[i] * (d / beta if abs(d) < beta else np.sign(d))
     return dx, -dx
 
 
-def nll_loss(x: Array, t: Array, w: Array, ignore_index: int = -100) -> float:
-    """Weighted mean of -x[n,c,...] over the class indices c = t[n,...], but for `ignore_index`."""
-    loss = total = 0.0
-    for n, *place in np.ndindex(t.shape):
-        c = t[n, *place]
-        if c != ignore_index:
-            loss -= w[c] * x[n, c, *place]
-            total += w[c]
-    return loss / total
-
-
-def nll_loss_backward(x: Array, t: Array, w: Array, ignore_index: int = -100) -> Array:
-    """-weight at the class indices, over the sum of the weights."""
-    dx, total = np.zeros_like(x), 0.0
-    for n, *place in np.ndindex(t.shape):
-        c = t[n, *place]
-        if c != ignore_index:
-            dx[n, c, *place] = -w[c]
-            total += w[c]
-    return dx / total
-
-
-def cross_entropy(x: Array, t: Array, w: Array) -> float:
-    """Weighted mean of -log softmax(x)[t] over rows x and class indices t."""
-    loss = sum(-w[t[n]] * math.log(softmax_row(x[n])[t[n]]) for n in range(len(x)))
-    return float(loss / sum(w[t[n]] for n in range(len(x))))
-
-
-def cross_entropy_backward(x: Array, t: Array, w: Array) -> Array:
-    """Row by row, weight * (softmax(x) - onehot(t)), over the sum of the weights."""
-    dx = np.zeros_like(x)
-    total = sum(w[t[n]] for n in range(len(x)))
-    for n in range(len(x)):
-        onehot = np.array([c == t[n] for c in range(x.shape[1])])
-        dx[n] = w[t[n]] * (softmax_row(x[n]) - onehot) / total
-    return dx
-
-
-def binary_cross_entropy(x: Array, t: Array, w: Array | None = None) -> float:
-    """The mean of -w * (t * log(x) + (1 - t) * log(1 - x)), where no logarithm is below -100."""
+def binary_cross_entropy(x: Array, t: Array, w: Array | None = None, reduction: str = "mean") -> Array:
+    """-w * (t * log(x) + (1 - t) * log(1 - x)), where no logarithm is below -100."""
     w = _spread(w, x)
-    total = 0.0
+    losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
-        total -= float(w[i] * (t[i] * _log(x[i]) + (1 - t[i]) * _log(1 - x[i])))
-    return total / x.size
+        losses[i] = -w[i] * (t[i] * _log(x[i]) + (1 - t[i]) * _log(1 - x[i]))
+    return reduce(losses, reduction)
 
 
-def binary_cross_entropy_backward(x: Array, t: Array, w: Array | None = None) -> tuple[Array, Array]:
-    """w * (x - t) / (x * (1 - x)) by x, w * (log(1 - x) - log(x)) by t, over the number of values.
+def binary_cross_entropy_backward(
+    x: Array, t: Array, w: Array | None = None, reduction: str = "mean", g: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """g * w * (x - t) / (x * (1 - x)) by x, g * w * (log(1 - x) - log(x)) by t.
 
     No logarithm is below -100, and x * (1 - x) not below 1e-12.
     """
-    w = _spread(w, x)
+    w, each = _spread(w, x), reduce_backward(g, x.shape, reduction)
     dx, dt = np.zeros_like(x), np.zeros_like(x)
     for i in np.ndindex(x.shape):
-        dx[i] = w[i] * (x[i] - t[i]) / max(x[i] * (1 - x[i]), 1e-12) / x.size
-        dt[i] = w[i] * (_log(1 - x[i]) - _log(x[i])) / x.size
+        dx[i] = each[i] * w[i] * (x[i] - t[i]) / max(x[i] * (1 - x[i]), 1e-12)
+        dt[i] = each[i] * w[i] * (_log(1 - x[i]) - _log(x[i]))
     return dx, dt
 
 
@@ -118,29 +118,35 @@ def _log(v: Any) -> float:
 
 
 def binary_cross_entropy_with_logits(
-    x: Array, t: Array, w: Array | None = None, pos_weight: Array | None = None
-) -> float:
-    """The mean of -w * (p * t * log sigmoid(x) + (1 - t) * log sigmoid(-x)), where p = pos_weight."""
+    x: Array, t: Array, w: Array | None = None, pos_weight: Array | None = None, reduction: str = "mean"
+) -> Array:
+    """-w * (p * t * log sigmoid(x) + (1 - t) * log sigmoid(-x)), where p = pos_weight."""
     w, p = _spread(w, x), _spread(pos_weight, x)
-    total = 0.0
+    losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
-        total -= float(w[i] * (p[i] * t[i] * _log_sigmoid(x[i]) + (1 - t[i]) * _log_sigmoid(-x[i])))
-    return total / x.size
+        losses[i] = -w[i] * (p[i] * t[i] * _log_sigmoid(x[i]) + (1 - t[i]) * _log_sigmoid(-x[i]))
+    return reduce(losses, reduction)
 
 
 def binary_cross_entropy_with_logits_backward(
-    x: Array, t: Array, w: Array | None = None, pos_weight: Array | None = None
+    x: Array,
+    t: Array,
+    w: Array | None = None,
+    pos_weight: Array | None = None,
+    reduction: str = "mean",
+    g: Array | float = 1.0,
 ) -> tuple[Array, Array]:
-    """By x and t, over the number of values; the derivative of log sigmoid(x) is sigmoid(-x).
+    """By x and t; the derivative of log sigmoid(x) is sigmoid(-x).
 
-    w * ((1 - t) * sigmoid(x) - p * t * sigmoid(-x)) and w * (log sigmoid(-x) - p * log sigmoid(x)).
+    g * w * ((1 - t) * sigmoid(x) - p * t * sigmoid(-x)) and g * w * (log sigmoid(-x) - p * log sigmoid(x)).
     """
     w, p = _spread(w, x), _spread(pos_weight, x)
+    each = reduce_backward(g, x.shape, reduction)
     dx, dt = np.zeros_like(x), np.zeros_like(x)
     for i in np.ndindex(x.shape):
         positive, negative = _log_sigmoid(x[i]), _log_sigmoid(-x[i])
-        dx[i] = w[i] * ((1 - t[i]) * math.exp(positive) - p[i] * t[i] * math.exp(negative)) / x.size
-        dt[i] = w[i] * (negative - p[i] * positive) / x.size
+        dx[i] = each[i] * w[i] * ((1 - t[i]) * math.exp(positive) - p[i] * t[i] * math.exp(negative))
+        dt[i] = each[i] * w[i] * (negative - p[i] * positive)
     return dx, dt
 
 

@@ -1,4 +1,4 @@
-"""Padding, and enlarging by copies of pixels."""
+"""Padding, enlarging by copies of pixels, and making one axis of several or several of one."""
 
 import math
 from collections.abc import Sequence
@@ -105,3 +105,48 @@ def _nearest(
             reached = [(p + shift) * length / size[axis] for p in range(size[axis])]
         pixels.append([min(math.floor(r), length - 1) for r in reached])
     return pixels
+
+
+def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
+    """y[..., k, ...] = x[..., i, j, ...], where k counts the (i, j, ...) of the merged axes in row order."""
+    first, last = start_dim % x.ndim, end_dim % x.ndim
+    merged = math.prod(x.shape[first : last + 1])
+    y = np.zeros((*x.shape[:first], merged, *x.shape[last + 1 :]), x.dtype)
+    for i in np.ndindex(x.shape):
+        y[_merged(i, x.shape, first, last)] = x[i]
+    return y
+
+
+def flatten_backward(g: Array, x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
+    """Each entry of x takes the gradient of where it was put."""
+    first, last = start_dim % x.ndim, end_dim % x.ndim
+    dx = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        dx[i] = g[_merged(i, x.shape, first, last)]
+    return dx
+
+
+def unflatten(x: Array, dim: int, sizes: Sequence[int]) -> Array:
+    """y[..., i, j, ...] = x[..., k, ...], where k counts the (i, j, ...) below `sizes` in row order."""
+    first = dim % x.ndim
+    y = np.zeros((*x.shape[:first], *sizes, *x.shape[first + 1 :]), x.dtype)
+    for i in np.ndindex(y.shape):
+        y[i] = x[_merged(i, y.shape, first, first + len(sizes) - 1)]
+    return y
+
+
+def unflatten_backward(g: Array, x: Array, dim: int, sizes: Sequence[int]) -> Array:
+    """Each entry of x takes the gradient of where it was put."""
+    first = dim % x.ndim
+    dx = np.zeros_like(x)
+    for i in np.ndindex(g.shape):
+        dx[_merged(i, g.shape, first, first + len(sizes) - 1)] = g[i]
+    return dx
+
+
+def _merged(i: tuple[int, ...], shape: tuple[int, ...], first: int, last: int) -> tuple[int, ...]:
+    """The index i into `shape`, with one number, counted in row order, for its axes `first` to `last`."""
+    k = 0
+    for axis in range(first, last + 1):
+        k = k * shape[axis] + i[axis]
+    return *i[:first], k, *i[last + 1 :]

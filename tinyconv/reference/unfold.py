@@ -20,6 +20,24 @@ def unfold(
     return columns.reshape(n, c * math.prod(kernel), math.prod(out))
 
 
+def unfold_backward(
+    g: Array,
+    x: Array,
+    kernel: Pair,
+    dilation: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    stride: Pair = (1, 1),
+) -> Array:
+    """Each pixel takes the sum of the gradients of the entries it was copied to."""
+    n, c, h, w = x.shape
+    out = output_size((h, w), kernel, stride, padding, dilation)
+    g = g.reshape(n, c, *kernel, *out)
+    dx = np.zeros_like(x)
+    for pq, ij, yx in positions((h, w), kernel, out, stride, padding, dilation):
+        dx[:, :, *yx] += g[:, :, *ij, *pq]
+    return dx
+
+
 def fold(
     columns: Array,
     size: Pair,
@@ -37,3 +55,21 @@ def fold(
     for pq, ij, yx in positions(size, kernel, out, stride, padding, dilation):
         x[:, :, *yx] += columns[:, :, *ij, *pq]
     return x
+
+
+def fold_backward(
+    g: Array,
+    columns: Array,
+    size: Pair,
+    kernel: Pair,
+    dilation: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    stride: Pair = (1, 1),
+) -> Array:
+    """Each entry of the columns takes the gradient of the pixel it was added to; 0 outside the image."""
+    n, c = g.shape[:2]
+    out = output_size(size, kernel, stride, padding, dilation)
+    d_columns = np.zeros((n, c, *kernel, *out), columns.dtype)
+    for pq, ij, yx in positions(size, kernel, out, stride, padding, dilation):
+        d_columns[:, :, *ij, *pq] = g[:, :, *yx]
+    return d_columns.reshape(columns.shape)

@@ -1,0 +1,194 @@
+"""Binary cross-entropy of probabilities and of logits, and the derivatives."""
+
+from typing import Any
+
+import numpy as np
+
+from tinyconv.arrays import Array, array_module
+from tinyconv.functional.activation import sigmoid, sigmoid_backward, softplus
+from tinyconv.functional.loss import check_elements, reduce, reduce_backward
+
+LEAST_LOG = -100.0  # binary_cross_entropy takes no logarithm to be less
+LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient takes no input * (1 - input) to be less
+
+
+def binary_cross_entropy(
+    input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
+) -> Array:
+    """-weight * (target * log(input) + (1 - target) * log(1 - input)), no logarithm below -100.
+
+    Args:
+        input: probabilities, 0 to 1, any shape, float32 or float64.
+        target: probabilities, 0 to 1, of the shape and dtype of `input`.
+        weight: a factor for each element, of a shape that broadcasts to that of `input`.
+        reduction: "none", "mean" or "sum"; "mean" divides by the number of elements.
+
+    Returns:
+        A 0-d array, or one of the shape of `input` for "none".
+
+    Raises:
+        ValueError: shapes that do not fit, values outside 0 to 1, an unknown reduction.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.binary_cross_entropy.html
+
+    >>> import numpy as np
+    >>> float(binary_cross_entropy(np.array([0.5]), np.array([1.0])).round(6))
+    0.693147
+    """
+    _check_probabilities(input, target, weight)
+    log, log_rest = _clamped_logs(input)
+    return reduce(_weighted((target - 1) * log_rest - target * log, weight), reduction)
+
+
+def binary_cross_entropy_backward(
+    grad_output: Array, input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
+) -> tuple[Array, Array]:
+    """Gradients of `binary_cross_entropy` by `input` and `target`.
+
+    The first is weight * (input - target) / (input * (1 - input)), the divisor at least 1e-12; the second
+    weight * (log(1 - input) - log(input)), no logarithm below -100.
+    """
+    xp = _check_probabilities(input, target, weight)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    log, log_rest = _clamped_logs(input)
+    variance = xp.maximum(input * (1 - input), LEAST_VARIANCE)
+    return xp.asarray(grads * (input - target) / variance), xp.asarray(grads * (log_rest - log))
+
+
+def binary_cross_entropy_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """Tangent of the gradient by `input` that `binary_cross_entropy_backward` returns.
+
+    With v = input * (1 - input), its derivative by `input` is weight times
+    1 / v - (input - target) * (1 - 2 * input) / v^2.
+    """
+    xp = array_module(input)
+    grad_dot, _ = binary_cross_entropy_backward(grad_output_dot, input, target, weight, reduction)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    product = input * (1 - input)
+    variance = xp.maximum(product, LEAST_VARIANCE)
+    widening = xp.where(product < LEAST_VARIANCE, 0, 1 - 2 * input) / variance
+    result: Array = array_module(input).asarray(
+        grad_dot + grads * input_dot / variance * (1 - (input - target) * widening)
+    )
+    return result
+
+
+def binary_cross_entropy_with_logits(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+) -> Array:
+    """`binary_cross_entropy` of sigmoid(input), without overflow and without a lost digit.
+
+    loss = weight * ((1 - target) * input + (1 + (pos_weight - 1) * target) * log(1 + exp(-input)))
+
+    Args:
+        input: logits, any shape, float32 or float64.
+        target: probabilities, of the shape and dtype of `input`.
+        weight: a factor for each element, of a shape that broadcasts to that of `input`.
+        reduction: "none", "mean" or "sum"; "mean" divides by the number of elements.
+        pos_weight: a factor for the positive part of the targets, of a shape that broadcasts to that of
+            `input`: one for each class, say.
+
+    Returns:
+        A 0-d array, or one of the shape of `input` for "none".
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown reduction.
+        TypeError: dtypes that differ or are not floating.
+
+    Source:
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.binary_cross_entropy_with_logits.html
+
+    >>> import numpy as np
+    >>> float(binary_cross_entropy_with_logits(np.array([-1e4]), np.array([1.0])))
+    10000.0
+    """
+    check_elements(input, target, weight=weight, pos_weight=pos_weight)
+    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    with np.errstate(invalid="ignore"):  # 0 * inf: NaN, as in PyTorch
+        losses = (1 - target) * input + positive * _log_rest(input)
+        return reduce(_weighted(losses, weight), reduction)
+
+
+def binary_cross_entropy_with_logits_backward(
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+) -> tuple[Array, Array]:
+    """Gradients of `binary_cross_entropy_with_logits` by `input` and `target`.
+
+    With s = sigmoid(input) they are, times weight, (1 - target) * s - pos_weight * target * (1 - s) and
+    log(1 + exp(-input)) * (pos_weight - 1) - input.
+    """
+    xp = check_elements(input, target, weight=weight, pos_weight=pos_weight)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    factor = 1 if pos_weight is None else pos_weight
+    share = sigmoid(input)
+    with np.errstate(invalid="ignore"):  # 0 * inf: NaN, as in PyTorch
+        grad_input = grads * ((1 - target) * share - factor * target * (1 - share))
+        grad_target = -input if pos_weight is None else (pos_weight - 1) * _log_rest(input) - input
+        return xp.asarray(grad_input), xp.asarray(grads * grad_target)
+
+
+def binary_cross_entropy_with_logits_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+) -> Array:
+    """Tangent of the gradient by `input` that `binary_cross_entropy_with_logits_backward` returns.
+
+    Its derivative by `input` is weight * s * (1 - s) * (1 - target + pos_weight * target).
+    """
+    options = (weight, reduction, pos_weight)
+    grad_dot, _ = binary_cross_entropy_with_logits_backward(grad_output_dot, input, target, *options)
+    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
+    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    result: Array = array_module(input).asarray(
+        grad_dot + grads * positive * sigmoid_backward(input_dot, input)
+    )
+    return result
+
+
+def _check_probabilities(input: Array, target: Array, weight: Array | None) -> Any:
+    xp = check_elements(input, target, weight=weight)
+    for name, array in (("input", input), ("target", target)):
+        outside = array[~((array >= 0) & (array <= 1))]
+        if outside.size:
+            raise ValueError(f"`{name}` holds {outside[0]}, which must be between 0 and 1")
+    return xp
+
+
+def _clamped_logs(input: Array) -> tuple[Array, Array]:
+    """log(input) and log(1 - input), none below LEAST_LOG."""
+    xp = array_module(input)
+    with np.errstate(divide="ignore"):  # log(0) is clamped
+        return xp.maximum(xp.log(input), LEAST_LOG), xp.maximum(xp.log1p(-input), LEAST_LOG)
+
+
+def _log_rest(input: Array) -> Array:
+    """log(1 + exp(-input)), without overflow."""
+    return softplus(-input, threshold=np.inf)
+
+
+def _weighted(losses: Array, weight: Array | None) -> Array:
+    return losses if weight is None else losses * weight

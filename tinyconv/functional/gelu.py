@@ -1,0 +1,92 @@
+"""GELU, exact and approximated by tanh, and its derivatives."""
+
+from typing import Any
+
+import numpy as np
+
+from tinyconv.arguments import check_arrays, one_of
+from tinyconv.arrays import Array, special
+from tinyconv.functional.activation import check_grad
+
+SQRT_2_OVER_PI = (2 / np.pi) ** 0.5
+GELU_CUBIC = 0.044715
+
+
+def gelu(input: Array, approximate: str = "none") -> Array:
+    """input * P(input), where P is the distribution function of the standard normal.
+
+    With `approximate="tanh"`, P(x) is (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2.
+
+    Args:
+        input: any shape, float32 or float64.
+        approximate: "none" or "tanh".
+
+    Returns:
+        A new array of the shape and memory layout of `input`.
+
+    Raises:
+        ValueError: another `approximate`.
+        TypeError: `input` is not floating.
+
+    Source: Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.gelu.html
+
+    >>> gelu(np.array([-1.0, 0.0, 2.0])).round(6)
+    array([-0.158655,  0.      ,  1.9545  ])
+    """
+    xp = check_arrays(input=input)
+    if one_of("approximate", approximate, ("none", "tanh")) == "none":
+        share = special(xp).ndtr(input)
+    else:
+        share = 0.5 * (1 + _gelu_tanh(xp, input))
+    with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
+        output: Array = xp.asarray(input * share)
+    return output
+
+
+def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -> Array:
+    """Gradient of `gelu`: grad_output * (P(input) + input * P'(input)), P' the normal density.
+
+    With `approximate="tanh"`, P' is that of the approximation:
+    (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
+    """
+    xp = check_grad(grad_output, input)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf * 0: NaN, as in PyTorch
+        square = input * input
+        if one_of("approximate", approximate, ("none", "tanh")) == "none":
+            share = special(xp).ndtr(input)
+            density = xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5
+        else:
+            tanh = _gelu_tanh(xp, input)
+            share = 0.5 * (1 + tanh)
+            density = 0.5 * (1 - tanh * tanh) * SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
+        grad: Array = xp.asarray(grad_output * (share + input * density))
+    return grad
+
+
+def gelu_backward_jvp(
+    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, approximate: str = "none"
+) -> Array:
+    """Tangent of `gelu_backward`; f'' is P'(input) * (2 - input^2).
+
+    With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
+    P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
+    """
+    xp = check_grad(input_dot, input)
+    with np.errstate(over="ignore", invalid="ignore"):  # inf * 0: NaN, as in the gradient
+        square = input * input
+        if approximate == "none":
+            curvature = xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5 * (2 - square)
+        else:
+            tanh = _gelu_tanh(xp, input)
+            slope = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
+            bend = 6 * SQRT_2_OVER_PI * GELU_CUBIC * input
+            curvature = (1 - tanh * tanh) * (slope + input * (0.5 * bend - tanh * slope * slope))
+        bent = curvature * input_dot * grad_output
+    result: Array = xp.asarray(gelu_backward(grad_output_dot, input, approximate) + bent)
+    return result
+
+
+def _gelu_tanh(xp: Any, input: Array) -> Any:
+    with np.errstate(over="ignore"):  # the cube may be infinite, its tanh is not
+        return xp.tanh(SQRT_2_OVER_PI * (input + GELU_CUBIC * input * input * input))

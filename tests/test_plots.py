@@ -1,6 +1,7 @@
 """Pictures: the SVG's geometry, the drawn numbers, and a model that stays as it is."""
 
 import re
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from itertools import combinations
@@ -15,7 +16,7 @@ import tinyconv.functional as F
 from tests.test_examples import ROOT, run
 from tinyconv.arrays import Array
 from tinyconv.layers import Layer
-from tinyconv.plots import activations, draw, filters, saliency, unfold_view
+from tinyconv.plots import activations, draw, filters, saliency, training_report, unfold_view
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -45,6 +46,15 @@ def resnet() -> tc.Sequential:
     )
 
 
+def gradient_steps() -> tc.Sequential:
+    def energy(seed: int) -> Layer:
+        body = tc.Sequential(tc.Conv2d(1, 2, 3, padding=1, generator=seed), tc.Softplus())
+        return tc.Objective(body, tc.MSELoss(), np.zeros((1, 2, 5, 5), np.float32))
+
+    steps = tc.GradientStep(energy(0), 0.1), tc.GradientLayer(energy(1))
+    return tc.Sequential(*steps, tc.Residual(tc.ReLU()))
+
+
 MODELS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
     "lenet5": (tc.models.lenet5, (1, 1, 28, 28)),
     "mnist_cnn": (tc.models.mnist_cnn, (2, 1, 28, 28)),
@@ -52,6 +62,7 @@ MODELS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
     "one layer": (lambda: tc.Conv2d(3, 2, 3), (1, 3, 5, 5)),
     "nothing": (tc.Sequential, (1, 2)),
     "the input twice": (lambda: tc.Residual(tc.Sequential()), (1, 2)),
+    "gradient steps": (gradient_steps, (1, 1, 5, 5)),
     "long names": (lambda: tc.Sequential({"名" * 40: block(4, 8), "x" * 90: tc.ReLU()}), (1, 4, 5, 5)),
 }
 
@@ -188,17 +199,35 @@ def test_names_of_any_characters_are_valid_xml() -> None:
     assert "<&\"'>\\x00\\n\\ud800\\u202e é: ReLU" in texts
 
 
-def test_a_layer_of_an_unknown_kind_is_one_box_with_its_childrens_parameters() -> None:
-    class Twice(tc.Layer):
-        def __init__(self) -> None:
-            super().__init__()
-            self.children["inner"] = tc.Linear(2, 2)
+class Unknown(tc.Layer):
+    """A layer of a class that draw knows nothing of."""
 
-        def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-            return input_shape
+    def __init__(self, **children: Layer) -> None:
+        super().__init__()
+        self.children.update(children)
 
-    texts = [element.text for element in ET.fromstring(draw(Twice(), (1, 2))).iter(f"{SVG}text")]
-    assert texts[-3:] == ["Twice", "output (1, 2), 6 parameters", "output"]
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape
+
+
+def drawn_texts(model: Layer) -> list[str | None]:
+    """The texts after those of the legend and the input."""
+    return [element.text for element in ET.fromstring(draw(model, (1, 2))).iter(f"{SVG}text")][4:]
+
+
+def test_a_layer_of_an_unknown_kind_is_a_frame_around_its_children() -> None:
+    inner = "inner: Linear", "2, 3, bias=True", "output (1, 3), 9 parameters"
+    relu = "relu: ReLU", "output (1, 3), 0 parameters"
+    texts = drawn_texts(Unknown(inner=tc.Linear(2, 3), relu=tc.ReLU()))
+    assert texts == ["Unknown", "output (1, 2), 9 parameters", *inner, *relu, "output"]
+    assert draw(Unknown(inner=tc.Linear(2, 2)), (1, 2), "dot").count("subgraph") == 1
+
+
+@pytest.mark.parametrize("second", [tc.Linear(2, 3), tc.Layer()], ids=["unfit", "no output_shape"])
+def test_children_that_do_not_follow_one_another_are_left_out(second: Layer) -> None:
+    texts = drawn_texts(tc.Sequential(Unknown(one=tc.Linear(2, 3), two=second)))
+    assert texts[2] == "0: Unknown"
+    assert len(texts) == 5
 
 
 def test_draw_names_what_is_wrong() -> None:
@@ -334,6 +363,26 @@ def test_saliency_is_the_gradient_of_the_logit(used: tc.Sequential) -> None:
     assert chosen[1].get_title() == f"|d logit {logits.argmax()} / d image|"
 
 
+def test_pictures_of_gradient_layers_leave_them_as_they_are() -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    x = np.random.default_rng(0).standard_normal((1, 1, 5, 5)).astype(np.float32)
+    model = tc.Sequential(gradient_steps(), tc.Flatten())
+    model.params["0.0.step_size"][...] = 10
+    gradients = []
+    for look in (False, True):
+        model.zero_grad()
+        output = model.forward(x)
+        if look:
+            titles = [
+                axes.get_title(loc="left").split(":")[0] for axes in activations(model, 2 * x).figure.axes
+            ]
+            assert titles == ["image, (1, 1, 5, 5)", "0.0", "0.1", "0.2.body", "0.2"]
+            saliency(model, 2 * x)
+        gradients.append([model.backward(np.ones_like(output)), *model.grads.values()])
+    for without, with_pictures in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(without, with_pictures)
+
+
 def test_a_gradient_of_zero_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     model = tc.Sequential(tc.Flatten(), tc.Linear(256, 2))
@@ -341,11 +390,34 @@ def test_a_gradient_of_zero_is_drawn(tmp_path: Path) -> None:
     saliency(model, np.zeros((1, 16, 16), np.float32), path=tmp_path / "zero.png")
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (4, 3), (2, 5)])
+def test_the_scale_of_filters_is_that_of_the_finite_values(shape: tuple[int, int]) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    layer = tc.Conv2d(shape[1], shape[0], 2, generator=0)
+    weight = layer.params["weight"]
+    weight[0, 0, 0], weight[1, 0] = [np.nan, np.inf], 0.25
+    weight[1, 0, 0, 0] = -3
+    axes = filters(layer).axes[0]
+    assert f", 2 of {weight.size} values not finite\n" in axes.get_title()
+    if shape[1] == 3:
+        np.testing.assert_array_equal(tiles(axes)[0][0], 0)
+        np.testing.assert_allclose(tiles(axes)[1][0, 0, 0], 0)
+    else:
+        assert axes.images[0].get_clim() == (-3, 3)
+        assert axes.images[0].get_cmap().get_bad().tolist() == [0, 0, 0, 1]
+    weight[...] = np.nan
+    filters(layer)
+
+
 def test_a_diverged_model_is_drawn_or_named(used: tc.Sequential, tmp_path: Path) -> None:
     used.params["one.body.0.weight"][...] = np.nan
     activations(used, image(), tmp_path / "activations.png")
     with pytest.raises(FloatingPointError, match=r"the gradient of logit 2 by `image` is not finite"):
         saliency(used, image(), 2)
+    used.params["one.body.0.weight"][...] = 0
+    used.params["one.body.0.bias"][...] = [np.nan, np.nan, -2, 3]
+    rows = {axes.get_title(loc="left").split(":")[0]: axes for axes in activations(used, image()).axes}
+    assert rows["one.body.0"].images[0].get_clim() == (-2, 3)
 
 
 def test_network_pictures_refuse_nonsense(used: tc.Sequential) -> None:
@@ -392,7 +464,8 @@ def numbers(figure: Any) -> dict[str, Array]:
         places = [text.get_position() for text in axes.texts]
         assert places == sorted(places, key=lambda place: (place[1], place[0]))
         values = np.array([float(text.get_text()) for text in axes.texts])
-        found[name.split(" ")[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", shape)))
+        sizes = shape[: shape.index(")")]
+        found[name.split(" ")[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", sizes)))
     return found
 
 
@@ -411,37 +484,75 @@ def test_the_drawn_numbers_are_the_convolution_and_its_gradients(
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-3, 4, shape).astype(np.float64) for shape in (size, kernel))
-    drawn = numbers(unfold_view(x, w, stride, padding, tmp_path / "view.png"))
+    figure = unfold_view(x, w, stride, padding, tmp_path / "view.png")
+    drawn = numbers(figure)
+    assert figure.axes[4].get_title().endswith("), chosen as 1, 2, 3, …")
     assert (tmp_path / "view.png").read_bytes().startswith(b"\x89PNG")
     output = F.conv2d(x, w, None, stride, padding)
-    ones = np.ones_like(output)
+    upstream = np.arange(1.0, 1.0 + output.size).reshape(output.shape)
     expected = {
         "input": x,
         "columns": F.unfold(x, kernel[2:], 1, padding, stride),
         "weight": w.reshape(len(w), -1),
         "output": output.reshape(*output.shape[:2], -1),
-        "grad_output": ones.reshape(*output.shape[:2], -1),
-        "grad_weight": F.conv2d_weight(x, kernel, ones, stride, padding).reshape(len(w), -1),
-        "grad_columns": w.reshape(len(w), -1).T @ ones.reshape(*output.shape[:2], -1),
-        "grad_input": F.conv2d_input(size, w, ones, stride, padding),
+        "grad_output": upstream.reshape(*output.shape[:2], -1),
+        "grad_weight": F.conv2d_weight(x, kernel, upstream, stride, padding).reshape(len(w), -1),
+        "grad_columns": w.reshape(len(w), -1).T @ upstream.reshape(*output.shape[:2], -1),
+        "grad_input": F.conv2d_input(size, w, upstream, stride, padding),
     }
     assert list(drawn) == list(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(drawn[name], values, err_msg=name)
 
 
+def test_the_upstream_gradient_may_be_given() -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    x, w, upstream = (np.full((1, 1, size, size), float(size)) for size in (3, 2, 2))
+    figure = unfold_view(x, w, grad_output=upstream)
+    np.testing.assert_array_equal(numbers(figure)["grad_output"], upstream.reshape(1, 1, 4))
+    assert "chosen" not in figure.axes[4].get_title()
+    with pytest.raises(ValueError, match=r"`grad_output` \(of shape \(1, 1, 3, 3\)\) must have the shape"):
+        unfold_view(x, w, grad_output=x)
+    with pytest.raises(TypeError, match="`grad_output`"):
+        unfold_view(x, w, grad_output=upstream.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("values", "texts", "units"),
+    [
+        ([0, -0.0, 1, -2.5], "0 0 1 -2.5", ""),
+        ([-1080, 9999, 0.123, -0.001], "-1080 9999 0.12 0", ""),
+        ([-9.999, 99.96, -99.94, 12.34], "-10 100 -99.9 12.3", ""),
+        ([10800, -9999.6, 1, 0], "1.08 -1 0 0", ", in units of 10⁴"),
+        ([0.05, -0.0123, 0, 0.001], "5 -1.23 0 0.1", ", in units of 10⁻²"),
+        ([1e-320, 0, 0, 0], "0 0 0 0", ", in units of 10⁻³⁰⁰"),
+        ([1.5e308, -1e308, 0, 0], "1.5 -1 0 0", ", in units of 10³⁰⁸"),
+        ([np.nan, np.inf, -np.inf, 2e12], "nan inf -inf 2", ", in units of 10¹²"),
+    ],
+)
+def test_numbers_are_short(values: list[float], texts: str, units: str) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    one = np.ones((1, 1, 1, 1))
+    with np.errstate(all="ignore"):
+        axes = unfold_view(
+            np.array(values).reshape(1, 1, 1, 4), one, grad_output=np.zeros((1, 1, 1, 4))
+        ).axes[0]
+    assert " ".join(text.get_text() for text in axes.texts) == texts
+    assert axes.get_title() == f"input\n(1, 1, 1, 4){units}"
+
+
 def test_no_two_texts_overlap_in_the_view_and_every_number_fits_its_cell() -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     rng = np.random.default_rng(0)
     for x, w in (
         (rng.normal(size=(1, 1, 4, 4)) * 1e-7, -rng.normal(size=(1, 1, 2, 2))),
         (rng.normal(size=(1, 1, 5, 3)), rng.normal(size=(5, 1, 1, 1))),
         (rng.normal(size=(2, 2, 3, 3)), rng.normal(size=(2, 2, 2, 2)) * 1e6),
+        (np.full((1, 1, 3, 3), -8888.0), np.full((1, 1, 2, 2), -8.88)),
     ):
         figure = unfold_view(x, w)
-        renderer: Any = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        canvas: Any = figure.canvas
+        renderer = canvas.get_renderer()
         texts = [text for axes in figure.axes for text in (axes.title, *axes.texts)] + figure.texts
         boxes: list[Any] = [text.get_window_extent(renderer).extents for text in texts]
         for a, b in combinations(boxes, 2):
@@ -485,6 +596,26 @@ def test_the_example_prints_every_shape_and_agrees(tmp_path: Path) -> None:
     assert len(differences) == 3
     assert all(float(difference) < 1e-11 for difference in differences)
     assert (tmp_path / "view.png").read_bytes().startswith(b"\x89PNG")
+
+
+WITHOUT_MATPLOTLIB: dict[str, Callable[[], Any]] = {
+    "filters": lambda: filters(tc.Conv2d(1, 2, 3)),
+    "activations": lambda: activations(tc.Conv2d(1, 2, 3), image(1)),
+    "saliency": lambda: saliency(tc.Sequential(tc.Flatten(), tc.Linear(256, 2)), image(1)),
+    "unfold_view": lambda: unfold_view(np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2))),
+    "training_report": lambda: training_report(
+        tc.training.History(), np.ones((1, 2, 2)), np.zeros(1, int), np.ones((1, 2)), "report.png"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_MATPLOTLIB)
+def test_without_matplotlib_a_picture_says_how_to_get_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ["matplotlib", *(module for module in sys.modules if module.startswith("matplotlib."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    message = "pictures need matplotlib: pip install 'tinyconv[plots]'"
+    with pytest.raises(ImportError, match=f"^{re.escape(message)}$"):
+        WITHOUT_MATPLOTLIB[name]()
 
 
 def test_draw_needs_no_matplotlib() -> None:

@@ -91,18 +91,9 @@ def unfold_view(
     check_ndim("weight", weight, (4,), "(O, C, KH, KW)")
     window = (weight.shape[2:], 1, pair("padding", padding, minimum=0), pair("stride", stride))
     form = conv2d(input, weight, None, stride, padding).shape
-    note = ""
-    if grad_output is None:
-        grad_output = np.arange(1, 1 + math.prod(form), dtype=input.dtype).reshape(form)
-        note = ", chosen as 1, 2, 3, …"
-    check_shape("grad_output", grad_output, form, "of the output")
-    upstream = Matrix(f"grad_output {form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
-    figure = _draw(
-        {
-            "Forward": _forward(input, weight, form, window),
-            "Backward": _backward(input, weight, upstream, window),
-        }
-    )
+    forward = _forward(input, weight, form, window)
+    backward = _backward(input, weight, _upstream(grad_output, form, input.dtype), window)
+    figure = _draw({"Forward": forward, "Backward": backward})
     _frame_window(figure, input.shape, form, window)
     return saved(figure, path)
 
@@ -119,6 +110,16 @@ def _forward(input: Array, weight: Array, form: Shape, window: Any) -> list[Piec
         Matrix(f"output {form} as", output),
     ]
     return [Matrix("input", input), "unfold →", Matrix("columns", columns), "", *product]
+
+
+def _upstream(grad_output: Array | None, form: Shape, dtype: np.dtype[Any]) -> Matrix:
+    """`grad_output`, checked, or what stands for it, as (N, O, L)."""
+    note = ""
+    if grad_output is None:
+        grad_output = np.arange(1, 1 + math.prod(form), dtype=dtype).reshape(form)
+        note = ", chosen as 1, 2, 3, …"
+    check_shape("grad_output", grad_output, form, "of the output")
+    return Matrix(f"grad_output {form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
 
 
 def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> list[Piece]:

@@ -1,4 +1,7 @@
-"""After the tests, a table of how many of PyTorch's own samples agreed (see test_pytorch_samples.py)."""
+"""After the tests, a table of how many of PyTorch's own samples agreed (see test_pytorch_samples.py).
+
+"rounding" counts those of the passed that differ by more than the tolerance, but only by rounding.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,9 +19,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         operators.setdefault(count["operator"], {})[count["column"]] = count
     for title, operators in sorted(tables.items(), reverse=True):
         terminalreporter.write_sep("-", f"PyTorch's own samples: {title}")
-        terminalreporter.write_line(
-            f"{'passed of listed':<48}" + "".join(f"{c:>13}" for c in COLUMNS) + "  skipped"
-        )
+        titles = "".join(f"{title:>13}" for title in (*COLUMNS, "rounding"))
+        terminalreporter.write_line(f"{'passed of listed':<48}{titles}  skipped")
         for operator, counts in sorted(operators.items()):
             terminalreporter.write_line(_row(operator, counts))
         terminalreporter.write_line(_row("total", _totals(operators)))
@@ -35,16 +37,18 @@ def _counts(terminalreporter: pytest.TerminalReporter) -> Iterator[dict[str, Any
 def _row(operator: str, counts: Mapping[str, Any]) -> str:
     cells = [f"{counts[c]['passed']}/{counts[c]['listed']}" if c in counts else "-" for c in COLUMNS]
     skipped: Counter[str] = sum((Counter(count["skipped"]) for count in counts.values()), Counter())
+    rounding = sum(count["rounding"] for count in counts.values())
     reasons = ", ".join(f"{number} {reason}" for reason, number in skipped.items())
-    return f"{operator:<48}" + "".join(f"{cell:>13}" for cell in cells) + f"  {reasons}".rstrip()
+    numbers = "".join(f"{cell:>13}" for cell in (*cells, rounding or "-"))
+    return f"{operator:<48}{numbers}  {reasons}".rstrip()
 
 
 def _totals(operators: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     totals: dict[str, Any] = {}
     for counts in operators.values():
         for column, count in counts.items():
-            total = totals.setdefault(column, {"passed": 0, "listed": 0, "skipped": Counter()})
-            total["passed"] += count["passed"]
-            total["listed"] += count["listed"]
+            total = totals.setdefault(column, {"passed": 0, "listed": 0, "rounding": 0, "skipped": Counter()})
+            for key in ("passed", "listed", "rounding"):
+                total[key] += count[key]
             total["skipped"] += Counter(count["skipped"])
     return totals

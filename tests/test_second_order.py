@@ -1,5 +1,6 @@
 """jvp, backward_jvp and what stands on them: against PyTorch's double backward, and against differences."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 import tinyconv as tc
 from tests.compare import assert_close
-from tests.test_layer_contract import Case, cases, normal
+from tests.drawn import LAYERS, layers, losses
+from tests.drawn import LOSSES as DRAWN_LOSSES
+from tests.test_layer_contract import CASES, Case, cases, normal
 from tinyconv import gradcheck
 from tinyconv.arrays import Array
 from tinyconv.gradcheck import GradcheckError
@@ -82,47 +85,27 @@ def test_every_layers_second_order_agrees_with_pytorchs(case: Case, training: bo
     compare_second_order(case.make().train(training), theirs, normal(*case.shape))
 
 
-small, tiny = st.integers(1, 3), st.integers(0, 2)
+few = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
-@st.composite
-def drawn_layers(draw: st.DrawFn) -> tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]:
-    """A layer's name, arguments and options, and an input's shape."""
-    groups, batch = draw(small), draw(small)
-    c, o = groups * draw(small), groups * draw(small)
-    size = (draw(st.integers(5, 8)), draw(st.integers(5, 8)))
-    kernel, stride, dilation = draw(small), draw(small), draw(st.integers(1, 2))
-    pad, mode = draw(tiny), draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
-    dims = tuple(draw(st.lists(small, min_size=1, max_size=2)))
-    geometry = (kernel, stride, min(pad, kernel // 2))
-    options: dict[str, Any] = {
-        "Conv1d": ((c, o, kernel, stride, pad, dilation, groups, draw(st.booleans()), mode), (c, size[0])),
-        "Conv2d": ((c, o, kernel, stride, pad, dilation, groups, draw(st.booleans()), mode), (c, *size)),
-        "ConvTranspose2d": ((c, o, kernel, stride, 0, 0, groups, draw(st.booleans()), dilation), (c, *size)),
-        "Linear": ((c, o, draw(st.booleans())), (c,)),
-        "MaxPool2d": ((*geometry, dilation), (c, *size)),
-        "AvgPool2d": ((*geometry, draw(st.booleans()), draw(st.booleans())), (c, *size)),
-        "AdaptiveAvgPool2d": ((draw(small), draw(small)), (c, *size)),
-        "BatchNorm1d": ((c, 0.1), (c, size[0])),
-        "BatchNorm2d": ((c, 0.1), (c, *size)),
-        "LayerNorm": ((dims, 0.1), (c, *dims)),
-        "GroupNorm": ((groups, c, 0.1), (c, *size)),
-    }
-    name = draw(st.sampled_from(sorted(options)))
-    args, shape = options[name]
-    args = (args,) if name == "AdaptiveAvgPool2d" else args
-    with_values = {"dtype": f8} if name not in ("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d") else {}
-    return name, args, with_values, (batch, *shape)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(drawn_layers(), st.booleans())
-def test_second_order_of_drawn_configurations_agrees_with_pytorchs(drawn: Any, training: bool) -> None:
+@pytest.mark.parametrize("name", LAYERS)
+@few
+@given(st.data(), st.booleans())
+def test_second_order_of_drawn_layers_agrees_with_pytorchs(
+    name: str, data: st.DataObject, training: bool
+) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
-    name, args, options, shape = drawn
-    compare_second_order(
-        getattr(tc, name)(*args, **options).train(training), getattr(torch.nn, name)(*args), normal(*shape)
-    )
+    drawn = data.draw(layers(name))
+    kind = getattr(tc, name)
+    own = {"dtype": f8} if "dtype" in inspect.signature(kind).parameters else {}
+    layer = kind(*drawn.args, **drawn.options, **own).train(training)
+    theirs = getattr(torch.nn, name)(*drawn.args, **drawn.options)
+    compare_second_order(layer, theirs, normal(*drawn.shape))
+
+
+def test_every_layer_that_pytorch_has_is_drawn() -> None:
+    theirs = {case.torch_name for case in CASES.values()} - {""}
+    assert theirs == set(LAYERS)
 
 
 def test_unpooling_moves_tangents_as_it_moves_values() -> None:
@@ -225,14 +208,11 @@ LOSSES: dict[str, tuple[Any, str, dict[str, Any], Array, Array]] = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_every_losss_second_order_agrees_with_pytorchs_and_differences(name: str, reduction: str) -> None:
+def compare_losses_second_order(name: str, options: dict[str, Any], prediction: Array, target: Array) -> None:
+    """The same for a loss, whose target stands still."""
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
-    kind, torch_name, options, prediction, target = LOSSES[name]
-    criterion = kind(**options, reduction=reduction)
-    gradcheck(criterion, (prediction, target), second_order=True)
-    x_dot = normal(5, 3, seed=5)
+    criterion = getattr(tc, name)(**options)
+    x_dot = normal(*prediction.shape, seed=5)
     loss = criterion.forward(prediction, target)
     g, g_dot = np.asarray(normal(*loss.shape, seed=6)), np.asarray(normal(*loss.shape, seed=7))
     loss_dot = criterion.jvp(x_dot)
@@ -241,13 +221,29 @@ def test_every_losss_second_order_agrees_with_pytorchs_and_differences(name: str
 
     tensor, upstream = (torch.tensor(np.array(a), requires_grad=True) for a in (prediction, g))
     converted = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
-    output = getattr(torch.nn, torch_name)(**converted, reduction=reduction)(tensor, torch.tensor(target))
+    output = getattr(torch.nn, name)(**converted)(tensor, torch.tensor(target))
     (grad,) = torch.autograd.grad(output, tensor, upstream, create_graph=True)
     moved = (grad * torch.tensor(x_dot)).sum()
     (expected_dot,) = torch.autograd.grad(moved, upstream, create_graph=True)
     assert_second(np.asarray(loss_dot), expected_dot, "tangent of the loss")
     (expected,) = torch.autograd.grad(moved + (torch.tensor(g_dot) * output).sum(), tensor)
     assert_second(second, expected, "tangent of the gradient")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_every_losss_second_order_agrees_with_pytorchs_and_differences(name: str, reduction: str) -> None:
+    kind, torch_name, options, prediction, target = LOSSES[name]
+    options = {**options, "reduction": reduction}
+    gradcheck(kind(**options), (prediction, target), second_order=True)
+    compare_losses_second_order(torch_name, options, prediction, target)
+
+
+@pytest.mark.parametrize("name", DRAWN_LOSSES)
+@few
+@given(st.data())
+def test_second_order_of_drawn_losses_agrees_with_pytorchs(name: str, data: st.DataObject) -> None:
+    compare_losses_second_order(*data.draw(losses(name)))
 
 
 # gradcheck's second order on users' own layers

@@ -113,13 +113,13 @@ def _check_pair(length: int, pair: Pair, mode: str) -> None:
     kept = length + min(pair[0], 0) + min(pair[1], 0)
     if (kept if mode in ("constant", "circular") else length + sum(pair)) < 0:
         raise ValueError(f"`pad` (={pair}) must not take away more than the dimension's length {length}")
-    most = {"constant": None, "reflect": length - 1, "replicate": None, "circular": length}[mode]
+    most = {"reflect": length - 1, "circular": kept}.get(mode)
     if most is not None and max(pair) > max(most, 0):
         raise ValueError(
-            f"`pad` (={pair}) must be at most {most} for `mode` {mode!r} and a length of {length}"
+            f"`pad` (={pair}) must be at most {max(most, 0)} for `mode` {mode!r} and a length of {length}"
         )
-    if mode != "constant" and max(pair) > 0 and (kept if mode == "circular" else length) <= 0:
-        raise ValueError(f"`pad` (={pair}) must leave something to pad with, of a length of {length}")
+    if mode == "replicate" and length == 0 < max(pair):
+        raise ValueError(f"`pad` (={pair}) must be 0 for `mode` {mode!r} and a length of 0")
 
 
 def _pad_indices(shape: tuple[int, ...], pairs: list[Pair], mode: str) -> list[tuple[int, list[int]]]:

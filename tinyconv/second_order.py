@@ -80,6 +80,18 @@ def hessian_operator(model: Layer, criterion: Loss, x: Array, target: Array) -> 
 
     Its vectors hold the parameters one after another, in the order of `model.params`, each in C order.
 
+    Args:
+        model, criterion, x, target: as for `hessian_vector_product`.
+
+    Returns:
+        A symmetric scipy.sparse.linalg.LinearOperator with a row for each number among the parameters, of
+        their dtype.
+
+    Raises:
+        ValueError, TypeError, NotImplementedError: as `hessian_vector_product`, in the first product.
+
+    Source: https://docs.scipy.org/doc/scipy/reference/generated/scipy.sparse.linalg.LinearOperator.html
+
     >>> from scipy.sparse.linalg import eigsh
     >>> from tinyconv import CrossEntropyLoss, Linear
     >>> model, x = Linear(3, 4, dtype=np.float64, generator=0), np.eye(3)

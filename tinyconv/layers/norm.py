@@ -177,7 +177,44 @@ class BatchNorm2d(BatchNorm):
     dimensions = (4,)
 
 
-class LayerNorm(AffineNorm):
+class SampleNorm(AffineNorm):
+    """Base class of LayerNorm and GroupNorm: function(x, sets, weight, bias, eps).
+
+    `sets` says which values of a sample are normalised together.
+    """
+
+    _function: Callable[..., Array]
+    _function_backward: Callable[..., tuple[Array, Array | None, Array | None]]
+    _function_jvp: Callable[..., Array]
+    _function_backward_jvp: Callable[..., tuple[Array, Array, Array]]
+    _sets: tuple[int, ...] | int
+    eps: float
+
+    def forward(self, x: Array) -> Array:
+        self.output_shape(x.shape)
+        return self.save(self._function(x, self._sets, *self._affine, self.eps), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        grad_input, *grads = self._function_backward(grad_output, x, self._sets, *self._affine, self.eps)
+        self._add_grads(*grads)
+        return grad_input
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (x,) = self.kept()
+        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
+        given = (x, self._sets, self.params.get("weight"), self.eps)
+        return self.save_tangents(self._function_jvp(x_dot, weight_dot, bias_dot, *given), x_dot, weight_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        given = (grad_output, x, self._sets, self.params.get("weight"), self.eps)
+        grad_dot, *grads_dot = self._function_backward_jvp(grad_output_dot, x_dot, weight_dot, *given)
+        self._add_grads_dot(*grads_dot)
+        return grad_dot
+
+
+class LayerNorm(SampleNorm):
     """Normalisation of each sample over its last dimensions; see `functional.layer_norm`.
 
     Args:
@@ -196,6 +233,11 @@ class LayerNorm(AffineNorm):
         https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
     """
 
+    _function = staticmethod(F.layer_norm)
+    _function_backward = staticmethod(F.layer_norm_backward)
+    _function_jvp = staticmethod(F.layer_norm_jvp)
+    _function_backward_jvp = staticmethod(F.layer_norm_backward_jvp)
+
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -208,37 +250,11 @@ class LayerNorm(AffineNorm):
         super().__init__()
         shape = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         self.normalized_shape = tuple(integer("normalized_shape", length, minimum=0) for length in shape)
+        self._sets = self.normalized_shape
         if not self.normalized_shape:
             raise ValueError(f"`normalized_shape` (={normalized_shape!r}) must have at least one dimension")
         self.eps = number("eps", eps)
         self._add_affine(self.normalized_shape, elementwise_affine, bias, dtype)
-
-    def forward(self, x: Array) -> Array:
-        return self.save(F.layer_norm(x, self.normalized_shape, *self._affine, self.eps), x)
-
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
-        grad_input, *grads = F.layer_norm_backward(
-            grad_output, x, self.normalized_shape, *self._affine, self.eps
-        )
-        self._add_grads(*grads)
-        return grad_input
-
-    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
-        (x,) = self.kept()
-        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
-        given = (x, self.normalized_shape, self.params.get("weight"), self.eps)
-        output_dot = F.layer_norm_jvp(x_dot, weight_dot, bias_dot, *given)
-        return self.save_tangents(output_dot, x_dot, weight_dot)
-
-    def backward_jvp(self, grad_output_dot: Array) -> Array:
-        (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        given = (x, self.normalized_shape, self.params.get("weight"), self.eps)
-        grad_dot, *grads_dot = F.layer_norm_backward_jvp(
-            grad_output_dot, x_dot, weight_dot, grad_output, *given
-        )
-        self._add_grads_dot(*grads_dot)
-        return grad_dot
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if tuple(input_shape[-len(self.normalized_shape) :]) != self.normalized_shape:
@@ -252,7 +268,7 @@ class LayerNorm(AffineNorm):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={'weight' in self.params}"
 
 
-class GroupNorm(AffineNorm):
+class GroupNorm(SampleNorm):
     """Normalisation of each sample over the channels of a group; see `functional.group_norm`.
 
     Args:
@@ -272,6 +288,11 @@ class GroupNorm(AffineNorm):
         https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html
     """
 
+    _function = staticmethod(F.group_norm)
+    _function_backward = staticmethod(F.group_norm_backward)
+    _function_jvp = staticmethod(F.group_norm_jvp)
+    _function_backward_jvp = staticmethod(F.group_norm_backward_jvp)
+
     def __init__(
         self,
         num_groups: int,
@@ -283,7 +304,7 @@ class GroupNorm(AffineNorm):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        self.num_groups = integer("num_groups", num_groups)
+        self.num_groups = self._sets = integer("num_groups", num_groups)
         self.num_channels = integer("num_channels", num_channels)
         if num_channels % num_groups:
             raise ValueError(
@@ -291,32 +312,6 @@ class GroupNorm(AffineNorm):
             )
         self.eps = number("eps", eps)
         self._add_affine((num_channels,), affine, bias, dtype)
-
-    def forward(self, x: Array) -> Array:
-        self.output_shape(x.shape)
-        return self.save(F.group_norm(x, self.num_groups, *self._affine, self.eps), x)
-
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
-        grad_input, *grads = F.group_norm_backward(grad_output, x, self.num_groups, *self._affine, self.eps)
-        self._add_grads(*grads)
-        return grad_input
-
-    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
-        (x,) = self.kept()
-        weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
-        given = (x, self.num_groups, self.params.get("weight"), self.eps)
-        output_dot = F.group_norm_jvp(x_dot, weight_dot, bias_dot, *given)
-        return self.save_tangents(output_dot, x_dot, weight_dot)
-
-    def backward_jvp(self, grad_output_dot: Array) -> Array:
-        (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        given = (x, self.num_groups, self.params.get("weight"), self.eps)
-        grad_dot, *grads_dot = F.group_norm_backward_jvp(
-            grad_output_dot, x_dot, weight_dot, grad_output, *given
-        )
-        self._add_grads_dot(*grads_dot)
-        return grad_dot
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) < 2 or input_shape[1] != self.num_channels:

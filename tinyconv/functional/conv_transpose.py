@@ -106,12 +106,12 @@ def conv_transpose2d(
     grads = input if input.ndim == 4 else input[None]
     height, width = geometry.reached
     shape = (len(grads), geometry.channels)
-    image = zeros_batch_last((*shape, *geometry.size), like=input)
-    if height and width:
-        seen = correlate_input((*shape, height, width), weight, grads, geometry.window, groups)
-        if geometry.size == geometry.reached:
-            image = seen
-        else:
+    if geometry.size == geometry.reached:
+        image = correlate_input((*shape, height, width), weight, grads, geometry.window, groups)
+    else:
+        image = zeros_batch_last((*shape, *geometry.size), like=input)
+        if height and width:
+            seen = correlate_input((*shape, height, width), weight, grads, geometry.window, groups)
             image[:, :, :height, :width] = seen
     if bias is not None:
         image += bias.reshape(-1, 1, 1)
@@ -151,6 +151,12 @@ def conv_transpose2d_backward(
         correlate_weight(seen, weight.shape, image, geometry.window, groups),
         None if bias is None else conv2d_bias(grad_output),
     )
+
+
+def shortest_size(window: Window, input_size: tuple[int, ...]) -> Pair:
+    """(OH, OW) of a transposed convolution of (H, W) without output padding; may be less than 1."""
+    height, width = (_axis(window, axis, input_size[axis], 0)[0] for axis in (0, 1))
+    return height, width
 
 
 def _check_sizes(input_size: tuple[int, ...], weight_size: tuple[int, ...], groups: int) -> None:

@@ -46,7 +46,8 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
     [[0.0, 0.0, 1.0, 2.0], [3.0, 2.0, 1.0, 2.0], [1.0, 1.0, 1.0, 2.0], [1.0, 2.0, 1.0, 2.0]]
     """
     xp = check_arrays(input=input)
-    shape, pairs = pad_shape(input.shape, pad, mode), _pad_pairs(input.shape, pad, mode)
+    pairs = _pad_pairs(input.shape, pad, mode)
+    shape = _padded_shape(input.shape, pairs)
     if mode == "constant":
         inside, read = _constant_slices(input.shape, pairs)
         output = empty_batch_last(shape, input.dtype, xp)
@@ -66,7 +67,8 @@ def pad_backward(
 ) -> Array:
     """Gradient of `pad` by its input: every gradient is added up where its value came from."""
     xp = check_arrays(grad_output=grad_output, input=input)
-    shape, pairs = pad_shape(input.shape, pad, mode), _pad_pairs(input.shape, pad, mode)
+    pairs = _pad_pairs(input.shape, pad, mode)
+    shape = _padded_shape(input.shape, pairs)
     check_shape("grad_output", grad_output, shape, "of the output")
     if mode == "constant":
         inside, read = _constant_slices(input.shape, pairs)
@@ -81,8 +83,11 @@ def pad_backward(
 
 def pad_shape(shape: tuple[int, ...], pad: Sequence[int], mode: str = "constant") -> tuple[int, ...]:
     """The shape that `pad` gives an array of `shape`."""
-    pairs = _pad_pairs(shape, pad, mode)
-    return tuple(length + before + after for length, (before, after) in zip(shape, pairs, strict=True))
+    return _padded_shape(shape, _pad_pairs(shape, pad, mode))
+
+
+def _padded_shape(shape: tuple[int, ...], pairs: list[Pair]) -> tuple[int, ...]:
+    return tuple(length + sum(pair) for length, pair in zip(shape, pairs, strict=True))
 
 
 def _pad_pairs(shape: tuple[int, ...], pad: Sequence[int], mode: str) -> list[Pair]:

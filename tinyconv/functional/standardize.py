@@ -39,9 +39,14 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Standardized:
 
 def standardize_backward(grad: Array, normalized: Array, inverse_std: Array, axes: tuple[int, ...]) -> Array:
     """Gradient of `standardize` by its input; its tangent as well."""
-    slope = _mean_product(grad, normalized, axes)
-    grad_input: Array = (grad - _mean(grad, axes) - normalized * slope) * inverse_std
-    return grad_input
+    return _projected(grad, Standardized(normalized, inverse_std, axes))[0]
+
+
+def _projected(values: Array, saved: Standardized) -> tuple[Array, Array]:
+    """The Jacobian times `values`, and the mean of normalized * values."""
+    slope = _mean_product(saved.normalized, values, saved.axes)
+    product = (values - _mean(values, saved.axes) - saved.normalized * slope) * saved.inverse_std
+    return product, slope
 
 
 class Moved(NamedTuple):
@@ -53,12 +58,10 @@ class Moved(NamedTuple):
     @classmethod
     def of(cls, x_dot: Array, saved: Standardized) -> "Moved":
         """The tangents for a tangent of x."""
-        normalized, inverse_std, axes = saved
-        if not axes:
-            return cls(x_dot * inverse_std, 0)
-        slope = _mean_product(normalized, x_dot, axes)
-        moved = (x_dot - _mean(x_dot, axes) - normalized * slope) * inverse_std
-        return cls(moved, -inverse_std * slope)
+        if not saved.axes:
+            return cls(x_dot * saved.inverse_std, 0)
+        moved, slope = _projected(x_dot, saved)
+        return cls(moved, -saved.inverse_std * slope)
 
 
 def norm_jvp(

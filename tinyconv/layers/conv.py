@@ -12,7 +12,7 @@ from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module
 from tinyconv.functional.conv import conv2d_output_shape, conv_window
 from tinyconv.functional.conv1d import conv1d_output_shape, conv1d_window
-from tinyconv.functional.conv_transpose import Transposed
+from tinyconv.functional.conv_transpose import Transposed, shortest_size
 from tinyconv.functional.pad import pad_shape
 from tinyconv.functional.unfold import Window
 from tinyconv.layers.layer import Layer, fan_in_uniform
@@ -78,7 +78,7 @@ class PaddedConvolution(Convolution):
         self._geometry = (self.stride, padding, self.dilation, self.groups)
 
     def forward(self, x: Array) -> Array:
-        padded = x if self.padding_mode == "zeros" else F.pad(x, self._pads, self.padding_mode)
+        padded = self._padded(x)
         weight, bias = self.params["weight"], self.params.get("bias")
         return self.save(self._function(padded, weight, bias, *self._geometry), x, padded)
 
@@ -86,9 +86,7 @@ class PaddedConvolution(Convolution):
         x, padded = self.saved(grad_output)
         self._add_grads(grad_output, padded)
         grad = self._function_input(padded.shape, self.params["weight"], grad_output, *self._geometry)
-        return (
-            grad if self.padding_mode == "zeros" else F.pad_backward(grad, x, self._pads, self.padding_mode)
-        )
+        return self._padded_backward(grad, x)
 
     def backward_params(self, grad_output: Array) -> None:
         _, padded = self.saved(grad_output)
@@ -98,8 +96,7 @@ class PaddedConvolution(Convolution):
         x, padded = self.kept()
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         check_shape("x_dot", x_dot, x.shape, "of the input")
-        zeros = self.padding_mode == "zeros"
-        padded_dot = x_dot if zeros else F.pad(x_dot, self._pads, self.padding_mode)
+        padded_dot = self._padded(x_dot)
         output_dot = self._function(*self._joined(padded_dot, padded, weight_dot), bias_dot, *self._geometry)
         if weight_dot is not None and self.groups > 1:
             output_dot += self._function(padded, weight_dot, None, *self._geometry)
@@ -116,8 +113,7 @@ class PaddedConvolution(Convolution):
         grad_dot = self._function_input(size, kernels, grads, *geometry)
         if weight_dot is not None and self.groups > 1:
             grad_dot += self._function_input(size, weight_dot, grad_output, *geometry)
-        zeros = self.padding_mode == "zeros"
-        return grad_dot if zeros else F.pad_backward(grad_dot, x, self._pads, self.padding_mode)
+        return self._padded_backward(grad_dot, x)
 
     def _joined(
         self, moving: Array, still: Array, weight_dot: Array | None, outputs: bool = False
@@ -140,6 +136,14 @@ class PaddedConvolution(Convolution):
             self.grads["weight"] += self._function_weight(padded, shape, grad_output, *self._geometry)
         if "bias" in self.grads:
             self.grads["bias"] += self._function_bias(grad_output)
+
+    def _padded(self, x: Array) -> Array:
+        return x if self.padding_mode == "zeros" else F.pad(x, self._pads, self.padding_mode)
+
+    def _padded_backward(self, grad_padded: Array, x: Array) -> Array:
+        if self.padding_mode == "zeros":
+            return grad_padded
+        return F.pad_backward(grad_padded, x, self._pads, self.padding_mode)
 
     def _padded_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         zeros = self.padding_mode == "zeros"
@@ -345,18 +349,7 @@ class ConvTranspose2d(Convolution):
         """The options of `functional.conv_transpose2d`, with the output padding that gives `output_size`."""
         extra = self.output_padding
         if output_size is not None:
-            window = self._window
-            shortest = tuple(
-                (length - 1) * s - 2 * p + d * (k - 1) + 1
-                for length, s, (p, _), d, k in zip(
-                    input_shape[-2:],
-                    window.stride,
-                    window.padding,
-                    window.dilation,
-                    window.kernel,
-                    strict=True,
-                )
-            )
+            shortest = shortest_size(self._window, input_shape[-2:])
             if len(output_size) not in (2, len(input_shape)):
                 raise ValueError(
                     f"`output_size` (={output_size}) must be (OH, OW) or the output's whole shape"
@@ -370,13 +363,10 @@ class ConvTranspose2d(Convolution):
                 )
         return self.stride, self.padding, extra, self.groups, self.dilation
 
-    def _shape(self, input_shape: tuple[int, ...], output_padding: IntOrPair) -> tuple[int, ...]:
-        options = (self.stride, self.padding, output_padding, self.groups, self.dilation)
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        options = self._geometry(input_shape, None)
         geometry = Transposed.of(tuple(input_shape), self.params["weight"].shape, *options)
         return *input_shape[:-3], self.out_channels, *geometry.size
-
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self._shape(input_shape, self.output_padding)
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         self.output_shape(input_shape)

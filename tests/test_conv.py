@@ -13,9 +13,7 @@ from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import conv_window
-from tinyconv.functional.conv_rotated import is_rotated
-from tinyconv.functional.conv_tiled import is_tiled
+from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, conv_window, pick
 from tinyconv.functional.unfold import BLOCK_BYTES, Window, position_blocks
 
 # name: (input shape, weight shape, options)
@@ -51,6 +49,19 @@ def make(case: str, dtype: Any = np.float64) -> tuple[Array, Array, Array, dict[
     x, w = rng.standard_normal(shape), rng.standard_normal(weight_shape)
     b = rng.standard_normal(weight_shape[0])
     return x.astype(dtype), w.astype(dtype), b.astype(dtype), options
+
+
+@pytest.fixture(params=["by shape", *sorted({*FORWARD, *INPUT, *WEIGHT})], autouse=True)
+def algorithm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this file runs with each algorithm, wherever that one serves."""
+    name, module = request.param, sys.modules["tinyconv.functional.conv"]
+    for table in ("FORWARD", "INPUT", "WEIGHT"):
+        algorithms = getattr(module, table)
+        if name in algorithms:
+            wanted = algorithms[name]._replace(pays=algorithms[name].serves)
+            monkeypatch.setattr(
+                module, table, {name: wanted} | {n: a for n, a in algorithms.items() if n != name}
+            )
 
 
 @cases
@@ -327,44 +338,33 @@ def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
     assert inside == [(1, 1)]
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 8, 10), (3, 2, 6, 6), (0, 1, 6, 6), (1, 3, 5, 7)], ids=str)
-@pytest.mark.parametrize("padding", [0, 1, 2])
-def test_tiled_and_plain_convolution_agree(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], padding: int
+@pytest.mark.parametrize(
+    ("name", "weight_size", "output_size", "options"),
+    [
+        ("tiled", (6, 1, 5, 5), (64, 6, 28, 28), {"padding": 2}),
+        ("columns", (64, 3, 7, 7), (1, 64, 112, 112), {"padding": 3, "stride": 2}),
+    ],
+)
+def test_shapes_decide_which_algorithm_runs(
+    name: str, weight_size: tuple[int, ...], output_size: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    rng = np.random.default_rng(0)
-    x, w, b = rng.standard_normal(shape), rng.standard_normal((4, shape[1], 3, 3)), rng.standard_normal(4)
-    module = sys.modules["tinyconv.functional.conv"]
-    chosen: list[bool] = []
-
-    def rule(*args: Any) -> bool:
-        chosen.append(is_tiled(*args))
-        return chosen[-1]
-
-    monkeypatch.setattr(module, "is_tiled", rule)
-    y = F.conv2d(x, w, b, padding=padding)
-    g = rng.standard_normal(y.shape)
-    dw = F.conv2d_weight(x, w.shape, g, padding=padding)
-    assert chosen == [y.shape[2] % 2 == y.shape[3] % 2 == 0] * 2
-    monkeypatch.setattr(module, "is_tiled", lambda *_: False)
-    assert_close(y, F.conv2d(x, w, b, padding=padding))
-    assert_close(dw, F.conv2d_weight(x, w.shape, g, padding=padding))
-    assert_close(F.conv2d(x, w), F.conv2d(x, w, np.zeros(4)))
+    shapes = (weight_size, Window.of(weight_size[2:], options.get("stride", 1), options["padding"], 1), 1)
+    assert pick(FORWARD, None, *shapes, output_size) is FORWARD[name].run
+    assert pick(WEIGHT, None, *shapes, output_size) is WEIGHT[name].run
 
 
-@pytest.mark.parametrize("padding", [0, 1, (2, 0), "same"], ids=str)
-@pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_gathered_and_scattered_input_gradients_agree(
-    monkeypatch: pytest.MonkeyPatch, padding: Any, dilation: int, groups: int
-) -> None:
-    rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((3, 4, 8, 9)), rng.standard_normal((4, 4 // groups, 3, 2))
-    options: dict[str, Any] = {"padding": padding, "dilation": dilation, "groups": groups}
-    g = rng.standard_normal(F.conv2d(x, w, **options).shape)
-    module = sys.modules["tinyconv.functional.conv"]
-    window = conv_window(w.shape, 1, padding, dilation)
-    assert is_rotated(w.shape, window, groups, g.size)
-    gathered = F.conv2d_input(x.shape, w, g, **options)
-    monkeypatch.setattr(module, "is_rotated", lambda *_: False)
-    assert_close(gathered, F.conv2d_input(x.shape, w, g, **options))
+def test_an_algorithm_can_be_asked_for_by_name() -> None:
+    x, w, b, _ = make("plain")
+    g = F.conv2d(x, w, b)
+    for name in FORWARD:
+        served = FORWARD[name].serves(w.shape, conv_window(w.shape, 1, 0, 1), 1, g.shape)
+        if served:
+            assert_close(F.conv2d(x, w, b, algorithm=name), g)
+        else:
+            with pytest.raises(ValueError, match=f"`algorithm` .='{name}'. does not serve"):
+                F.conv2d(x, w, b, algorithm=name)
+    for name in ("rotated", "rows", "columns"):
+        assert_close(F.conv2d_input(x.shape, w, g, algorithm=name), F.conv2d_input(x.shape, w, g))
+    assert_close(F.conv2d_weight(x, w.shape, g, algorithm="columns"), F.conv2d_weight(x, w.shape, g))
+    with pytest.raises(ValueError, match="`algorithm`"):
+        F.conv2d(x, w, algorithm="fastest")

@@ -78,8 +78,9 @@ def test_workers_draw_masks_of_their_own() -> None:
     x = np.ones((8, 1000))
     outputs = []
     for _ in range(2):  # as in two epochs
-        with Workers(dropout, 2, x) as workers:
-            outputs.append(workers.forward(x))
+        with Workers(dropout, 2) as workers:
+            for part, _ in workers.divide([(x, x)]):
+                outputs.append(workers.forward(part))
     for y in outputs:
         assert abs((y == 0).mean() - 0.5) < 0.05
         assert (y[:4] != y[4:]).any()

@@ -72,6 +72,8 @@ def single(name: str, value: IntOrPair, minimum: int = 1) -> int:
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float within [low, high]."""
+    if type(value) is float and low <= value <= high:
+        return value
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` (={value!r}) must be a number")
     try:

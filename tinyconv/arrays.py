@@ -112,13 +112,13 @@ def scratch(use: str, shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np
 def zero_where(mask: Array, values: Array, out: Array | None = None) -> Array:
     """`values` where `mask` is False and 0 where it is True, both of one shape.
 
-    Works on the bits of `values`: several times as fast as `where`, whose branches no processor
-    can predict, and exact where `values` holds inf or NaN, which a product with 0 is not.
+    Multiplies the bits of `values` by 1 or 0: several times as fast as `where`, whose branches no
+    processor can predict, and exact where `values` holds inf or NaN, which a floating product is not.
     """
-    xp = array_module(mask, values)
     bits = np.dtype(f"i{values.itemsize}")
-    keep = mask.view(np.int8) - np.int8(1)  # every bit set where the mask is False
+    keep: Array = array_module(mask, values).asarray(~mask).astype(bits)
+    keep *= values.view(bits)
     if out is None:
-        out = xp.empty_like(values)
-    xp.bitwise_and(values.view(bits), keep, out=out.view(bits))
+        return keep.view(values.dtype)
+    out[...] = keep.view(values.dtype)  # out may have gaps, which a copy crosses faster than a product
     return out

@@ -6,6 +6,7 @@ An optimiser is made for a model and updates its parameters in place from its gr
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from tinyconv.arguments import integer, number, one_of
@@ -28,6 +29,7 @@ class Optimizer:
         self.lr = number("lr", lr, 0.0)
         self.weight_decay = number("weight_decay", weight_decay, 0.0)
         self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
+        self._places = list(_places(model))
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to zero."""
@@ -35,12 +37,19 @@ class Optimizer:
 
     def step(self) -> None:
         """Update all parameters from their gradients."""
-        grads = self.model.grads
-        for name, param in self.model.params.items():
-            self._update(param, grads[name], self.state[name])
+        for name, layer, key in self._places:
+            self._update(layer._params[key], layer._grads[key], self.state[name])
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
         raise NotImplementedError
+
+
+def _places(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer, str]]:
+    """For each parameter its name in `model`, the layer that holds it, and its name there."""
+    for key in model._params:
+        yield prefix + key, model, key
+    for name, child in model.children.items():
+        yield from _places(child, f"{prefix}{name}.")
 
 
 class SGD(Optimizer):

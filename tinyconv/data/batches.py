@@ -1,6 +1,7 @@
 """Batches of a data set, shuffled anew in each epoch."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from tinyconv.arguments import Generator, integer
 from tinyconv.arguments import generator as as_generator
@@ -52,9 +53,30 @@ class Batches:
         return -(-len(self.inputs) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return self.parts(1)[0]
+
+    def parts(self, count: int) -> list[Iterator[tuple[Array, Array]]]:
+        """One iteration, for `count` workers: each gets a part of each batch's inputs, and all its targets.
+
+        Batches of fewer samples than workers go whole to the first.
+        """
         order = self.generator.permutation(len(self.inputs)) if self.shuffle else None
+        return [self._part(order, number, count) for number in range(count)]
+
+    def _part(self, order: Array | None, number: int, count: int) -> Iterator[tuple[Array, Array]]:
         for start in range(0, len(self.inputs), self.batch_size):
-            chosen = slice(start, start + self.batch_size)
-            index = chosen if order is None else order[chosen]
-            inputs = self.inputs[index]
-            yield inputs if self.transform is None else self.transform(inputs), self.targets[index]
+            stop = min(start + self.batch_size, len(self.inputs))
+            workers = count if stop - start >= count else 1
+            if number >= workers:
+                continue
+            part = slice(*(start + (n * (stop - start)) // workers for n in (number, number + 1)))
+            batch = slice(start, stop)
+            inputs = self.inputs[part if order is None else order[part]]
+            targets = self.targets[batch if order is None else order[batch]]
+            yield inputs if self.transform is None else self.transform(inputs), targets
+
+
+def split(batch: Array, count: int) -> list[Array]:
+    """`batch` in `count` parts as equal as can be, as `Batches.parts` cuts it."""
+    edges = [number * len(batch) // count for number in range(count + 1)]
+    return [batch[start:stop] for start, stop in pairwise(edges)]

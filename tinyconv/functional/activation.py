@@ -34,7 +34,8 @@ def relu(input: Array, inplace: bool = False) -> Array:
     array([0., 0., 2.])
     """
     xp = check_arrays(input=input)
-    output: Array = xp.asarray(xp.maximum(input, 0))
+    output: Array = xp.zeros_like(input)
+    xp.maximum(input, output, out=output)  # of two arrays: NumPy takes three times as long with the number 0
     return output
 
 

@@ -24,13 +24,15 @@ and the gradient by the image is the `fold` of the columns' gradient. No kernel 
 stride is divided: a stride that leaves pixels at the border unread gives them the gradient zero, as
 the image's size is an argument of `conv2d_input`.
 
-Columns are made and multiplied in blocks that fit the cache; they never exist whole. Where the channels
-are few, `conv_tiled` makes the same columns serve several outputs, and for stride 1 the gradient by the image
-may be gathered instead of scattered, with a rotated kernel after all (`conv_rotated`); the results are the
-same.
+Columns are made and multiplied in blocks that fit the cache; they never exist whole. That serves every
+convolution. For some shapes there are faster ways to the same result, each in a file of its own; the
+tables at the end of this file list them, with the rules of shapes by which one is picked. (Some of them
+multiply by zeros: an infinite pixel may then make more of its neighbourhood NaN.)
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 from tinyconv.arguments import IntOrPair, check_arrays, check_shape, integer, one_of
 from tinyconv.arrays import (
@@ -42,8 +44,16 @@ from tinyconv.arrays import (
     empty_batch_last,
     scratch,
 )
-from tinyconv.functional.conv_rotated import is_rotated, rotated
-from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled, is_tiled
+from tinyconv.functional.conv_depthwise import (
+    conv2d_depthwise,
+    conv2d_input_depthwise,
+    conv2d_weight_depthwise,
+    pays_depthwise,
+    serves_depthwise,
+)
+from tinyconv.functional.conv_rotated import pays_rotated, rotated, serves_rotated
+from tinyconv.functional.conv_rows import conv2d_input_rows, pays_rows, serves_rows
+from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled, pays_tiled, serves_tiled
 from tinyconv.functional.unfold import (
     Window,
     add_columns,
@@ -63,6 +73,8 @@ def conv2d(
     padding: IntOrPair | str = 0,
     dilation: IntOrPair = 1,
     groups: int = 1,
+    *,
+    algorithm: str | None = None,
 ) -> Array:
     """Convolve a batch of images with a set of kernels (cross-correlation, no kernel is rotated).
 
@@ -79,6 +91,7 @@ def conv2d(
         padding: an int, a pair, "valid" (none) or "same" (the output has the size of the input, for
             stride 1; an odd row or column of padding goes to the bottom or the right).
         groups: number of groups; it divides C and O.
+        algorithm: one of `FORWARD`; by default the shapes decide. The results agree to rounding.
 
     Returns:
         (N, O, OH, OW) or (O, OH, OW), batch last in memory, with
@@ -86,7 +99,7 @@ def conv2d(
 
     Raises:
         ValueError: shapes that do not fit, an argument out of range, a kernel larger than the
-            padded input, "same" with a stride.
+            padded input, "same" with a stride, an `algorithm` that does not serve the shapes.
         TypeError: dtypes that differ or are not floating.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html
@@ -99,9 +112,9 @@ def conv2d(
     check_arrays(input=input, weight=weight, bias=bias)
     window = conv_window(weight.shape, stride, padding, dilation)
     if input.ndim == 3:
-        output: Array = correlate(input[None], weight, window, groups, bias)[0]
+        output: Array = correlate(input[None], weight, window, groups, bias, algorithm)[0]
         return output
-    return correlate(input, weight, window, groups, bias)
+    return correlate(input, weight, window, groups, bias, algorithm)
 
 
 def conv2d_backward(
@@ -135,6 +148,8 @@ def conv2d_input(
     padding: IntOrPair | str = 0,
     dilation: IntOrPair = 1,
     groups: int = 1,
+    *,
+    algorithm: str | None = None,
 ) -> Array:
     """Gradient of `conv2d` by its input.
 
@@ -146,6 +161,7 @@ def conv2d_input(
         weight: (O, C / groups, KH, KW).
         grad_output: (N, O, OH, OW) or (O, OH, OW).
         stride, padding, dilation, groups: as for `conv2d`.
+        algorithm: one of `INPUT`; by default the shapes decide.
 
     Returns:
         An array of the shape `input_size`, batch last in memory.
@@ -164,9 +180,10 @@ def conv2d_input(
     check_arrays(weight=weight, grad_output=grad_output)
     window = conv_window(weight.shape, stride, padding, dilation)
     if len(input_size) == 3:
-        image: Array = correlate_input((1, *input_size), weight, grad_output[None], window, groups)[0]
+        batch = (1, *input_size)
+        image: Array = correlate_input(batch, weight, grad_output[None], window, groups, algorithm)[0]
         return image
-    return correlate_input(tuple(input_size), weight, grad_output, window, groups)
+    return correlate_input(tuple(input_size), weight, grad_output, window, groups, algorithm)
 
 
 def conv2d_weight(
@@ -177,6 +194,8 @@ def conv2d_weight(
     padding: IntOrPair | str = 0,
     dilation: IntOrPair = 1,
     groups: int = 1,
+    *,
+    algorithm: str | None = None,
 ) -> Array:
     """Gradient of `conv2d` by its weight.
 
@@ -188,6 +207,7 @@ def conv2d_weight(
         weight_size: the shape of the weight, (O, C / groups, KH, KW).
         grad_output: (N, O, OH, OW) or (O, OH, OW).
         stride, padding, dilation, groups: as for `conv2d`.
+        algorithm: one of `WEIGHT`; by default the shapes decide.
 
     Returns:
         An array of the shape `weight_size`.
@@ -207,7 +227,7 @@ def conv2d_weight(
     window = conv_window(tuple(weight_size), stride, padding, dilation)
     if input.ndim == 3:
         input, grad_output = input[None], grad_output[None]
-    return correlate_weight(input, tuple(weight_size), grad_output, window, groups)
+    return correlate_weight(input, tuple(weight_size), grad_output, window, groups, algorithm)
 
 
 def conv2d_bias(grad_output: Array) -> Array:
@@ -217,13 +237,59 @@ def conv2d_bias(grad_output: Array) -> Array:
     return summed
 
 
-def correlate(input: Array, weight: Array, window: Window, groups: int, bias: Array | None = None) -> Array:
+def correlate(
+    input: Array,
+    weight: Array,
+    window: Window,
+    groups: int,
+    bias: Array | None = None,
+    algorithm: str | None = None,
+) -> Array:
     """`conv2d` of a batch, with its geometry as a window."""
     shape = conv2d_output_shape(input.shape, weight.shape, window, groups)
     if bias is not None:
         check_shape("bias", bias, (shape[1],), f"for `weight` of shape {weight.shape}")
-    if is_tiled(weight.shape, window, groups, shape[2:]):
-        return conv2d_tiled(input, weight, bias, window, shape)
+    run = pick(FORWARD, algorithm, weight.shape, window, groups, shape)
+    output: Array = run(input, weight, bias, window, groups, shape)
+    return output
+
+
+def correlate_input(
+    input_size: tuple[int, ...],
+    weight: Array,
+    grad_output: Array,
+    window: Window,
+    groups: int,
+    algorithm: str | None = None,
+) -> Array:
+    """`conv2d_input` of a batch, with its geometry as a window."""
+    shape = conv2d_output_shape(input_size, weight.shape, window, groups)
+    check_shape("grad_output", grad_output, shape, f"for `input_size` {input_size}")
+    run = pick(INPUT, algorithm, weight.shape, window, groups, shape)
+    image: Array = run(input_size, weight, grad_output, window, groups)
+    return image
+
+
+def correlate_weight(
+    input: Array,
+    weight_size: tuple[int, ...],
+    grad_output: Array,
+    window: Window,
+    groups: int,
+    algorithm: str | None = None,
+) -> Array:
+    """`conv2d_weight` of a batch, with its geometry as a window."""
+    shape = conv2d_output_shape(input.shape, weight_size, window, groups)
+    check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
+    run = pick(WEIGHT, algorithm, weight_size, window, groups, shape)
+    weight: Array = run(input, weight_size, grad_output, window, groups)
+    return weight
+
+
+def conv2d_columns(
+    input: Array, weight: Array, bias: Array | None, window: Window, groups: int, shape: tuple[int, ...]
+) -> Array:
+    """`conv2d`, with an output of `shape`, from columns: output = W @ columns(x)."""
     xp = array_module(input)
     output = empty_batch_last(shape, input.dtype, xp)
     rows, kernels = _by_group(batch_last(output), groups), _by_group(weight, groups)
@@ -235,40 +301,40 @@ def correlate(input: Array, weight: Array, window: Window, groups: int, bias: Ar
     return output
 
 
-def correlate_input(
+def conv2d_input_columns(
     input_size: tuple[int, ...], weight: Array, grad_output: Array, window: Window, groups: int
 ) -> Array:
-    """`conv2d_input` of a batch, with its geometry as a window."""
-    shape = conv2d_output_shape(input_size, weight.shape, window, groups)
-    check_shape("grad_output", grad_output, shape, f"for `input_size` {input_size}")
-    if is_rotated(weight.shape, window, groups, grad_output.size):
-        return correlate(grad_output, *rotated(weight, window, groups), groups)
+    """`conv2d_input` from columns: their gradient is W.T @ g, and the image's the fold of it."""
     xp = array_module(grad_output)
     image = zeros_batch_last(input_size, like=grad_output)
     n, c = image.shape[:2]
     grads = _by_group(contiguous_batch_last(grad_output), groups)
     kernels = _by_group(weight, groups).swapaxes(1, 2)
-    for rows, cols in position_blocks(shape[2:], columns_bytes(image, window)):
+    output_size = grad_output.shape[2], grad_output.shape[3]
+    for rows, cols in position_blocks(output_size, columns_bytes(image, window)):
         size = (rows.stop - rows.start, cols.stop - cols.start, n)
         columns = scratch("columns", (window.rows(c), math.prod(size)), image.dtype, xp)
-        xp.matmul(kernels, grads[..., span(rows, cols, shape[3], n)], out=_by_group(columns, groups))
+        xp.matmul(kernels, grads[..., span(rows, cols, output_size[1], n)], out=_by_group(columns, groups))
         add_columns(batch_last(image), columns.reshape(c, *window.kernel, *size), window, rows, cols)
     return image
 
 
-def correlate_weight(
+def conv2d_weight_columns(
     input: Array, weight_size: tuple[int, ...], grad_output: Array, window: Window, groups: int
 ) -> Array:
-    """`conv2d_weight` of a batch, with its geometry as a window."""
-    shape = conv2d_output_shape(input.shape, weight_size, window, groups)
-    check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
-    if is_tiled(weight_size, window, groups, shape[2:]):
-        return conv2d_weight_tiled(input, weight_size, grad_output, window)
+    """`conv2d_weight` from columns: W's gradient = g @ columns(x).T."""
     weight: Array = array_module(input).zeros(weight_size, input.dtype)
     grads, kernels = _by_group(contiguous_batch_last(grad_output), groups), _by_group(weight, groups)
     for block, columns in column_blocks(input, window):
         kernels += grads[..., block] @ _by_group(columns, groups).swapaxes(1, 2)
     return weight
+
+
+def conv2d_input_rotated(
+    input_size: tuple[int, ...], weight: Array, grad_output: Array, window: Window, groups: int
+) -> Array:
+    """`conv2d_input` for stride 1: a convolution of `grad_output` with the rotated kernel."""
+    return correlate(grad_output, *rotated(weight, window, groups), groups)
 
 
 def conv_window(
@@ -320,3 +386,59 @@ def check_channels(input_size: tuple[int, ...], weight_size: tuple[int, ...], gr
 def _by_group(array: Array, groups: int) -> Array:
     """An array whose rows lie group after group, as one matrix a group: (groups, rows, the rest)."""
     return array.reshape(groups, array.shape[0] // groups, -1)
+
+
+# Of the weight's shape, the window, the groups and the output's shape.
+Rule: TypeAlias = Callable[[tuple[int, ...], Window, int, tuple[int, ...]], bool]
+
+
+class Algorithm(NamedTuple):
+    """A way to compute one of the maps, when it can be used, and when it is faster than those after it."""
+
+    serves: Rule
+    pays: Rule
+    run: Callable[..., Array]
+
+
+def _always(*shapes: Any) -> bool:
+    return True
+
+
+# The first that pays is taken.
+FORWARD = {
+    "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_depthwise),
+    "tiled": Algorithm(serves_tiled, pays_tiled, conv2d_tiled),
+    "columns": Algorithm(_always, _always, conv2d_columns),
+}
+INPUT = {
+    "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_input_depthwise),
+    "rotated": Algorithm(serves_rotated, pays_rotated, conv2d_input_rotated),
+    "rows": Algorithm(serves_rows, pays_rows, conv2d_input_rows),
+    "columns": Algorithm(_always, _always, conv2d_input_columns),
+}
+WEIGHT = {
+    "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_weight_depthwise),
+    "tiled": Algorithm(serves_tiled, pays_tiled, conv2d_weight_tiled),
+    "columns": Algorithm(_always, _always, conv2d_weight_columns),
+}
+
+
+def pick(
+    table: dict[str, Algorithm],
+    name: str | None,
+    weight_size: tuple[int, ...],
+    window: Window,
+    groups: int,
+    output_size: tuple[int, ...],
+) -> Callable[..., Array]:
+    """What runs the algorithm `name` of a table, or the first that pays for these shapes."""
+    shapes = (weight_size, window, groups, output_size)
+    if name is None:
+        return next(algorithm.run for algorithm in table.values() if algorithm.pays(*shapes))
+    algorithm = table[one_of("algorithm", name, tuple(table))]
+    if not algorithm.serves(*shapes):
+        raise ValueError(
+            f"`algorithm` (={name!r}) does not serve a weight of shape {weight_size} and an output of shape "
+            f"{output_size} with `groups` {groups} and {window}"
+        )
+    return algorithm.run

@@ -6,24 +6,32 @@ Each pixel (a, b) of the gradient by the image is
 
 With i' = KH-1-i and j' = KW-1-j, the kernel rotated by half a turn, and P' = d*(K-1) - P it reads g at
 a + i'*d - P': a convolution of g with the kernel w[o, c, KH-1-i', KW-1-j'], its channels exchanged, and the
-padding P'. It gathers where `conv2d_input` in terms of columns scatters, which is faster, as long as g's
-columns are no more than those of the image and the kernel is small beside the activations. A stride above 1
+padding P'. It gathers where `conv2d_input` in terms of columns scatters, which is faster where g's
+columns are fewer than those of the image and the kernel is small beside the activations. A stride above 1
 would need zeros between g's values.
 """
+
+from math import prod
 
 from tinyconv.arrays import Array
 from tinyconv.functional.unfold import Window
 
 
-def is_rotated(weight_size: tuple[int, ...], window: Window, groups: int, grad_values: int) -> bool:
-    """Whether the gradient by the image is computed so; a rule of shapes only."""
-    o, c_group, *_ = weight_size
-    return (
-        window.stride == (1, 1)
-        and o <= c_group * groups
-        and o * window.rows(c_group) <= grad_values
-        and all(max(pads) <= reach for pads, reach in zip(window.padding, _reaches(window), strict=True))
-    )
+def serves_rotated(
+    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
+) -> bool:
+    """Whether the gradient by the image can be computed so."""
+    reaches = zip(window.padding, _reaches(window), strict=True)
+    return window.stride == (1, 1) and all(max(pads) <= reach for pads, reach in reaches)
+
+
+def pays_rotated(
+    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
+) -> bool:
+    """Whether it is faster so; a rule of shapes only."""
+    fewer_columns = weight_size[0] < weight_size[1] * groups
+    small = prod(weight_size) <= prod(output_size)
+    return fewer_columns and small and serves_rotated(weight_size, window, groups, output_size)
 
 
 def rotated(weight: Array, window: Window, groups: int) -> tuple[Array, Window]:

@@ -11,6 +11,7 @@ each sample's class, or its class probabilities times the weights, and zeros whe
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, integer, number
 from tinyconv.arrays import Array, array_module
@@ -153,12 +154,11 @@ def _moved_probabilities(input_dot: Array, saved: CrossEntropySaved) -> tuple[Ar
 
 
 def _loss_factor(grad_output: Array, saved: CrossEntropySaved) -> Array:
-    """What the shares' log-probabilities are multiplied by in the loss, (N, 1, ...), times `grad_output`."""
-    losses = saved.shares[:, 0]
+    """Minus the gradient of the loss by each target's sum: (N, 1, ...), or 0-d where it is one for all."""
     if saved.reduction == "none" and len(saved.input_size) == 1:
         grad_output = grad_output[None]
-    factor: Array = -reduce_backward(grad_output, losses, saved.reduction, saved.total)
-    return factor[:, None]
+    factor: Array = -reduce_backward(grad_output, saved.shares[:, 0], saved.reduction, saved.total)
+    return factor[:, None] if factor.ndim else factor
 
 
 def nll_loss(
@@ -242,28 +242,37 @@ def _class_shares(
     label_smoothing: float,
 ) -> tuple[Array, Any]:
     """What each class's log-probability counts in the loss, (N, C, ...), and what the mean divides by."""
-    xp = array_module(input)
     label_smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
+    ignore_index = integer("ignore_index", ignore_index, minimum=-(1 << 63))
     classes = input.shape[1]
-    weights = _along_classes(xp.ones(classes, input.dtype) if weight is None else weight, input)
+    weights: Any = 1 if weight is None else _along_classes(weight, input)
     if target.dtype.kind == "f":
-        if integer("ignore_index", ignore_index, minimum=-(1 << 63)) >= 0:
+        if ignore_index >= 0:
             raise ValueError(f"`ignore_index` (={ignore_index}) must be negative for class probabilities")
-        shares = (target * (1 - label_smoothing) + label_smoothing / classes) * weights
+        shares: Array = (target * (1 - label_smoothing) + label_smoothing / classes) * weights
         return shares, target.size // classes
-    ignored = target == integer("ignore_index", ignore_index, minimum=-(1 << 63))
-    wrong = target[((target < 0) | (target >= classes)) & ~ignored]
-    if wrong.size:
+    shares, counted = _one_hot(target, classes, ignore_index, input.dtype)
+    if weight is not None:
+        shares *= weights
+    total = shares.sum()
+    if label_smoothing:
+        smooth = counted[:, None].astype(input.dtype) * (weights * (label_smoothing / classes))
+        shares = shares * (1 - label_smoothing) + smooth
+    return shares, total
+
+
+def _one_hot(target: Array, classes: int, ignore_index: int, dtype: npt.DTypeLike) -> tuple[Array, Array]:
+    """1 at each target's class, (N, C, ...), and else 0; and which targets are not ignored."""
+    xp = array_module(target)
+    counted = target != ignore_index
+    indices = xp.arange(classes).reshape(-1, *[1] * target.ndim)
+    own = ((indices == target) & counted).swapaxes(0, 1)  # lies as the logits of a linear layer do
+    if xp.count_nonzero(own) != xp.count_nonzero(counted):
+        wrong = target[((target < 0) | (target >= classes)) & counted]
         raise ValueError(
             f"`target` holds the class index {wrong[0]}, which must be between 0 and {classes - 1}"
         )
-    own = (xp.arange(classes).reshape(weights.shape) == target[:, None]) * weights
-    own *= ~ignored[:, None]
-    shares = own
-    if label_smoothing:
-        smooth = ~ignored[:, None] * (weights * (label_smoothing / classes))
-        shares = own * (1 - label_smoothing) + smooth
-    return shares, own.sum()
+    return own.astype(dtype), counted
 
 
 def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:

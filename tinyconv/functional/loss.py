@@ -183,7 +183,7 @@ def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
 
 
 def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: Any = None) -> Array:
-    """Gradient of `reduce` by the losses, with their shape; 0 where `total` is 0."""
+    """Gradient of `reduce` by the losses: one for each, or one 0-d for all; 0 where `total` is 0."""
     check_arrays(losses=losses, grad_output=grad_output)
     none = one_of("reduction", reduction, REDUCTIONS) == "none"
     shape = losses.shape if none else ()
@@ -191,8 +191,7 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
     if reduction == "mean":
         total = losses.size if total is None else total
         grad_output = grad_output / total if total else grad_output * 0
-    grad: Array = array_module(losses).broadcast_to(grad_output, losses.shape)
-    return grad
+    return grad_output
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:

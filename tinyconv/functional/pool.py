@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, overload
 
+import numpy as np
+
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape
 from tinyconv.arrays import (
     Array,
@@ -15,9 +17,10 @@ from tinyconv.arrays import (
     batch_first,
     batch_last,
     contiguous_batch_last,
+    empty_batch_last,
     zero_where,
 )
-from tinyconv.functional.unfold import Window, zeros_batch_last
+from tinyconv.functional.unfold import Window
 
 # The tap's number, the outputs where it lies inside the image, and the pixels that it sees there.
 Tap: TypeAlias = tuple[int, tuple[slice, ...], tuple[slice, ...]]
@@ -139,10 +142,14 @@ def max_pool2d_saved(
     if window.padding != UNPADDED:
         winners[...] = xp.asarray(_first_taps_inside(window, size))[..., None]
     for tap, outputs, inputs in taps:
-        best, value, winner = output[outputs], image[inputs], winners[outputs]
-        # Taps come in rising order, so the larger number is the later, strictly greater value.
-        xp.maximum(winner, (value > best) * winners.dtype.type(tap), out=winner)
-        xp.maximum(best, value, out=best)
+        best, winner = output[outputs], winners[outputs]
+        larger = xp.maximum(best, image[inputs])
+        # Taps come in rising order, so the larger number is that of the later, strictly greater value.
+        xp.maximum(winner, (larger != best).view(np.uint8) * winners.dtype.type(tap), out=winner)
+        if larger.shape == output.shape:
+            output = larger
+        else:
+            best[...] = larger
     if output.size and xp.isnan(output.max()):
         for tap, outputs, inputs in pool_taps(window, image.shape[1:3], size):
             winners[outputs][xp.isnan(image[inputs])] = tap
@@ -179,7 +186,7 @@ def max_pool2d_saved_backward(
     ceil_mode: bool = False,
 ) -> Array:
     """`max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned."""
-    check_arrays(grad_output=grad_output)
+    xp = check_arrays(grad_output=grad_output)
     check_shape("grad_output", grad_output, winners.shape, "of the output")
     geometry = (kernel_size, stride, padding, dilation, ceil_mode)
     if len(input_size) == 3:
@@ -187,12 +194,15 @@ def max_pool2d_saved_backward(
         single: Array = max_pool2d_saved_backward(grad_output[None], winners[None], batch, *geometry)[0]
         return single
     window, size = pool_geometry(input_size, *geometry)
-    grad_input = zeros_batch_last(input_size, like=grad_output)
+    grad_input = empty_batch_last(input_size, grad_output.dtype, xp)
     image, grads, winners = batch_last(grad_input), batch_last(grad_output), batch_last(winners)
+    taps = pool_taps(window, input_size[2:], size)
     disjoint = all(
         d * (k - 1) < s for k, s, d in zip(window.kernel, window.stride, window.dilation, strict=True)
     )
-    for tap, outputs, inputs in pool_taps(window, input_size[2:], size):
+    if not disjoint or sum(image[inputs].size for _, _, inputs in taps) < image.size:
+        image[...] = 0
+    for tap, outputs, inputs in taps:
         lost = winners[outputs] != tap
         if disjoint:
             zero_where(lost, grads[outputs], out=image[inputs])

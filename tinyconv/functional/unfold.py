@@ -87,13 +87,13 @@ class Window(NamedTuple):
             The tap; of the output positions `rows` x `cols` those where it does, counted from the
             slices' starts; and the pixels that it sees there.
         """
-        down = [self._inside(0, i, size[0], rows) for i in range(self.kernel[0])]
-        across = [self._inside(1, j, size[1], cols) for j in range(self.kernel[1])]
+        down = [self.inside(0, i, size[0], rows) for i in range(self.kernel[0])]
+        across = [self.inside(1, j, size[1], cols) for j in range(self.kernel[1])]
         for i, (out_rows, in_rows) in enumerate(down):
             for j, (out_cols, in_cols) in enumerate(across):
                 yield (i, j), (out_rows, out_cols), (in_rows, in_cols)
 
-    def _inside(self, axis: int, tap: int, size: int, positions: slice) -> tuple[slice, slice]:
+    def inside(self, axis: int, tap: int, size: int, positions: slice) -> tuple[slice, slice]:
         stride = self.stride[axis]
         offset = tap * self.dilation[axis] - self.padding[axis][0]
         first = max(positions.start, -(offset // stride))  # ceil(-offset / stride)

@@ -254,9 +254,9 @@ class Layer(ForwardCache):
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, and forget their tangents."""
-        for grad in self.grads.values():
-            grad[...] = 0
         for layer in self.layers():
+            for grad in layer._grads.values():
+                grad[...] = 0
             layer._grads_dot.clear()
 
     def caches(self) -> Iterator[ForwardCache]:

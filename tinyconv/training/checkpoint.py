@@ -1,9 +1,7 @@
 """Weights in safetensors files, with the names that PyTorch uses."""
 
 import os
-from pathlib import Path
 
-from tinyconv.files import write_whole
 from tinyconv.layers import Layer
 
 
@@ -15,7 +13,11 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file cannot be written; a file that was there before stays as it was.
     """
+    from pathlib import Path
+
     from safetensors.numpy import save
+
+    from tinyconv.files import write_whole
 
     write_whole(Path(path), save(model.state_dict()))
 
@@ -28,6 +30,8 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
             message names the file, and the model is left as it was.
         OSError: the file cannot be read.
     """
+    from pathlib import Path
+
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

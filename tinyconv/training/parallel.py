@@ -2,9 +2,10 @@
 
 The first worker is the training process itself; the others are forked from it and live as long as an
 epoch. They have the parameters in shared memory, and layers, caches, buffers and gradients of their own;
-the first one's buffers are the model's. Inputs,
-predictions and gradients go through shared memory too; two semaphores a worker say when. Where a layer
-needs a sum over the whole batch, as batch norm does, it asks its communicator.
+the first one's buffers are the model's. The batches of a `Batches` each worker cuts out for itself, while the
+first one updates the parameters; those of another iterable are handed out in shared memory, as predictions and
+gradients are. Two semaphores a worker say when. Where a layer needs a sum over the whole batch, as batch norm does,
+it asks its communicator.
 
 Processes and not threads: the arrays of a small network keep NumPy busy for microseconds at a time, and
 threads would spend more time handing Python's lock to each other than computing.
@@ -14,7 +15,7 @@ import math
 import mmap
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arrays import Array, batch_first
+from tinyconv.data.batches import Batches, split
 from tinyconv.layers import Layer
 
 # Polls of a semaphore before sleeping on it: waking takes longer than most waits.
@@ -44,13 +46,11 @@ class Workers:
         model: receives the sum of all workers' gradients. While this is open its parameters are
             other arrays, in shared memory.
         count: number of workers.
-        inputs: a batch as large as any that will come; larger ones, and ones of another form, are not
-            divided.
     """
 
-    def __init__(self, model: Layer, count: int, inputs: Array) -> None:
-        self._model, self._inputs, self._count = model, inputs, count
-        self._peers = [_Peer(model, -(-len(inputs) // count), inputs) for _ in range(count - 1)]
+    def __init__(self, model: Layer, count: int) -> None:
+        self._model, self._count = model, count
+        self._peers: list[_Peer] = []
         self._own_params = [(layer, dict(layer._params)) for layer in model.layers()]
         self._divided = False
 
@@ -60,9 +60,6 @@ class Workers:
         self._limits = threadpool_limits(1, user_api="blas")
         for layer, params in self._own_params:
             layer._params.update({name: _shared_copy(param) for name, param in params.items()})
-        self._model.release()
-        for peer in self._peers:
-            peer.start(self._model)
         return self
 
     def __exit__(
@@ -78,25 +75,37 @@ class Workers:
         self._set_communicator(None)
         self._limits.restore_original_limits()
 
+    def divide(self, batches: Iterable[tuple[Array, Array]]) -> Iterator[tuple[Array, Array]]:
+        """`batches`, of whose inputs only this process's own part, and all targets.
+
+        A batch of fewer samples than workers is not divided, nor is one of an iterable other than
+        `Batches` that is larger than its first batch, or of another form.
+        """
+        if isinstance(batches, Batches):
+            own, *others = batches.parts(self._count)
+            for inputs, targets in own:
+                self._divided = len(targets) >= self._count
+                if self._divided and not self._peers:
+                    self._start(inputs, len(targets), others)
+                yield inputs, targets
+            return
+        for inputs, targets in batches:
+            if not self._peers:
+                self._start(inputs, len(inputs), [None] * (self._count - 1))
+            yield self._hand_out(inputs), targets
+
     def forward(self, x: Array) -> Array:
-        """Output of the model for the whole batch."""
-        like = self._inputs
-        self._divided = (
-            self._count <= len(x) <= len(like) and x.shape[1:] == like.shape[1:] and x.dtype == like.dtype
-        )
+        """Output of the model for the whole batch, of which `x` is the part that `divide` gave."""
         if not self._divided:
             self._set_communicator(None)
             return self._model.forward(x)
         self._set_communicator(_First(self._peers))
-        own, *parts = np.array_split(x, self._count)
-        for peer, part in zip(self._peers, parts, strict=True):
-            peer.size[0] = len(part)
-            peer.inputs[: len(part)] = part
+        for peer in self._peers:
             peer.go.release()
-        outputs = [self._model.forward(own)]
-        for peer, part in zip(self._peers, parts, strict=True):
+        outputs = [self._model.forward(x)]
+        for peer in self._peers:
             peer.wait()
-            outputs.append(peer.outputs[: len(part)])
+            outputs.append(peer.outputs[: peer.rows[0]])
         joined: Array = np.concatenate(outputs)
         return joined
 
@@ -105,15 +114,41 @@ class Workers:
         if not self._divided:
             self._model.backward_params(grad_output)
             return
-        own, *parts = np.array_split(grad_output, self._count)
+        own, *parts = split(grad_output, self._count)
         for peer, part in zip(self._peers, parts, strict=True):
             peer.grad_outputs[: len(part)] = part
             peer.go.release()
         self._model.backward_params(own)
         for peer in self._peers:
             peer.wait()
-            for name, grad in self._model.grads.items():
-                grad += peer.grads[name]
+            for grad, other in peer.pairs:
+                grad += other
+
+    def _start(
+        self, like: Array, batch_size: int, parts: Sequence[Iterator[tuple[Array, Array]] | None]
+    ) -> None:
+        """Fork the other workers, for batches of up to `batch_size` inputs `like` these."""
+        self._model.release()
+        self._batch_size, rows = batch_size, -(-batch_size // self._count)
+        for part in parts:
+            self._peers.append(_Peer(self._model, (rows, *like.shape[1:]), like.dtype))
+            self._peers[-1].start(self._model, part)
+
+    def _hand_out(self, inputs: Array) -> Array:
+        """Give each of the other workers its part of `inputs`, and return this one's."""
+        like = self._peers[0].inputs
+        self._divided = (
+            self._count <= len(inputs) <= self._batch_size
+            and inputs.shape[1:] == like.shape[1:]
+            and inputs.dtype == like.dtype
+        )
+        if not self._divided:
+            return inputs
+        own, *parts = split(inputs, self._count)
+        for peer, part in zip(self._peers, parts, strict=True):
+            peer.rows[0] = len(part)
+            peer.inputs[: len(part)] = part
+        return own
 
     def _set_communicator(self, communicator: "_First | None") -> None:
         for layer in self._model.layers():
@@ -123,25 +158,26 @@ class Workers:
 class _Peer:
     """What the training process and one worker process share."""
 
-    def __init__(self, model: Layer, rows: int, inputs: Array) -> None:
+    def __init__(self, model: Layer, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         import multiprocessing
 
         context = multiprocessing.get_context("fork")
-        shape = (rows, *inputs.shape[1:])
         output_shape = model.output_shape(shape)
-        self.size = _shared((1,), np.int64)
-        self.inputs = _shared_batch_last(shape, inputs.dtype)
-        self.outputs = _shared_batch_last(output_shape, inputs.dtype)
-        self.grad_outputs = _shared_batch_last(output_shape, inputs.dtype)
-        self.grads = {name: _shared_copy(grad) for name, grad in model.grads.items()}
+        self.rows = _shared((1,), np.int64)
+        self.inputs = _shared_batch_last(shape, dtype)
+        self.outputs = _shared_batch_last(output_shape, dtype)
+        self.grad_outputs = _shared_batch_last(output_shape, dtype)
+        own = model.grads
+        self.grads = {name: _shared_copy(grad) for name, grad in own.items()}
+        self.pairs = [(grad, self.grads[name]) for name, grad in own.items()]
         self.reduced = _shared((REDUCED_BYTES,), np.uint8)
         self.failure = _shared((1000,), np.uint8)
         self.go, self.done = context.Semaphore(0), context.Semaphore(0)
         self._context = context
 
-    def start(self, model: Layer) -> None:
+    def start(self, model: Layer, parts: Iterator[tuple[Array, Array]] | None) -> None:
         generators = [_spawned_generators(layer) for layer in model.layers()]
-        self.process = self._context.Process(target=self._serve, args=(model, generators), daemon=True)
+        self.process = self._context.Process(target=self._serve, args=(model, generators, parts), daemon=True)
         self.process.start()
 
     def wait(self) -> None:
@@ -152,25 +188,38 @@ class _Peer:
         if self.failure[0]:
             raise WorkerError(bytes(self.failure).rstrip(b"\0").decode(errors="replace"))
 
-    def _serve(self, model: Layer, generators: list[dict[str, Any]]) -> None:
+    def _serve(
+        self,
+        model: Layer,
+        generators: list[dict[str, Any]],
+        parts: Iterator[tuple[Array, Array]] | None,
+    ) -> None:
         """Run the worker process: forward, backward, forward, … until it is killed."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         communicator = _Other(self)
         _make_own(model, self.grads, generators, communicator)
         try:
-            while True:
-                communicator.wait()
-                rows = int(self.size[0])
-                self.outputs[:rows] = model.forward(self.inputs[:rows])
+            for inputs in self._inputs(parts, communicator):
+                self.outputs[: len(inputs)] = model.forward(inputs)
                 self.done.release()
                 communicator.wait()
                 model.zero_grad()
-                model.backward_params(self.grad_outputs[:rows])
+                model.backward_params(self.grad_outputs[: len(inputs)])
                 self.done.release()
         except Exception as error:
             text = f"{type(error).__name__}: {error}".encode()[: len(self.failure)]
             self.failure[: len(text)] = np.frombuffer(text, np.uint8)
             self.done.release()
+
+    def _inputs(self, parts: Iterator[tuple[Array, Array]] | None, communicator: "_Other") -> Iterator[Array]:
+        """This worker's part of each batch, as soon as the parameters are updated."""
+        while parts is None:
+            communicator.wait()
+            yield self.inputs[: self.rows[0]]
+        for inputs, _ in parts:
+            self.rows[0] = len(inputs)
+            communicator.wait()
+            yield inputs
 
 
 class _First:

@@ -136,15 +136,16 @@ class Trainer:
         total, lr, start = _Running(self.criterion.reduction), self.optimizer.lr, time.perf_counter()
         self.model.train()
         network: Layer | Workers = self.model
-        step = 0
+        step, parts = 0, batches
         with ExitStack() as stack:
             bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
-            for step, (inputs, targets) in enumerate(batches, 1):
-                if step == 1 and self.workers > 1:
-                    network = stack.enter_context(Workers(self.model, self.workers, inputs))
+            if self.workers > 1:
+                network = stack.enter_context(Workers(self.model, self.workers))
+                parts = network.divide(batches)
+            for step, (inputs, targets) in enumerate(parts, 1):
                 loss, prediction = self._train_step(network, inputs, targets, epoch, step)
                 total.add(loss, prediction, targets)
-                bar.update(len(inputs))
+                bar.update(len(targets))
                 if not bar.disable:
                     bar.set_postfix(total.shown(), refresh=False)
         seconds = time.perf_counter() - start

@@ -1,20 +1,23 @@
 """Convolution of usual shapes beside PyTorch: forward, input gradient and weight gradient.
 
-    python benchmarks/conv_shapes.py --rounds 7
+    python benchmarks/conv_shapes.py
 
-Each shape is set up in both libraries in one process each; they take turns, and a round of a peer is the best
-of a few calls, which is what a busy machine disturbs least. Ratios above 1 mean that tinyconv is faster.
+Both libraries have one process each for the whole table and take turns; a round is the median of many calls,
+as harness.py says. Neither adds a bias. PyTorch's arrays lie as it makes them, batch first, and tinyconv's as
+it makes them, batch last. PyTorch's forward runs under inference_mode, its gradients are
+called without autograd. Ratios above 1 mean that tinyconv is faster; those below 1/3 are marked.
 """
 
 import argparse
+import os
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Setup, interleave, machine, write_json
+from harness import Peers, disturbance_line, machine, ratios, seconds_a_call, write_json
 
 # name: channels in, out, size, kernel, options
 SHAPES: dict[str, tuple[int, int, int, int, dict[str, Any]]] = {
@@ -31,107 +34,124 @@ SHAPES: dict[str, tuple[int, int, int, int, dict[str, Any]]] = {
 }
 BATCHES = (1, 16, 64)
 PASSES = ("forward", "input gradient", "weight gradient")
-LEAST_SECONDS = 0.05
+LEAST_RATIO = 1 / 3
 
 
-def best(call: Callable[[], object]) -> float:
-    """The shortest of a few calls."""
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < LEAST_SECONDS:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def rounds_of(make: Callable[[str, int, str], Callable[[], object]]) -> Callable[[str, int, str], float]:
+    """A peer's rounds over what `make` returns for a shape, a batch and a pass; it keeps the last one."""
+    last: dict[tuple[str, int, str], Callable[[], object]] = {}
+
+    def run_round(*cell: Any) -> float:
+        if cell not in last:
+            last.clear()
+            last[cell] = make(*cell)
+        return seconds_a_call(last[cell])
+
+    return run_round
 
 
-def tinyconv_peer(shape: str, batch: int, which: str) -> Callable[[], float]:
-    """Set tinyconv up, with the activations in its own memory format."""
+def tinyconv_peer() -> Callable[[str, int, str], float]:
+    """Set tinyconv up."""
+    return rounds_of(tinyconv_call)
+
+
+def tinyconv_call(shape: str, batch: int, which: str) -> Callable[[], object]:
+    """One pass, with the activations in tinyconv's memory format."""
     import tinyconv.functional as F
     from tinyconv.arrays import batch_first, batch_last
 
-    c, o, size, kernel, options = SHAPES[shape]
-    transposed = options.get("transposed", False)
-    options = {key: value for key, value in options.items() if key != "transposed"}
+    x_shape, w_shape, options, transposed = geometry(shape, batch)
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, c, size, size), np.float32)
-    x = batch_first(np.ascontiguousarray(batch_last(x)))
-    w = rng.standard_normal(
-        (c if transposed else o, c // options.get("groups", 1), kernel, kernel), np.float32
-    )
-    forward = F.conv_transpose2d if transposed else F.conv2d
-    g = forward(x, w, **options)
+    x = batch_first(np.ascontiguousarray(batch_last(rng.standard_normal(x_shape, np.float32))))
+    w = rng.standard_normal(w_shape, np.float32)
+    function: Callable[..., Any] = F.conv_transpose2d if transposed else F.conv2d
+    g = function(x, w, **options)
     if which == "forward":
-        return lambda: best(lambda: forward(x, w, **options))
-    if transposed:  # its input gradient is a convolution, the roles of image and cotangent exchanged
-        calls = {
-            "input gradient": lambda: F.conv2d(g, w, **options),
-            "weight gradient": lambda: F.conv2d_weight(g, w.shape, x, **options),
-        }
-    else:
-        calls = {
-            "input gradient": lambda: F.conv2d_input(x.shape, w, g, **options),
-            "weight gradient": lambda: F.conv2d_weight(x, w.shape, g, **options),
-        }
-    return lambda: best(calls[which])
+        return partial(function, x, w, **options)
+    image, cotangent = (g, x) if transposed else (x, g)  # a transposed convolution exchanges their roles
+    if which == "weight gradient":
+        return partial(F.conv2d_weight, image, w_shape, cotangent, **options)
+    return (
+        partial(F.conv2d, g, w, **options)
+        if transposed
+        else partial(F.conv2d_input, x_shape, w, g, **options)
+    )
 
 
-def pytorch_peer(shape: str, batch: int, which: str, threads: int) -> Callable[[], float]:
+def pytorch_peer(threads: int) -> Callable[[str, int, str], float]:
     """Set PyTorch up."""
     import torch
 
     torch.set_num_threads(threads)
-    c, o, size, kernel, options = SHAPES[shape]
-    transposed = options.get("transposed", False)
-    options = {key: value for key, value in options.items() if key != "transposed"}
-    x = torch.randn(batch, c, size, size)
-    w = torch.randn(c if transposed else o, c // options.get("groups", 1), kernel, kernel)
-    function = torch.nn.functional.conv_transpose2d if transposed else torch.nn.functional.conv2d
+    return rounds_of(pytorch_call)
+
+
+def pytorch_call(shape: str, batch: int, which: str) -> Callable[[], object]:
+    """One pass."""
+    import torch
+
+    x_shape, w_shape, options, transposed = geometry(shape, batch)
+    x, w = torch.randn(x_shape), torch.randn(w_shape)
+    functions: Any = torch.nn.functional
+    function = functions.conv_transpose2d if transposed else functions.conv2d
+    if which == "forward":
+        forward: Callable[[], object] = torch.inference_mode()(partial(function, x, w, **options))
+        return forward
     g = torch.randn_like(function(x, w, **options))
+    defaults = (("stride", 1), ("padding", 0), ("dilation", 1))
+    steps = [[options.get(name, default)] * 2 for name, default in defaults]
     mask = [which == "input gradient", which == "weight gradient", False]
-    geometry = [
-        [options.get(key, default)] * 2 for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
-    ]
-    groups = options.get("groups", 1)
+    backward = torch.ops.aten.convolution_backward
+    return partial(backward, g, x, w, None, *steps, transposed, [0, 0], options.get("groups", 1), mask)
 
-    def forward() -> None:
-        with torch.inference_mode():
-            function(x, w, **options)
 
-    def backward() -> None:
-        torch.ops.aten.convolution_backward(g, x, w, None, *geometry, transposed, [0, 0], groups, mask)
+def geometry(shape: str, batch: int) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], bool]:
+    """Shapes of image and kernel, the options, and whether the convolution is transposed."""
+    c, o, size, kernel, options = SHAPES[shape]
+    options = dict(options)
+    transposed = options.pop("transposed", False)
+    first, second = (c, o) if transposed else (o, c // options.get("groups", 1))
+    return (batch, c, size, size), (first, second, kernel, kernel), options, transposed
 
-    return lambda: best(forward if which == "forward" else backward)
+
+def measure(peers: Peers, rounds: int, shape: str, batch: int) -> dict[str, tuple[float, float, float]]:
+    """For each pass the median ms of tinyconv and of PyTorch, and the median ratio; prints them."""
+    cells = {}
+    for which in PASSES:
+        seconds = peers.rounds(rounds, shape, batch, which)
+        ours, theirs = (1e3 * statistics.median(took) for took in seconds.values())
+        cells[which] = ours, theirs, statistics.median(ratios(seconds, "PyTorch")["tinyconv"])
+    printed = (f"{a:9.2f}{b:9.2f}{r:7.2f}{'!' if r < LEAST_RATIO else ' '}" for a, b, r in cells.values())
+    print(f"{shape:32}{batch:6}{''.join(printed)}  {disturbance_line(peers)}", flush=True)
+    return cells
 
 
 def main() -> None:
     """Run the table and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="that are counted (default 5)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--only", default="", help="part of a shape's name")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
-    rows, ratios = [], []
-    print(f"{'':32}{'batch':>6}" + "".join(f"{which:>26}" for which in PASSES))
-    for shape in (name for name in SHAPES if args.only in name):
-        for batch in args.batches:
-            cells = []
-            for which in PASSES:
-                options: dict[str, object] = {"shape": shape, "batch": batch, "which": which}
-                peers: dict[str, tuple[Setup, dict[str, object]]] = {
-                    "tinyconv": (tinyconv_peer, options),
-                    "PyTorch": (pytorch_peer, options | {"threads": args.threads}),
-                }
-                took = interleave(peers, args.rounds, args.threads)
-                ours, theirs = (statistics.median(took[name]) for name in peers)
-                ratios.append(theirs / ours)
-                cells.append(f"{1e3 * ours:9.2f} {1e3 * theirs:8.2f} {theirs / ours:7.2f}")
-                rows.append({**options, "ms": [1e3 * ours, 1e3 * theirs]})
-            print(f"{shape:32}{batch:6}" + "".join(cells), flush=True)
-    print(f"geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+    rows = {}
+    print(f"{'ms of tinyconv, PyTorch; ratio':38}" + "".join(f"{which:>25} " for which in PASSES))
+    with Peers(
+        {"tinyconv": (tinyconv_peer, {}), "PyTorch": (pytorch_peer, {"threads": args.threads})}, args.threads
+    ) as peers:
+        for shape in (name for name in SHAPES if args.only in name):
+            for batch in args.batches:
+                rows[f"{shape}, batch {batch}"] = measure(peers, args.rounds, shape, batch)
+    found = {which: [cells[which][2] for cells in rows.values()] for which in PASSES}
+    means = ", ".join(f"{which} {statistics.geometric_mean(found[which]):.2f}" for which in PASSES)
+    every = [ratio for column in found.values() for ratio in column]
+    slow = sum(ratio < LEAST_RATIO for ratio in every)
+    print(f"geometric mean {statistics.geometric_mean(every):.2f} ({means})")
+    print(f"least {min(every):.2f}; {slow} of {len(every)} below 1/3 (marked !)")
+    print(machine())
     if args.json:
-        write_json(args.json, {"machine": machine(("numpy", "torch")), "rows": rows})
+        write_json(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -1,85 +1,246 @@
 """Interleaved timing: every peer lives in a process of its own, and they take turns round by round.
 
 The machine's speed may drift; a round of one peer directly follows a round of the other, so that the
-ratio of the two holds. The first round of each is a warm-up and not counted.
+ratio of the two holds. The first round of each is a warm-up and not counted. What else matters:
+
+- The threads of OpenBLAS and OpenMP go on spinning when their work is done, which takes a core from the
+  next peer: PyTorch's first calls after a round of NumPy take two to three times as long, and NumPy's first
+  after PyTorch's up to twice. So a peer whose turn it is not is stopped, with all its threads and children
+  (SIGSTOP to its process group).
+- After such a rest threads sleep and caches are cold. A round of short calls is therefore `seconds_a_call`:
+  the median of many calls, the first ones not counted. The best of a few would say how fast a call can be,
+  which hits another peer at every run.
+- Where others use the machine, two threads on two cores wait for each other at every barrier, and a call
+  may take ten times as long. How busy the others were is printed with the figures; on more than a few
+  percent measure again.
 """
 
 import json
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+PACKAGES = ("numpy", "scipy", "torch", "jax", "dezero")
+WARM_UP_SECONDS, LEAST_SECONDS, LEAST_CALLS = 0.1, 0.2, 3
 
-Setup = Callable[..., Callable[[], float]]
+Seconds: TypeAlias = dict[str, list[float]]
+Setup: TypeAlias = Callable[..., Callable[..., float]]
 
 
-def interleave(
-    peers: dict[str, tuple[Setup, dict[str, object]]], rounds: int, threads: int
-) -> dict[str, list[float]]:
-    """Seconds of each round of each peer.
+class UnavailableError(Exception):
+    """Raised by a peer's setup where the peer cannot run on this machine."""
 
-    A peer is a function, importable from a module, and its arguments. It sets itself up, and returns a
-    function that runs one round and returns the seconds that it took.
+
+class Peers:
+    """Processes, one a peer, of which one runs at a time. A context manager.
+
+    Args:
+        peers: for each name a function, importable from a module, and its arguments. It sets the peer up,
+            and returns a function that runs one round and returns the seconds that count. Where it raises
+            ImportError or UnavailableError, a line is printed and the peer is left out.
+        threads: of BLAS and OpenMP in each, and the number of cores that each may use.
+
+    Attributes:
+        disturbance: share of the cores that other processes used during the last `rounds`; None where the
+            system does not tell.
     """
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(threads)
-    context = multiprocessing.get_context("spawn")
-    pipes = {}
-    for name, (setup, options) in peers.items():
+
+    def __init__(self, peers: Mapping[str, tuple[Setup, dict[str, Any]]], threads: int) -> None:
+        self.disturbance: float | None = None
+        self._peers, self._threads = peers, threads
+        self._running: dict[str, tuple[int, Connection]] = {}
+        self._processes: list[Any] = []
+
+    def __enter__(self) -> Self:
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(self._threads)))
+        try:
+            for name, (setup, options) in self._peers.items():
+                self._start(name, setup, options)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _start(self, name: str, setup: Setup, options: dict[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        context.Process(target=_serve, args=(there, setup, options)).start()
-        pipes[name] = here
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
-    try:
-        for number in range(rounds + 1):
-            for name, pipe in pipes.items():
-                pipe.send("round")
+        process = context.Process(target=_serve, args=(there, self._threads, setup, options))
+        process.start()
+        there.close()
+        self._processes.append(process)
+        missing = here.recv()
+        if missing:
+            print(f"{name}: left out, {missing}")
+        elif process.pid is not None:
+            os.killpg(process.pid, signal.SIGSTOP)
+            self._running[name] = process.pid, here
+
+    def _end(self) -> None:
+        for group, pipe in self._running.values():
+            pipe.close()
+            with suppress(ProcessLookupError):  # it ended with an error
+                os.killpg(group, signal.SIGCONT)
+        for process in self._processes:
+            process.join()
+
+    def rounds(self, count: int, *arguments: object) -> Seconds:
+        """Seconds of `count` rounds of each peer, in turns. `arguments` are passed to every round."""
+        seconds: Seconds = {name: [] for name in self._running}
+        groups = {group for group, _ in self._running.values()}
+        start, others = time.perf_counter(), _seconds_of_others(groups)
+        for number in range(count + 1):
+            for name, (group, pipe) in self._running.items():
+                os.killpg(group, signal.SIGCONT)
+                pipe.send(arguments)
                 took = pipe.recv()
+                os.killpg(group, signal.SIGSTOP)
                 if number:
                     seconds[name].append(took)
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-    return seconds
+        if others is not None:
+            spent = (time.perf_counter() - start) * (os.cpu_count() or 1)
+            busy = (_seconds_of_others(groups) or 0.0) - others
+            self.disturbance = min(1.0, max(0.0, busy / spent))
+        return seconds
 
 
-def _serve(pipe: Connection, setup: Setup, options: dict[str, object]) -> None:
-    run_round = setup(**options)
-    with suppress(EOFError):  # the other end was closed
-        while pipe.recv():
-            pipe.send(run_round())
+def _serve(pipe: Connection, threads: int, setup: Setup, options: dict[str, Any]) -> None:
+    """Run a peer's process: set up, then a round for each message until the pipe is closed."""
+    os.setpgid(0, 0)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    try:
+        run_round = setup(**options)
+    except (ImportError, UnavailableError) as error:
+        pipe.send(str(error))
+        return
+    pipe.send("")
+    with suppress(EOFError, OSError):  # the other end was closed
+        while True:
+            arguments = pipe.recv()
+            pipe.send(run_round(*arguments))
 
 
-def table(title: str, seconds: dict[str, list[float]], images: int, baseline: str) -> str:
-    """Median, spread, images/s, and the median ratio to `baseline`, round by round."""
-    lines = [
-        title,
-        f"{'':24}{'median s':>10}{'min':>9}{'max':>9}{'images/s':>10}   speed against {baseline}",
-    ]
-    for name, took in seconds.items():
-        median = statistics.median(took)
-        ratios = [b / t for t, b in zip(took, seconds[baseline], strict=True)]
+def _seconds_of_others(groups: Collection[int]) -> float | None:
+    """Processor time that all processes but those in `groups` have had since the system's start."""
+    ticks = 0
+    try:
+        user, nice, system, _, _, *interrupts_and_stolen = Path("/proc/stat").read_text().split()[1:9]
+    except OSError:
+        return None
+    ticks = sum(map(int, (user, nice, system, *interrupts_and_stolen)))
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # the process has ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) in groups:
+                ticks -= sum(map(int, fields[11:15]))  # user and system, its own and its children's
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def seconds_a_call(call: Callable[[], object]) -> float:
+    """Median over the calls of at least LEAST_SECONDS, after WARM_UP_SECONDS of calls."""
+    warm = time.perf_counter() + WARM_UP_SECONDS
+    while True:
+        call()
+        if time.perf_counter() > warm:
+            break
+    times: list[float] = []
+    enough = time.perf_counter() + LEAST_SECONDS
+    while len(times) < LEAST_CALLS or time.perf_counter() < enough:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def fastest(seconds: Seconds, prefix: str) -> str:
+    """The peer with the least median among those whose names begin with `prefix`."""
+    names = [name for name in seconds if name.startswith(prefix)]
+    return min(names, key=lambda name: statistics.median(seconds[name]))
+
+
+def ratios(seconds: Seconds, baseline: str) -> Seconds:
+    """How many times as fast as `baseline` each peer is, round by round."""
+    return {
+        name: [b / t for t, b in zip(took, seconds[baseline], strict=True)] for name, took in seconds.items()
+    }
+
+
+def table(title: str, seconds: Seconds, images: int, baseline: str) -> str:
+    """Medians and quartiles of the seconds in which `images` are done, and of the ratios to `baseline`."""
+    lines = [f"{title:30}{'ms':>8}{'quartiles':>20}{'images/s':>11}   speed against {baseline}"]
+    for name, ratio in ratios(seconds, baseline).items():
+        low, median, high = (1e3 * value for value in _quartiles(seconds[name]))
+        r_low, r_median, r_high = _quartiles(ratio)
         lines.append(
-            f"{name:24}{median:10.3f}{min(took):9.3f}{max(took):9.3f}{images / median:10,.0f}"
-            f"   {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"{name:30}{median:8.2f}{f'{low:.2f} to {high:.2f}':>20}{1e3 * images / median:11,.0f}"
+            f"   {r_median:.2f} ({r_low:.2f} to {r_high:.2f})"
         )
     return "\n".join(lines)
 
 
-def machine(modules: Iterable[str]) -> dict[str, str]:
-    """What the figures depend on."""
-    from importlib.metadata import version
+def _quartiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * values
 
-    facts = {"machine": platform.machine(), "cores": str(os.cpu_count()), "python": platform.python_version()}
-    return facts | {name: version(name) for name in modules}
+
+def disturbance_line(peers: Peers) -> str:
+    """How busy the other processes were."""
+    share = peers.disturbance
+    return "" if share is None else f"other processes used {share:.0%} of the cores"
+
+
+def machine() -> str:
+    """What the figures depend on, in one line."""
+    facts = [f"{os.cpu_count()} cores of {_processor()}", f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            facts.append(f"{name} {version(name)}")
+    return ", ".join([*facts, date.today().isoformat()])
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({platform.machine()})"
+    return platform.machine()
 
 
 def write_json(path: Path, results: object) -> None:
-    """Write `results` as JSON."""
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    """Write `results` as JSON, with the machine's facts."""
+    path.write_text(json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
+
+
+def bar_chart(path: Path, rows: Mapping[str, Seconds], images: Mapping[str, int]) -> None:
+    """Draw the median images/s of each peer in each row, a panel a row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(rows), squeeze=False, layout="constrained")
+    figure.set_size_inches(4.5 * len(rows), 3.5)
+    for panel, (title, seconds) in zip(panels[0], rows.items(), strict=True):
+        speeds = [images[title] / statistics.median(took) for took in seconds.values()]
+        bars = panel.barh(list(seconds), speeds)
+        panel.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], padding=3)
+        panel.invert_yaxis()
+        panel.margins(x=0.2)
+        panel.set(title=title, xlabel="images/s")
+    figure.savefig(path)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from harness import machine
 
 import tinyconv as tc
 from tinyconv.arrays import Array
@@ -69,6 +70,7 @@ def main() -> None:
                 f"  {what:32}{1000 * median:8.1f} ms   {statistics.median(ratios):.2f} gradients "
                 f"({min(ratios):.2f} to {max(ratios):.2f})"
             )
+    print(machine())
 
 
 if __name__ == "__main__":

@@ -4,45 +4,41 @@ python benchmarks/latency.py
 """
 
 import argparse
-import time
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from harness import interleave, machine, table, write_json
+from harness import Peers, disturbance_line, machine, seconds_a_call, table, write_json
 from networks import pytorch_network
 
-CALLS = {1: 500, 256: 20}
+BATCHES = (1, 256)
 
 
-def timed(call: Callable[[], object], calls: int) -> float:
-    """Seconds of one of `calls` calls."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
-
-
-def tinyconv_peer(batch: int) -> Callable[[], float]:
+def tinyconv_peer() -> Callable[[int], float]:
     """Set tinyconv up."""
     import tinyconv as tc
 
     model = tc.models.lenet5(generator=0)
-    x = np.random.default_rng(0).standard_normal((batch, 1, 28, 28), np.float32)
-    return lambda: timed(lambda: model.predict(x), CALLS[batch])
+
+    def run_round(batch: int) -> float:
+        x = np.random.default_rng(0).standard_normal((batch, 1, 28, 28), np.float32)
+        return seconds_a_call(lambda: model.predict(x))
+
+    return run_round
 
 
-def pytorch_peer(batch: int, threads: int) -> Callable[[], float]:
+def pytorch_peer(threads: int) -> Callable[[int], float]:
     """Set PyTorch up."""
     import torch
 
     torch.set_num_threads(threads)
     model = pytorch_network("lenet").eval()
-    x = torch.randn(batch, 1, 28, 28)
 
-    def run_round() -> float:
+    def run_round(batch: int) -> float:
+        x = torch.randn(batch, 1, 28, 28)
         with torch.inference_mode():
-            return timed(lambda: model(x), CALLS[batch])
+            return seconds_a_call(lambda: model(x))
 
     return run_round
 
@@ -50,25 +46,21 @@ def pytorch_peer(batch: int, threads: int) -> Callable[[], float]:
 def main() -> None:
     """Run both batches and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15, help="that are counted (default 15)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
-    results = {}
-    for batch in CALLS:
-        seconds = interleave(
-            {
-                "tinyconv": (tinyconv_peer, {"batch": batch}),
-                "PyTorch": (pytorch_peer, {"batch": batch, "threads": args.threads}),
-            },
-            args.rounds,
-            args.threads,
-        )
-        milliseconds = {name: [1e3 * s for s in took] for name, took in seconds.items()}
-        print(table(f"LeNet, batch {batch}, in ms", milliseconds, 1000 * batch, "PyTorch"))
-        results[batch] = seconds
+    rows = {}
+    with Peers(
+        {"tinyconv": (tinyconv_peer, {}), "PyTorch": (pytorch_peer, {"threads": args.threads})}, args.threads
+    ) as peers:
+        for batch in BATCHES:
+            seconds = rows[f"batch {batch}"] = peers.rounds(args.rounds, batch)
+            print(table(f"LeNet, batch {batch}", seconds, batch, "PyTorch"))
+            print(disturbance_line(peers))
+    print(machine())
     if args.json:
-        write_json(args.json, {"machine": machine(("numpy", "torch")), "seconds": results})
+        write_json(args.json, rows)
 
 
 if __name__ == "__main__":

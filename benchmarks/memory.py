@@ -1,71 +1,105 @@
-"""Peak memory of a process that trains, beside PyTorch's.
+"""Peak memory of a training process, beside PyTorch's.
 
     python benchmarks/memory.py
 
-Each trains on random images in a process of its own; what is measured is the peak of the whole process, its
-imports included.
+Each trains on random images in a process of its own, its imports included. For one process it is the peak of
+the resident memory. With two workers, where the system tells (/proc/PID/smaps_rollup), it is the peak of the
+sum over both processes of the memory that is theirs, what they share divided among them (Pss), looked at
+every few milliseconds.
 """
 
 import argparse
-import json
+import os
 import resource
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
-from networks import pytorch_network
+from harness import machine
+from networks import LR, MOMENTUM, pytorch_network
 
 BATCHES = {"lenet": 128, "cnn": 64}
-STEPS = 20
+STEPS = 40
+PAUSE_SECONDS = 0.005
 
 
-def tinyconv_steps(model: str) -> None:
+def tinyconv_steps(model: str, workers: int) -> None:
     """Train with tinyconv."""
     import tinyconv as tc
 
     rng, batch = np.random.default_rng(0), BATCHES[model]
     network = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}[model](generator=0)
-    criterion, optimizer = tc.CrossEntropyLoss(), tc.optim.SGD(network, lr=0.01, momentum=0.9)
-    for _ in range(STEPS):
-        x = rng.standard_normal((batch, 1, 28, 28), np.float32)
-        criterion(network(x), rng.integers(0, 10, batch))
-        network.zero_grad()
-        network.backward_params(criterion.backward())
-        optimizer.step()
+    optimizer = tc.optim.SGD(network, lr=LR, momentum=MOMENTUM)
+    trainer = tc.Trainer(network, tc.CrossEntropyLoss(), optimizer, workers=workers, progress=False)
+    images = (rng.standard_normal((batch, 1, 28, 28), np.float32) for _ in range(STEPS))
+    trainer.fit((x, rng.integers(0, 10, batch)) for x in images)
 
 
-def pytorch_steps(model: str) -> None:
+def pytorch_steps(model: str, workers: int) -> None:
     """Train with PyTorch."""
     import torch
 
-    network = pytorch_network(model)
+    network, batch = pytorch_network(model), BATCHES[model]
     criterion = torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=MOMENTUM)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        criterion(
-            network(torch.randn(BATCHES[model], 1, 28, 28)), torch.randint(10, (BATCHES[model],))
-        ).backward()
+        loss = criterion(network(torch.randn(batch, 1, 28, 28)), torch.randint(10, (batch,)))
+        loss.backward()
         optimizer.step()
+        loss.item()
+
+
+PEERS = {"tinyconv": tinyconv_steps, "PyTorch": pytorch_steps}
+
+
+def peak_mb(framework: str, model: str, workers: int) -> float:
+    """The peak of a process, or of a process and its workers together."""
+    command = [sys.executable, __file__, "--child", framework, model, str(workers)]
+    if workers == 1:
+        return float(subprocess.check_output(command))
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        while process.poll() is None:
+            peak = max(peak, proportional_kb(process.pid))
+            time.sleep(PAUSE_SECONDS)
+    if process.returncode:
+        raise RuntimeError(f"{framework} ended with exit code {process.returncode}")
+    return peak / 1024
+
+
+def proportional_kb(session: int) -> int:
+    """Sum of Pss over the processes of a session."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ProcessLookupError):  # it has ended
+            if os.getsid(int(folder.name)) == session:
+                lines = (folder / "smaps_rollup").read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
 
 
 def main() -> None:
     """Run each in a process of its own and print the peaks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    steps = {"tinyconv": tinyconv_steps, "PyTorch": pytorch_steps}
     if args.child:
-        steps[args.child[0]](args.child[1])
+        framework, model, workers = args.child
+        PEERS[framework](model, int(workers))
         unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
         return
-    for model in BATCHES:
-        command = [sys.executable, __file__, "--child"]
-        peaks = {name: json.loads(subprocess.check_output([*command, name, model])) for name in steps}
-        ratio = peaks["tinyconv"] / peaks["PyTorch"]
-        listed = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
-        print(f"{model}, batch {BATCHES[model]}: {listed}: {ratio:.2f} of PyTorch's")
+    for model, batch in BATCHES.items():
+        theirs = peak_mb("PyTorch", model, 1)
+        print(f"{model}, batch {batch}: PyTorch {theirs:.0f} MB")
+        for workers in (1, 2) if Path("/proc/self/smaps_rollup").exists() else (1,):
+            ours = peak_mb("tinyconv", model, workers)
+            print(f"  tinyconv, workers: {workers}: {ours:.0f} MB, {ours / theirs:.2f} of PyTorch's")
+    print(machine())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from harness import machine
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -62,6 +64,7 @@ def main() -> None:
     seconds, accuracy = (statistics.median(column) for column in zip(*runs, strict=True))
     reached = sum(accuracy >= 0.99 for _, accuracy in runs)
     print(f"median {accuracy:.2%} after {seconds:.1f} s; {reached} of {len(runs)} reached 99 %")
+    print(machine())
 
 
 if __name__ == "__main__":

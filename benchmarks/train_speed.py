@@ -1,106 +1,214 @@
-"""Training speed beside PyTorch eager: one epoch on MNIST, round by round.
+"""Training speed beside PyTorch, JAX and DeZero, and beside the matrix products alone.
 
+    python benchmarks/train_speed.py                           (all rows; needs the extra "benchmarks")
     python benchmarks/train_speed.py --model lenet --batch-size 128
 
-Both start from the same uint8 images and do the same work: gather a shuffled batch, normalise it,
-forward, cross-entropy, backward, SGD with momentum, and read the loss of each step.
+Every peer does the same work for each batch: uint8 images and labels gathered by a shuffled index,
+normalised to float32, forward, mean cross-entropy, backward, a step of SGD with momentum 0.9, and the loss
+read. The peers:
+
+- tinyconv with as many workers as threads, and with one (whose BLAS then has all threads);
+- PyTorch eager; eager with network and images in channels_last; torch.compile over normalising, network and
+  loss (which needs a C++ compiler), the backward is compiled with them;
+- JAX with the whole step, optimiser included, jitted; its parameters are donated;
+- DeZero, a framework of NumPy alone, on fewer images, as it takes long;
+- GEMMs alone: the matrix products of forward, weight gradient and (but for the first layer) input gradient
+  of every layer with ready-made matrices in NumPy, a convolution as (O, C*KH*KW) @ (C*KH*KW, OH*OW*N).
+  Nothing is gathered, added, pooled or stepped, so only another algorithm can be faster.
+
+Ratios are to the fastest of PyTorch's. Peers that are not installed are left out.
 """
 
 import argparse
+import os
+import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from harness import interleave, machine, table, write_json
-from networks import pytorch_network
+from harness import (
+    Peers,
+    Seconds,
+    Setup,
+    UnavailableError,
+    bar_chart,
+    disturbance_line,
+    fastest,
+    machine,
+    ratios,
+    table,
+    write_json,
+)
+from networks import LR, MOMENTUM, dezero_step, jax_step, products, pytorch_network
+
+from tinyconv.arrays import Array
 
 ROOT = Path(__file__).parent.parent
+BATCH_SIZES = {"lenet": (32, 128, 512), "cnn": (64,)}
+IMAGES = {"lenet": 20_000, "cnn": 2_000}  # of a round: some seconds
+FEWER = 10  # for DeZero
 
 
 def tinyconv_peer(model: str, batch_size: int, images: int, workers: int) -> Callable[[], float]:
-    """Set tinyconv up."""
+    """Set tinyconv up; a round is an epoch."""
     import tinyconv as tc
-    from tinyconv.data import Batches, load_mnist, normalize
+    from tinyconv.data import Batches, normalize
 
-    data = load_mnist(ROOT / "examples" / "data" / "mnist")
     network = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}[model](generator=0)
-    optimizer = tc.optim.SGD(network, lr=0.01, momentum=0.9)
+    optimizer = tc.optim.SGD(network, lr=LR, momentum=MOMENTUM)
     trainer = tc.Trainer(network, tc.CrossEntropyLoss(), optimizer, workers=workers, progress=False)
-    batches = Batches(
-        data.train_images[:images],
-        data.train_labels[:images],
-        batch_size,
-        shuffle=True,
-        generator=0,
-        transform=normalize,
-    )
+    pixels, labels = training_data(batch_size, images)
+    batches = Batches(pixels, labels, batch_size, shuffle=True, generator=0, transform=normalize)
 
     def run_round() -> float:
         start = time.perf_counter()
         trainer.fit(batches)
-        return time.perf_counter() - start
+        return (time.perf_counter() - start) / len(batches)
 
     return run_round
 
 
-def pytorch_peer(model: str, batch_size: int, images: int, threads: int) -> Callable[[], float]:
-    """Set PyTorch up."""
-    import torch
-    from torch import nn
-
-    from tinyconv.data import load_mnist
-
-    torch.set_num_threads(threads)
-    data = load_mnist(ROOT / "examples" / "data" / "mnist")
-    pixels = torch.from_numpy(data.train_images[:images])
-    labels = torch.from_numpy(data.train_labels[:images].astype(np.int64))
-    network = pytorch_network(model)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+def step_peer(
+    framework: str, model: str, batch_size: int, images: int, **options: Any
+) -> Callable[[], float]:
+    """Set another framework up; a round is an epoch of its training steps."""
+    steps: dict[str, Callable[..., Callable[[Array, Array], float]]] = {
+        "PyTorch": pytorch_step,
+        "JAX": jax_step,
+        "DeZero": dezero_step,
+    }
+    step = steps[framework](model, **options)
+    pixels, labels = training_data(batch_size, images)
+    rng = np.random.default_rng(0)
+    step(pixels[:batch_size], labels[:batch_size])  # compiles
 
     def run_round() -> float:
         start = time.perf_counter()
-        for chosen in torch.randperm(len(pixels)).split(batch_size):  # type: ignore[no-untyped-call]
-            x = ((pixels[chosen].float() / 255 - 0.1307) / 0.3081)[:, None]
-            optimizer.zero_grad()
-            loss = criterion(network(x), labels[chosen])
-            loss.backward()
-            optimizer.step()
-            loss.item()
-        return time.perf_counter() - start
+        chosen = rng.permutation(len(pixels)).reshape(-1, batch_size)
+        for index in chosen:
+            step(pixels[index], labels[index])
+        return (time.perf_counter() - start) / len(chosen)
 
     return run_round
 
 
+def training_data(batch_size: int, images: int) -> tuple[Array, Array]:
+    """The first images and labels of MNIST, as many as whole batches take."""
+    from tinyconv.data import load_mnist
+
+    data = load_mnist(ROOT / "examples" / "data" / "mnist")
+    count = max(1, images // batch_size) * batch_size
+    return data.train_images[:count], data.train_labels[:count].astype(np.int64)
+
+
+def pytorch_step(model: str, threads: int, variant: str) -> Callable[[Array, Array], float]:
+    """A training step of PyTorch."""
+    import torch
+
+    torch.set_num_threads(threads)
+    layout = torch.channels_last if variant == "channels_last" else torch.contiguous_format
+    network = pytorch_network(model).to(memory_format=layout)
+    criterion = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=MOMENTUM)
+
+    def loss_of(pixels: torch.Tensor, labels: torch.Tensor) -> Any:
+        x = ((pixels.float() / 255 - 0.1307) / 0.3081)[:, None]
+        return criterion(network(x.contiguous(memory_format=layout)), labels)
+
+    forward = torch.compile(loss_of) if variant == "torch.compile" else loss_of
+
+    def step(pixels: Array, labels: Array) -> float:
+        optimizer.zero_grad()
+        loss = forward(torch.from_numpy(pixels), torch.from_numpy(labels))
+        loss.backward()
+        optimizer.step()
+        loss_value: float = loss.item()
+        return loss_value
+
+    if variant == "torch.compile":
+        try:
+            step(np.zeros((2, 28, 28), np.uint8), np.zeros(2, np.int64))
+        except RuntimeError as error:
+            raise UnavailableError(f"it cannot compile: {str(error).strip().splitlines()[0]}") from error
+        torch.compiler.reset()  # forget the small batch
+    return step
+
+
+def products_peer(model: str, batch_size: int, images: int) -> Callable[[], float]:
+    """Set the matrix products up; a round is as many repetitions as there are batches."""
+    rng = np.random.default_rng(0)
+    calls: list[Callable[[], object]] = []
+    for number, (rows, columns, positions) in enumerate(products(model)):
+        w = rng.standard_normal((rows, columns), np.float32)
+        x = rng.standard_normal((columns, positions * batch_size), np.float32)
+        g = rng.standard_normal((rows, positions * batch_size), np.float32)
+        calls.append(partial(np.matmul, w, x, out=np.empty_like(g)))
+        calls.append(partial(np.matmul, g, x.T, out=np.empty_like(w)))
+        if number:
+            calls.append(partial(np.matmul, w.T, g, out=np.empty_like(x)))
+    repeats = max(1, images // batch_size)
+
+    def run_round() -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            for call in calls:
+                call()
+        return (time.perf_counter() - start) / repeats
+
+    return run_round
+
+
+def measure(model: str, batch_size: int, images: int, rounds: int, threads: int) -> Seconds:
+    """Run one row of the comparison and print it."""
+    options = {"model": model, "batch_size": batch_size, "images": images}
+    frameworks: dict[str, dict[str, Any]] = {
+        f"PyTorch {variant}": {"framework": "PyTorch", "variant": variant, "threads": threads}
+        for variant in ("eager", "channels_last", "torch.compile")
+    }
+    frameworks["JAX jit"] = {"framework": "JAX"}
+    frameworks["DeZero"] = {"framework": "DeZero", "images": images // FEWER}
+    peers: dict[str, tuple[Setup, dict[str, Any]]] = {
+        f"tinyconv, workers: {workers}": (tinyconv_peer, options | {"workers": workers})
+        for workers in sorted({threads, 1}, reverse=True)
+    }
+    peers |= {name: (step_peer, options | chosen) for name, chosen in frameworks.items()}
+    peers["GEMMs alone"] = (products_peer, options)
+    with Peers(peers, threads) as running:
+        seconds = running.rounds(rounds)
+    baseline = fastest(seconds, "PyTorch")
+    print(table(f"{model}, batch {batch_size}", seconds, batch_size, baseline))
+    ours = fastest(seconds, "tinyconv")
+    share = statistics.median(ratios(seconds, "GEMMs alone")[ours])
+    print(f"{ours}: {share:.0%} of the GEMM-only bound; {disturbance_line(running)}\n", flush=True)
+    return seconds
+
+
 def main() -> None:
-    """Run the comparison and print it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--model", choices=("lenet", "cnn"), default="lenet")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--images", type=int, default=60_000, help="images an epoch")
-    parser.add_argument("--rounds", type=int, default=5, help="epochs that are counted")
-    parser.add_argument("--threads", type=int, default=2)
+    """Run the rows that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", choices=tuple(BATCH_SIZES), help="only this one")
+    parser.add_argument("--batch-size", type=int, help="only this one")
+    parser.add_argument("--images", type=int, help="of a round (default 20,000 or 2,000)")
+    parser.add_argument("--rounds", type=int, default=11, help="that are counted (default 11)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--chart", type=Path, help="file for a bar chart: PNG, SVG or PDF")
     args = parser.parse_args()
-    options: dict[str, object] = {key: getattr(args, key) for key in ("model", "batch_size", "images")}
-    seconds = interleave(
-        {
-            f"tinyconv, {args.threads} workers": (tinyconv_peer, options | {"workers": args.threads}),
-            "tinyconv": (tinyconv_peer, options | {"workers": 1}),
-            "PyTorch eager": (pytorch_peer, options | {"threads": args.threads}),
-        },
-        args.rounds,
-        args.threads,
-    )
-    facts = machine(("numpy", "torch"))
-    title = f"{args.model}, batch {args.batch_size}, {args.images:,} images an epoch, {args.threads} threads"
-    print(table(title, seconds, args.images, "PyTorch eager"))
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    rows, images = {}, {}
+    for model in [args.model] if args.model else BATCH_SIZES:
+        for batch_size in [args.batch_size] if args.batch_size else BATCH_SIZES[model]:
+            name = f"{model}, batch {batch_size}"
+            count = args.images or IMAGES[model]
+            rows[name] = measure(model, batch_size, count, args.rounds, args.threads)
+            images[name] = batch_size
+    print(machine())
     if args.json:
-        write_json(args.json, {"machine": facts, "options": options, "seconds": seconds})
+        write_json(args.json, rows)
+    if args.chart:
+        bar_chart(args.chart, rows, images)
 
 
 if __name__ == "__main__":

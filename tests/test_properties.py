@@ -15,10 +15,11 @@ import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import reference
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import conv_window
-from tinyconv.functional.conv_tiled import pays_tiled
+from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, Algorithm, conv_window
 
 Sizes: TypeAlias = tuple[int, ...]
+
+ALGORITHMS = (FORWARD, INPUT, WEIGHT)
 
 # too_slow would let the load of the machine decide.
 few = settings(
@@ -153,10 +154,18 @@ class Convolution(NamedTuple):
             yield "1xN kernel" if kernel[0] == 1 else "Nx1 kernel"
         if self.groups == window.channels > 1:
             yield "depthwise" if self.outputs == self.groups else "depthwise, more outputs"
-        geometry = conv_window(self.weight_size, **window.geometry) if square else None
-        output_size = (1, self.outputs, *window.positions)
-        if geometry and pays_tiled(self.weight_size, geometry, self.groups, output_size):
-            yield "tiled"
+        if square:
+            yield from {f"algorithm {name}" for table in ALGORITHMS for name in self.served(table)}
+
+    def served(self, table: dict[str, Algorithm]) -> list[str]:
+        """The algorithms that can compute this convolution."""
+        shapes = (
+            self.weight_size,
+            conv_window(self.weight_size, **self.window.geometry),
+            self.groups,
+            (*(self.window.batch or (1,)), self.outputs, *self.window.positions),
+        )
+        return [name for name, algorithm in table.items() if algorithm.serves(*shapes)]
 
 
 @st.composite
@@ -259,7 +268,8 @@ def test_corner_cases_are_drawn_often() -> None:
         *(f"batch {batch}" for batch in [(), (0,), (1,), (2,)]),
         *(f"layout {name}" for name in LAYOUTS),
         *("stride does not divide", "even kernel", "1xN kernel", "Nx1 kernel"),
-        *("depthwise", "depthwise, more outputs", "tiled"),
+        *("depthwise", "depthwise, more outputs"),
+        *(f"algorithm {name}" for table in ALGORITHMS for name in table),
     }
     assert {corner for corner in wanted if seen[corner] < 8} == set(), seen
 
@@ -270,6 +280,22 @@ def test_conv2d_agrees_with_pytorch(case: Convolution, bias: bool) -> None:
     x, w, _ = case.arrays()
     arrays = [x, w, case.bias() if bias else None]
     compare(F.conv2d, F.conv2d_backward, torch_functional().conv2d, arrays, **case.options)
+
+
+@many
+@given(convolutions())
+def test_every_algorithm_agrees_with_that_of_columns(case: Convolution) -> None:
+    x, w, g = case.arrays()
+    b = case.bias()
+    for table, function, arguments in (
+        (FORWARD, F.conv2d, (x, w, b)),
+        (INPUT, F.conv2d_input, (x.shape, w, g)),
+        (WEIGHT, F.conv2d_weight, (x, w.shape, g)),
+    ):
+        call = partial(function, *arguments, **case.options)
+        expected = call(algorithm="columns")
+        for name in case.served(table):
+            assert_close(call(algorithm=name), expected, name)
 
 
 @few

@@ -54,6 +54,14 @@ from tinyconv.functional.conv_depthwise import (
 from tinyconv.functional.conv_rotated import pays_rotated, rotated, serves_rotated
 from tinyconv.functional.conv_rows import conv2d_input_rows, pays_rows, serves_rows
 from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled, pays_tiled, serves_tiled
+from tinyconv.functional.conv_winograd import (
+    conv2d_input_winograd,
+    conv2d_weight_winograd,
+    conv2d_winograd,
+    pays_winograd,
+    pays_winograd_input,
+    serves_winograd,
+)
 from tinyconv.functional.unfold import (
     Window,
     add_columns,
@@ -407,17 +415,20 @@ def _always(*shapes: Any) -> bool:
 # The first that pays is taken.
 FORWARD = {
     "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_depthwise),
+    "winograd": Algorithm(serves_winograd, pays_winograd, conv2d_winograd),
     "tiled": Algorithm(serves_tiled, pays_tiled, conv2d_tiled),
     "columns": Algorithm(_always, _always, conv2d_columns),
 }
 INPUT = {
     "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_input_depthwise),
+    "winograd": Algorithm(serves_winograd, pays_winograd_input, conv2d_input_winograd),
     "rotated": Algorithm(serves_rotated, pays_rotated, conv2d_input_rotated),
     "rows": Algorithm(serves_rows, pays_rows, conv2d_input_rows),
     "columns": Algorithm(_always, _always, conv2d_input_columns),
 }
 WEIGHT = {
     "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_weight_depthwise),
+    "winograd": Algorithm(serves_winograd, pays_winograd, conv2d_weight_winograd),
     "tiled": Algorithm(serves_tiled, pays_tiled, conv2d_weight_tiled),
     "columns": Algorithm(_always, _always, conv2d_weight_columns),
 }

@@ -94,6 +94,7 @@ class Window(NamedTuple):
                 yield (i, j), (out_rows, out_cols), (in_rows, in_cols)
 
     def inside(self, axis: int, tap: int, size: int, positions: slice) -> tuple[slice, slice]:
+        """Along one axis, the output `positions` where `tap` lies in the image, and the pixels it sees."""
         stride = self.stride[axis]
         offset = tap * self.dilation[axis] - self.padding[axis][0]
         first = max(positions.start, -(offset // stride))  # ceil(-offset / stride)

@@ -2,10 +2,10 @@
 
 The first worker is the training process itself; the others are forked from it and live as long as an
 epoch. They have the parameters in shared memory, and layers, caches, buffers and gradients of their own;
-the first one's buffers are the model's. The batches of a `Batches` each worker cuts out for itself, while the
-first one updates the parameters; those of another iterable are handed out in shared memory, as predictions and
-gradients are. Two semaphores a worker say when. Where a layer needs a sum over the whole batch, as batch norm does,
-it asks its communicator.
+the first one's buffers are the model's. Of a `Batches` each worker cuts out its parts itself, while the
+first one updates the parameters; those of another iterable are handed out in shared memory, as predictions
+and gradients are. Two semaphores a worker say when. Where a layer needs a sum over the whole batch, as batch
+norm does, it asks its communicator.
 
 Processes and not threads: the arrays of a small network keep NumPy busy for microseconds at a time, and
 threads would spend more time handing Python's lock to each other than computing.

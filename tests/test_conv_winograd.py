@@ -1,0 +1,176 @@
+"""Winograd's filtering: against the definition and the columns, adjointness, rounding, rules of shapes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyconv.functional as F
+from tests.compare import assert_close
+from tinyconv.arrays import Array
+from tinyconv.functional import conv_winograd
+from tinyconv.functional.conv_winograd import (
+    conv2d_input_winograd,
+    conv2d_weight_winograd,
+    conv2d_winograd,
+    pays_winograd,
+    pays_winograd_input,
+    serves_winograd,
+)
+from tinyconv.functional.unfold import Window
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+ONE = ((1, 1), (1, 1))
+
+
+def window_of(padding: Pads) -> Window:
+    return Window((3, 3), (1, 1), padding, (1, 1))
+
+
+def draw(
+    seed: int, n: int, c: int, o: int, size: tuple[int, int], padding: Pads, dtype: Any = np.float64
+) -> tuple[Array, Array, Array, Array]:
+    """An image, a kernel, a bias and a cotangent."""
+    rng = np.random.default_rng(seed)
+    shape = window_of(padding).output_size(size)
+    shapes = (n, c, *size), (o, c, 3, 3), (o,), (n, o, *shape)
+    x, w, b, g = (rng.standard_normal(s).astype(dtype) for s in shapes)
+    return x, w, b, g
+
+
+def pad(x: Array, padding: Pads) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), *padding))
+
+
+def maps(x: Array, w: Array, g: Array, padding: Pads) -> tuple[Array, Array, Array]:
+    """The three maps."""
+    window = window_of(padding)
+    return (
+        conv2d_winograd(x, w, None, window, 1, g.shape),
+        conv2d_input_winograd(x.shape, w, g, window, 1),
+        conv2d_weight_winograd(x, w.shape, g, window, 1),
+    )
+
+
+def exact(x: Array, w: Array, g: Array, padding: Pads) -> tuple[Array, Array, Array]:
+    """The three maps of a padded image, by definition: a sum over the nine taps."""
+    image = pad(x, padding)
+    y, dx, dw = np.zeros_like(g), np.zeros_like(image), np.zeros_like(w)
+    for i in range(3):
+        for j in range(3):
+            seen = np.s_[:, :, i : i + g.shape[2], j : j + g.shape[3]]
+            y += np.einsum("nchw,oc->nohw", image[seen], w[:, :, i, j])
+            dx[seen] += np.einsum("nohw,oc->nchw", g, w[:, :, i, j])
+            dw[:, :, i, j] = np.einsum("nchw,nohw->oc", image[seen], g)
+    (top, _), (left, _) = padding
+    return y, dx[:, :, top : top + x.shape[2], left : left + x.shape[3]], dw
+
+
+def random_case(seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    around = rng.integers(0, 3, (2, 2))
+    size = tuple(int(max(s, 3 - p.sum())) for s, p in zip(rng.integers(1, 14, 2), around, strict=True))
+    n, c, o = (int(v) for v in rng.integers(1, 6, 3))
+    padding = tuple((int(before), int(after)) for before, after in around)
+    return {"seed": seed, "n": n, "c": c, "o": o, "size": size, "padding": padding}
+
+
+@pytest.mark.parametrize("block", [1, conv_winograd.LEAST_BYTES], ids=["row by row", "in one block"])
+@pytest.mark.parametrize("seed", range(60))
+def test_all_three_maps_of_random_shapes(seed: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_winograd, "LEAST_BYTES", block)
+    monkeypatch.setattr(conv_winograd, "MOST_BYTES", block)
+    case = random_case(seed)
+    x, w, _, g = draw(**case)
+    expected = exact(x, w, g, case["padding"])
+    for actual, wanted, name in zip(maps(x, w, g, case["padding"]), expected, ("y", "dx", "dw"), strict=True):
+        assert_close(actual, wanted, name)
+
+
+@pytest.mark.parametrize("size", [(1, 13), (4, 4), (5, 8), (7, 6), (13, 1)], ids=str)
+def test_agrees_with_the_columns(size: tuple[int, int]) -> None:
+    x, w, b, g = draw(0, 3, 4, 5, size, ONE)
+    y = conv2d_winograd(x, w, b, window_of(ONE), 1, g.shape)
+    assert_close(y, F.conv2d(x, w, b, padding=1))
+    _, dx, dw = maps(x, w, g, ONE)
+    assert_close(dx, F.conv2d_input(x.shape, w, g, padding=1))
+    assert_close(dw, F.conv2d_weight(x, w.shape, g, padding=1))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_gradients_are_the_transposes(seed: int) -> None:
+    case = random_case(seed)
+    x, w, _, g = draw(**case)
+    y, dx, dw = maps(x, w, g, case["padding"])
+    scale = np.abs(y * g).sum()
+    for product in ((x * dx).sum(), (w * dw).sum()):
+        np.testing.assert_allclose(product, (y * g).sum(), rtol=0, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 128])
+def test_rounding_in_float32(channels: int) -> None:
+    x, w, _, g = draw(1, 2, channels, channels, (12, 11), ONE, np.float32)
+    expected = exact(x.astype(np.float64), w.astype(np.float64), g.astype(np.float64), ONE)
+    for actual, wanted in zip(maps(x, w, g, ONE), expected, strict=True):
+        assert actual.dtype == np.float32
+        assert np.abs(actual - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_nothing_handed_out_or_in_is_written() -> None:
+    x, w, _, g = draw(2, 2, 3, 4, (7, 6), ONE)
+    for array in (x, w, g):
+        array.setflags(write=False)
+    first = maps(x, w, g, ONE)
+    copies = [array.copy() for array in first]
+    maps(*draw(3, 2, 3, 4, (7, 6), ONE)[:2], g, ONE)
+    for array, copy in zip(first, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_arrays_that_lie_otherwise() -> None:
+    x, w, _, g = draw(4, 2, 3, 4, (7, 6), ONE)
+    expected = maps(x, w, g, ONE)
+    turned = maps(np.asfortranarray(x), np.asfortranarray(w), g[..., ::-1].copy()[..., ::-1], ONE)
+    for actual, wanted in zip(turned, expected, strict=True):
+        assert_close(actual, wanted)
+
+
+def test_batch_of_none() -> None:
+    x, w, _, g = draw(5, 0, 3, 4, (7, 6), ONE)
+    y, dx, dw = maps(x, w, g, ONE)
+    assert y.shape == g.shape
+    assert dx.shape == x.shape
+    assert_close(dw, np.zeros_like(w))
+
+
+def test_serves_3x3_kernels_that_move_by_one() -> None:
+    output = (16, 64, 28, 28)
+    window = window_of(ONE)
+    assert serves_winograd((64, 64, 3, 3), window, 1, output)
+    assert not serves_winograd((64, 32, 3, 3), window, 2, output)
+    for change in (
+        {"kernel": (3, 2)},
+        {"stride": (1, 2)},
+        {"dilation": (2, 1)},
+        {"padding": ((0, 3), (0, 0))},
+    ):
+        assert not serves_winograd((64, 64, 3, 3), window._replace(**change), 1, output)
+
+
+def test_pays_for_many_channels_full_tiles_and_enough_of_them() -> None:
+    window = window_of(ONE)
+    for pays in (pays_winograd, pays_winograd_input):
+        assert pays((128, 128, 3, 3), window, 1, (16, 128, 28, 28))
+        assert pays((256, 256, 3, 3), window, 1, (16, 256, 14, 14))
+        assert not pays((256, 256, 3, 3), window, 1, (16, 256, 13, 13))
+        assert not pays((256, 256, 3, 3), window, 1, (8, 256, 14, 14))
+        assert not pays((64, 64, 3, 3), window, 1, (1, 64, 56, 56))
+        assert not pays((64, 64, 3, 3), window, 1, (16, 64, 14, 14))
+        assert not pays((64, 16, 3, 3), window, 1, (16, 64, 56, 56))
+    assert pays_winograd((64, 32, 3, 3), window_of(((0, 0), (0, 0))), 1, (32, 64, 24, 24))
+
+
+def test_the_gradient_by_the_image_pays_where_the_image_fills_tiles() -> None:
+    weight_size, window, output_size = (128, 128, 3, 3), window_of(((0, 0), (0, 0))), (64, 128, 8, 8)
+    assert pays_winograd(weight_size, window, 1, output_size)
+    assert not pays_winograd_input(weight_size, window, 1, output_size)

@@ -25,11 +25,14 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import date
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
+
+from threadpoolctl import threadpool_info
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("numpy", "scipy", "torch", "jax", "dezero")
@@ -207,7 +210,13 @@ def disturbance_line(peers: Peers) -> str:
 
 def machine() -> str:
     """What the figures depend on, in one line."""
-    facts = [f"{os.cpu_count()} cores of {_processor()}", f"Python {platform.python_version()}"]
+    import_module("numpy")  # whose BLAS is asked for
+    kernels = {library["architecture"] for library in threadpool_info() if "architecture" in library}
+    facts = [
+        f"{os.cpu_count()} cores of {_processor()}",
+        f"OpenBLAS kernels for {', '.join(sorted(kernels))}",
+    ]
+    facts.append(f"Python {platform.python_version()}")
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             facts.append(f"{name} {version(name)}")
@@ -241,6 +250,6 @@ def bar_chart(path: Path, rows: Mapping[str, Seconds], images: Mapping[str, int]
         bars = panel.barh(list(seconds), speeds)
         panel.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], padding=3)
         panel.invert_yaxis()
-        panel.margins(x=0.2)
+        panel.margins(x=0.3)
         panel.set(title=title, xlabel="images/s")
     figure.savefig(path)

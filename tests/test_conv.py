@@ -13,7 +13,8 @@ from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, conv_window, pick
+from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, conv_window
+from tinyconv.functional.conv_rules import Shapes, pick
 from tinyconv.functional.unfold import BLOCK_BYTES, Window, position_blocks
 
 # name: (input shape, weight shape, options)
@@ -348,16 +349,17 @@ def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
 def test_shapes_decide_which_algorithm_runs(
     name: str, weight_size: tuple[int, ...], output_size: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    shapes = (weight_size, Window.of(weight_size[2:], options.get("stride", 1), options["padding"], 1), 1)
-    assert pick(FORWARD, None, *shapes, output_size) is FORWARD[name].run
-    assert pick(WEIGHT, None, *shapes, output_size) is WEIGHT[name].run
+    window = Window.of(weight_size[2:], options.get("stride", 1), options["padding"], 1)
+    shapes = Shapes(weight_size, window, 1, output_size)
+    assert pick(FORWARD, None, shapes) is FORWARD[name].run
+    assert pick(WEIGHT, None, shapes) is WEIGHT[name].run
 
 
 def test_an_algorithm_can_be_asked_for_by_name() -> None:
     x, w, b, _ = make("plain")
     g = F.conv2d(x, w, b)
     for name in FORWARD:
-        served = FORWARD[name].serves(w.shape, conv_window(w.shape, 1, 0, 1), 1, g.shape)
+        served = FORWARD[name].serves(Shapes(w.shape, conv_window(w.shape, 1, 0, 1), 1, g.shape))
         if served:
             assert_close(F.conv2d(x, w, b, algorithm=name), g)
         else:

@@ -12,12 +12,11 @@ from tinyconv import reference
 from tinyconv.arrays import Array
 from tinyconv.functional import conv_depthwise
 from tinyconv.functional.conv_depthwise import (
-    MOST_DILATION,
     conv2d_depthwise,
     conv2d_input_depthwise,
     conv2d_weight_depthwise,
-    pays_depthwise,
 )
+from tinyconv.functional.conv_rules import Shapes, pays_depthwise
 from tinyconv.functional.unfold import Window
 
 PLAIN = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
@@ -119,9 +118,9 @@ def test_blocks_of_channels_agree_with_plain_loops(block_bytes: int, monkeypatch
 
 def test_the_rule_knows_shapes_only() -> None:
     size = (1, 8, 5, 5)
-    assert pays_depthwise((4, 1, 3, 3), PLAIN, 4, size)
-    assert pays_depthwise((8, 1, 3, 3), PLAIN, 4, size)
-    assert not pays_depthwise((8, 2, 3, 3), PLAIN, 4, size)  # groups of two channels
-    assert not pays_depthwise((6, 1, 5, 5), PLAIN, 1, size)  # one channel, and no groups
-    assert not pays_depthwise((4, 1, 3, 3), PLAIN._replace(dilation=(MOST_DILATION + 1, 1)), 4, size)
-    assert pays_depthwise((4, 1, 3, 3), PLAIN._replace(dilation=(1, MOST_DILATION + 1)), 4, size)
+    assert pays_depthwise(Shapes((4, 1, 3, 3), PLAIN, 4, size))
+    assert pays_depthwise(Shapes((8, 1, 3, 3), PLAIN, 4, size))
+    assert not pays_depthwise(Shapes((8, 2, 3, 3), PLAIN, 4, size))  # groups of two channels
+    assert not pays_depthwise(Shapes((6, 1, 5, 5), PLAIN, 1, size))  # one channel, and no groups
+    assert not pays_depthwise(Shapes((4, 1, 3, 3), PLAIN._replace(dilation=(9, 1)), 4, size))
+    assert pays_depthwise(Shapes((4, 1, 3, 3), PLAIN._replace(dilation=(1, 9)), 4, size))

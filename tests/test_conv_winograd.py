@@ -9,13 +9,16 @@ import tinyconv.functional as F
 from tests.compare import assert_close
 from tinyconv.arrays import Array
 from tinyconv.functional import conv_winograd
+from tinyconv.functional.conv_rules import (
+    Shapes,
+    pays_winograd,
+    pays_winograd_input,
+    serves_winograd,
+)
 from tinyconv.functional.conv_winograd import (
     conv2d_input_winograd,
     conv2d_weight_winograd,
     conv2d_winograd,
-    pays_winograd,
-    pays_winograd_input,
-    serves_winograd,
 )
 from tinyconv.functional.unfold import Window
 
@@ -146,31 +149,31 @@ def test_batch_of_none() -> None:
 def test_serves_3x3_kernels_that_move_by_one() -> None:
     output = (16, 64, 28, 28)
     window = window_of(ONE)
-    assert serves_winograd((64, 64, 3, 3), window, 1, output)
-    assert not serves_winograd((64, 32, 3, 3), window, 2, output)
+    assert serves_winograd(Shapes((64, 64, 3, 3), window, 1, output))
+    assert not serves_winograd(Shapes((64, 32, 3, 3), window, 2, output))
     for change in (
         {"kernel": (3, 2)},
         {"stride": (1, 2)},
         {"dilation": (2, 1)},
         {"padding": ((0, 3), (0, 0))},
     ):
-        assert not serves_winograd((64, 64, 3, 3), window._replace(**change), 1, output)
+        assert not serves_winograd(Shapes((64, 64, 3, 3), window._replace(**change), 1, output))
 
 
 def test_pays_for_many_channels_full_tiles_and_enough_of_them() -> None:
     window = window_of(ONE)
     for pays in (pays_winograd, pays_winograd_input):
-        assert pays((128, 128, 3, 3), window, 1, (16, 128, 28, 28))
-        assert pays((256, 256, 3, 3), window, 1, (16, 256, 14, 14))
-        assert not pays((256, 256, 3, 3), window, 1, (16, 256, 13, 13))
-        assert not pays((256, 256, 3, 3), window, 1, (8, 256, 14, 14))
-        assert not pays((64, 64, 3, 3), window, 1, (1, 64, 56, 56))
-        assert not pays((64, 64, 3, 3), window, 1, (16, 64, 14, 14))
-        assert not pays((64, 16, 3, 3), window, 1, (16, 64, 56, 56))
-    assert pays_winograd((64, 32, 3, 3), window_of(((0, 0), (0, 0))), 1, (32, 64, 24, 24))
+        assert pays(Shapes((128, 128, 3, 3), window, 1, (16, 128, 28, 28)))
+        assert pays(Shapes((256, 256, 3, 3), window, 1, (16, 256, 14, 14)))
+        assert not pays(Shapes((256, 256, 3, 3), window, 1, (16, 256, 13, 13)))
+        assert not pays(Shapes((256, 256, 3, 3), window, 1, (8, 256, 14, 14)))
+        assert not pays(Shapes((64, 64, 3, 3), window, 1, (1, 64, 56, 56)))
+        assert not pays(Shapes((64, 64, 3, 3), window, 1, (16, 64, 14, 14)))
+        assert not pays(Shapes((64, 16, 3, 3), window, 1, (16, 64, 56, 56)))
+    assert pays_winograd(Shapes((64, 32, 3, 3), window_of(((0, 0), (0, 0))), 1, (32, 64, 24, 24)))
 
 
 def test_the_gradient_by_the_image_pays_where_the_image_fills_tiles() -> None:
     weight_size, window, output_size = (128, 128, 3, 3), window_of(((0, 0), (0, 0))), (64, 128, 8, 8)
-    assert pays_winograd(weight_size, window, 1, output_size)
-    assert not pays_winograd_input(weight_size, window, 1, output_size)
+    assert pays_winograd(Shapes(weight_size, window, 1, output_size))
+    assert not pays_winograd_input(Shapes(weight_size, window, 1, output_size))

@@ -15,7 +15,8 @@ import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import reference
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, Algorithm, conv_window
+from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, conv_window
+from tinyconv.functional.conv_rules import Algorithm, Shapes
 
 Sizes: TypeAlias = tuple[int, ...]
 
@@ -159,13 +160,13 @@ class Convolution(NamedTuple):
 
     def served(self, table: dict[str, Algorithm]) -> list[str]:
         """The algorithms that can compute this convolution."""
-        shapes = (
+        shapes = Shapes(
             self.weight_size,
             conv_window(self.weight_size, **self.window.geometry),
             self.groups,
             (*(self.window.batch or (1,)), self.outputs, *self.window.positions),
         )
-        return [name for name, algorithm in table.items() if algorithm.serves(*shapes)]
+        return [name for name, algorithm in table.items() if algorithm.serves(shapes)]
 
 
 @st.composite

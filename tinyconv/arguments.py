@@ -12,14 +12,14 @@ ValueError: `stride` (=(0, 1)) must be at least 1
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, device_module, moved
 
 Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
@@ -108,6 +108,20 @@ def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return np.dtype(dtype)
 
 
+def conversion(target: npt.DTypeLike) -> Callable[[Array], Array]:
+    """What moves an array to `target`, a device ("cpu" or "cuda"), or converts a floating one to that dtype.
+
+    Raises:
+        ValueError, RuntimeError: a device that does not exist, or cannot be used.
+        TypeError: a dtype that is neither float32 nor float64.
+    """
+    if isinstance(target, str) and target.startswith(("cpu", "cuda")):
+        xp = device_module(target)
+        return lambda array: moved(array, xp)
+    dtype = floating_dtype(target)
+    return lambda array: array.astype(dtype) if array.dtype.kind == "f" else array
+
+
 def check_arrays(**arrays: Array | None) -> Any:
     """Check that the arrays (None is passed over) are on one device and of one floating dtype.
 
@@ -116,7 +130,7 @@ def check_arrays(**arrays: Array | None) -> Any:
     try:
         xp = array_module(*arrays.values())
     except TypeError as error:
-        raise TypeError(f"{', '.join(f'`{name}`' for name in arrays)}: {error}") from None
+        raise TypeError(f"{_places(arrays) or ', '.join(f'`{name}`' for name in arrays)}: {error}") from None
     dtypes = {array.dtype for array in arrays.values() if array is not None}
     if len(dtypes) == 1 and dtypes.issubset(_FLOATING):
         return xp
@@ -131,6 +145,15 @@ def check_arrays(**arrays: Array | None) -> Any:
                 f"`{name}` (of dtype {array.dtype}) must have the dtype of `{first_name}` ({first.dtype})"
             )
     return xp
+
+
+def _places(arrays: Mapping[str, Any]) -> str:
+    """On which device each of the arrays is; "" where one of them is no array."""
+    kinds = {"numpy": "CPU", "cupy": "GPU"}
+    owners = {name: type(a).__module__.partition(".")[0] for name, a in arrays.items() if a is not None}
+    if not set(owners.values()) <= set(kinds):
+        return ""
+    return ", ".join(f"`{name}` on the {kinds[owner]}" for name, owner in owners.items())
 
 
 def check_shape(name: str, array: Array, shape: Sequence[int], why: str) -> None:

@@ -15,6 +15,7 @@ import importlib
 import math
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,8 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]  # or cupy.ndarray, which has the same interface
 
 _thread = threading.local()
+# A NumPy generator's id -> it, held so that no other gets its id, and the one on the GPU that it has seeded.
+_seeded: dict[int, tuple[Any, Any]] = {}
 
 # Allocated and freed again at once. The C library's malloc takes it as a sign that blocks of up to 32 MiB
 # come and go, and keeps freed ones for the next array instead of returning them to the system, which
@@ -44,7 +47,7 @@ def array_module(*arrays: Any) -> Any:
         return np
     names = {_module_name(array) for array in arrays if array is not None}
     if len(names) > 1:
-        raise TypeError(f"arrays must lie on one device, got arrays of {' and '.join(sorted(names))}")
+        raise TypeError("arrays must lie on one device, got arrays on the CPU and on the GPU")
     return sys.modules[names.pop()]
 
 
@@ -55,6 +58,72 @@ def _module_name(array: Any) -> str:
     if name != "cupy":
         raise TypeError(f"expected a numpy.ndarray or cupy.ndarray, got {type(array).__name__}")
     return name
+
+
+def gpu_available() -> bool:
+    """Whether CuPy is installed and finds a GPU. Never raises."""
+    try:
+        return bool(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
+    except Exception:  # what CuPy and the libraries under it raise has no common base
+        return False
+
+
+def device_module(device: str) -> Any:
+    """The array module of a device: numpy of "cpu", cupy of "cuda".
+
+    Raises:
+        ValueError: another device.
+        RuntimeError: no CuPy, no driver, or no GPU; the message says which.
+    """
+    if device == "cpu":
+        return np
+    if device != "cuda":
+        raise ValueError(f"`device` (={device!r}) must be 'cpu' or 'cuda'")
+    try:
+        cupy = importlib.import_module("cupy")
+        cupy.cuda.runtime.getDeviceCount()  # raises where there is none
+    except Exception as error:  # as in gpu_available
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise RuntimeError(f"`device` (='cuda') needs a GPU, its driver and CuPy: {reason}") from None
+    return cupy
+
+
+def moved(array: Array, xp: Any) -> Array:
+    """`array` on the device of the module `xp`; itself where it lies there."""
+    own = array_module(array)
+    if own is xp:
+        return array
+    there: Array = xp.asarray(array) if own is np else own.asnumpy(array)
+    return there
+
+
+def maybe(condition: Any) -> bool:
+    """Whether `condition`, a 0-d array, holds; on the GPU True without looking, which would wait for it.
+
+    It is for work that changes nothing where the condition does not hold.
+    """
+    return array_module(condition) is not np or bool(condition)
+
+
+def refused_where(wrong: Any, values: Array, error: Callable[[], Exception]) -> Array:
+    """`values`, or the error where `wrong`, a 0-d array, holds; on the GPU, where looking would wait, NaN."""
+    if not maybe(wrong):
+        return values
+    xp = array_module(values)
+    if xp is np:
+        raise error()
+    poisoned: Array = xp.where(wrong, xp.asarray(np.nan, values.dtype), values)
+    return poisoned
+
+
+def uniform(generator: "np.random.Generator", shape: tuple[int, ...], xp: Any) -> Array:
+    """float32 in [0, 1), drawn on the device of `xp`: from `generator`, or one there that it seeds."""
+    if xp is np:
+        return generator.random(shape, dtype=np.float32)
+    if id(generator) not in _seeded:
+        _seeded[id(generator)] = generator, xp.random.default_rng(int(generator.integers(1 << 63)))
+    drawn: Array = _seeded[id(generator)][1].random(shape, dtype=np.float32)
+    return drawn
 
 
 def special(xp: Any) -> Any:

@@ -7,9 +7,11 @@ An optimiser is made for a model and updates its parameters in place from its gr
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from tinyconv.arguments import integer, number, one_of
+import numpy.typing as npt
+
+from tinyconv.arguments import conversion, integer, number, one_of
 from tinyconv.arrays import Array, array_module
 from tinyconv.layers import Layer
 
@@ -30,6 +32,13 @@ class Optimizer:
         self.weight_decay = number("weight_decay", weight_decay, 0.0)
         self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
         self._places = list(_places(model))
+
+    def to(self, target: npt.DTypeLike) -> Self:
+        """Move what is remembered of the parameters to a device, or convert it to a dtype."""
+        convert = conversion(target)
+        for state in self.state.values():
+            state.update({key: convert(value) for key, value in state.items() if hasattr(value, "dtype")})
+        return self
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to zero."""

@@ -18,7 +18,7 @@ layer of a network that is trained.
 array([[18., 24.]])
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -156,11 +156,11 @@ class Objective(Layer):
         yield from super().caches()
         yield self.criterion
 
-    def _convert(self, dtype: np.dtype[Any]) -> None:
-        super()._convert(dtype)
-        if self.target is not None and self.target.dtype.kind == "f":
-            self.target = self.target.astype(dtype)
-        self.criterion.convert(dtype)
+    def _convert(self, convert: Callable[[Array], Array]) -> None:
+        super()._convert(convert)
+        if self.target is not None:
+            self.target = convert(self.target)
+        self.criterion.convert(convert)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.criterion.output_shape(self.children["model"].output_shape(input_shape))

@@ -1,5 +1,6 @@
 """Data: MNIST and other IDX files, normalisation, shuffled batches."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinyconv.data.batches import Batches
@@ -13,8 +14,7 @@ __all__ = ["MNIST", "Batches", "load_mnist", "normalize", "read_idx"]
 
 def __getattr__(name: str) -> Any:
     """What reads files is imported when it is first asked for, as that takes a quarter of the time."""
-    if name not in __all__:
+    if name not in (*__all__, "idx", "mnist"):
         raise AttributeError(f"module 'tinyconv.data' has no attribute {name!r}")
-    from tinyconv.data import idx, mnist
-
-    return getattr(idx if name == "read_idx" else mnist, name)
+    modules = {kind: import_module(f"tinyconv.data.{kind}") for kind in ("idx", "mnist")}
+    return modules[name] if name in modules else getattr(modules["mnist"], name)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 from tinyconv.arguments import Generator, integer
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, moved
 
 
 class Batches:
@@ -48,6 +49,10 @@ class Batches:
         self.generator = as_generator(generator)
         self.transform = transform
 
+    def move(self, xp: Any) -> None:
+        """Move both arrays to the device of the module `xp`; its batches are cut out there."""
+        self.inputs, self.targets = moved(self.inputs, xp), moved(self.targets, xp)
+
     def __len__(self) -> int:
         """Number of batches."""
         return -(-len(self.inputs) // self.batch_size)
@@ -60,7 +65,9 @@ class Batches:
 
         Batches of fewer samples than workers go whole to the first.
         """
-        order = self.generator.permutation(len(self.inputs)) if self.shuffle else None
+        order = None
+        if self.shuffle:
+            order = moved(self.generator.permutation(len(self.inputs)), array_module(self.inputs))
         return [self._part(order, number, count) for number in range(count)]
 
     def _part(self, order: Array | None, number: int, count: int) -> Iterator[tuple[Array, Array]]:

@@ -26,13 +26,11 @@ the image's size is an argument of `conv2d_input`.
 
 Columns are made and multiplied in blocks that fit the cache; they never exist whole. That serves every
 convolution. For some shapes there are faster ways to the same result, each in a file of its own; the
-tables at the end of this file list them, with the rules of shapes by which one is picked. (Some of them
-multiply by zeros: an infinite pixel may then make more of its neighbourhood NaN.)
+tables at the end of this file list them, and `conv_rules` says by which rule of shapes one is picked. (Some
+of them multiply by zeros: an infinite pixel may then make more of its neighbourhood NaN.)
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
 
 from tinyconv.arguments import IntOrPair, check_arrays, check_shape, integer, one_of
 from tinyconv.arrays import (
@@ -48,19 +46,31 @@ from tinyconv.functional.conv_depthwise import (
     conv2d_depthwise,
     conv2d_input_depthwise,
     conv2d_weight_depthwise,
-    pays_depthwise,
-    serves_depthwise,
 )
-from tinyconv.functional.conv_rotated import pays_rotated, rotated, serves_rotated
-from tinyconv.functional.conv_rows import conv2d_input_rows, pays_rows, serves_rows
-from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled, pays_tiled, serves_tiled
+from tinyconv.functional.conv_rotated import rotated
+from tinyconv.functional.conv_rows import conv2d_input_rows
+from tinyconv.functional.conv_rules import (
+    Algorithm,
+    Shapes,
+    always,
+    pays_depthwise,
+    pays_rotated,
+    pays_rows,
+    pays_tiled,
+    pays_winograd,
+    pays_winograd_input,
+    pick,
+    serves_depthwise,
+    serves_rotated,
+    serves_rows,
+    serves_tiled,
+    serves_winograd,
+)
+from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled
 from tinyconv.functional.conv_winograd import (
     conv2d_input_winograd,
     conv2d_weight_winograd,
     conv2d_winograd,
-    pays_winograd,
-    pays_winograd_input,
-    serves_winograd,
 )
 from tinyconv.functional.unfold import (
     Window,
@@ -257,7 +267,7 @@ def correlate(
     shape = conv2d_output_shape(input.shape, weight.shape, window, groups)
     if bias is not None:
         check_shape("bias", bias, (shape[1],), f"for `weight` of shape {weight.shape}")
-    run = pick(FORWARD, algorithm, weight.shape, window, groups, shape)
+    run = pick(FORWARD, algorithm, Shapes(weight.shape, window, groups, shape))
     output: Array = run(input, weight, bias, window, groups, shape)
     return output
 
@@ -273,7 +283,7 @@ def correlate_input(
     """`conv2d_input` of a batch, with its geometry as a window."""
     shape = conv2d_output_shape(input_size, weight.shape, window, groups)
     check_shape("grad_output", grad_output, shape, f"for `input_size` {input_size}")
-    run = pick(INPUT, algorithm, weight.shape, window, groups, shape)
+    run = pick(INPUT, algorithm, Shapes(weight.shape, window, groups, shape))
     image: Array = run(input_size, weight, grad_output, window, groups)
     return image
 
@@ -289,7 +299,7 @@ def correlate_weight(
     """`conv2d_weight` of a batch, with its geometry as a window."""
     shape = conv2d_output_shape(input.shape, weight_size, window, groups)
     check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
-    run = pick(WEIGHT, algorithm, weight_size, window, groups, shape)
+    run = pick(WEIGHT, algorithm, Shapes(weight_size, window, groups, shape))
     weight: Array = run(input, weight_size, grad_output, window, groups)
     return weight
 
@@ -396,60 +406,23 @@ def _by_group(array: Array, groups: int) -> Array:
     return array.reshape(groups, array.shape[0] // groups, -1)
 
 
-# Of the weight's shape, the window, the groups and the output's shape.
-Rule: TypeAlias = Callable[[tuple[int, ...], Window, int, tuple[int, ...]], bool]
-
-
-class Algorithm(NamedTuple):
-    """A way to compute one of the maps, when it can be used, and when it is faster than those after it."""
-
-    serves: Rule
-    pays: Rule
-    run: Callable[..., Array]
-
-
-def _always(*shapes: Any) -> bool:
-    return True
-
-
 # The first that pays is taken.
 FORWARD = {
     "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_depthwise),
     "winograd": Algorithm(serves_winograd, pays_winograd, conv2d_winograd),
     "tiled": Algorithm(serves_tiled, pays_tiled, conv2d_tiled),
-    "columns": Algorithm(_always, _always, conv2d_columns),
+    "columns": Algorithm(always, always, conv2d_columns),
 }
 INPUT = {
     "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_input_depthwise),
     "winograd": Algorithm(serves_winograd, pays_winograd_input, conv2d_input_winograd),
     "rotated": Algorithm(serves_rotated, pays_rotated, conv2d_input_rotated),
     "rows": Algorithm(serves_rows, pays_rows, conv2d_input_rows),
-    "columns": Algorithm(_always, _always, conv2d_input_columns),
+    "columns": Algorithm(always, always, conv2d_input_columns),
 }
 WEIGHT = {
     "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_weight_depthwise),
     "winograd": Algorithm(serves_winograd, pays_winograd, conv2d_weight_winograd),
     "tiled": Algorithm(serves_tiled, pays_tiled, conv2d_weight_tiled),
-    "columns": Algorithm(_always, _always, conv2d_weight_columns),
+    "columns": Algorithm(always, always, conv2d_weight_columns),
 }
-
-
-def pick(
-    table: dict[str, Algorithm],
-    name: str | None,
-    weight_size: tuple[int, ...],
-    window: Window,
-    groups: int,
-    output_size: tuple[int, ...],
-) -> Callable[..., Array]:
-    """What runs the algorithm `name` of a table, or the first that pays for these shapes."""
-    shapes = (weight_size, window, groups, output_size)
-    if name is None:
-        return next(algorithm.run for algorithm in table.values() if algorithm.pays(*shapes))
-    algorithm = table[one_of("algorithm", name, tuple(table))]
-    if not algorithm.serves(*shapes):
-        raise ValueError(
-            f"`algorithm` (={name!r}) does not serve a weight of shape {weight_size} and an output of shape "
-            f"{output_size} with `groups` {groups} and {window}"
-        )
-    return algorithm.run

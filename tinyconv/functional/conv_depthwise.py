@@ -26,26 +26,10 @@ from tinyconv.arrays import Array, array_module, batch_last, contiguous_batch_la
 from tinyconv.functional.unfold import Window
 
 TILE_ROWS = 4  # measured with OpenBLAS: products of fewer rows are too small, those of more mostly zeros
-MOST_DILATION = 8  # in height; then the band is mostly zeros
 BLOCK_BYTES = 2 << 20  # of `expanded`, which should stay in the cache until it is multiplied
 
 Taps = list[tuple[int, int, int]]  # (a, i, r): the first tile's row a sees row r through the kernel's row i
 Columns = list[tuple[slice, slice]]  # for each tap along the width, positions in `expanded` and its source
-
-
-def serves_depthwise(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether a convolution can be computed with band matrices."""
-    return groups > 1 and weight_size[1] == 1
-
-
-def pays_depthwise(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether it is faster so; a rule of shapes only."""
-    wide = window.dilation[0] > MOST_DILATION  # mostly zeros
-    return not wide and serves_depthwise(weight_size, window, groups, output_size)
 
 
 def conv2d_depthwise(

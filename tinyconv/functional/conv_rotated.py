@@ -11,27 +11,8 @@ columns are fewer than those of the image and the kernel is small beside the act
 would need zeros between g's values.
 """
 
-from math import prod
-
 from tinyconv.arrays import Array
 from tinyconv.functional.unfold import Window
-
-
-def serves_rotated(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether the gradient by the image can be computed so."""
-    reaches = zip(window.padding, _reaches(window), strict=True)
-    return window.stride == (1, 1) and all(max(pads) <= reach for pads, reach in reaches)
-
-
-def pays_rotated(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether it is faster so; a rule of shapes only."""
-    fewer_columns = weight_size[0] < weight_size[1] * groups
-    small = prod(weight_size) <= prod(output_size)
-    return fewer_columns and small and serves_rotated(weight_size, window, groups, output_size)
 
 
 def rotated(weight: Array, window: Window, groups: int) -> tuple[Array, Window]:

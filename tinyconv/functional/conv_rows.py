@@ -11,33 +11,8 @@ With g in memory as (OH, O, OW, N) those rows are one matrix, (taps * O, OW * N)
 product a row of the image, none of it with zeros, and what is left to add up are KW copies along the width.
 """
 
-from math import prod
-
 from tinyconv.arrays import Array, array_module, batch_last, contiguous_batch_last, scratch
 from tinyconv.functional.unfold import Window, position_blocks, zeros_batch_last
-
-# Measured with OpenBLAS: smaller products, C*KW by OW*N, are slower than one of all rows together.
-LEAST_ROWS, LEAST_COLUMNS = 16, 48
-
-
-def serves_rows(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether the gradient by the image can be computed so."""
-    return window.dilation[0] == 1
-
-
-def pays_rows(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether it is faster so; a rule of shapes only."""
-    (n, *_, ow), (kh, kw) = output_size, window.kernel
-    return (
-        window.dilation[0] == 1 < kh
-        and weight_size[1] * kw >= LEAST_ROWS
-        and ow * n >= LEAST_COLUMNS
-        and prod(weight_size) <= prod(output_size)
-    )
 
 
 def conv2d_input_rows(

@@ -27,30 +27,6 @@ from tinyconv.arrays import (
 from tinyconv.functional.unfold import Window, column_blocks
 
 TILE = 4
-# Measured with OpenBLAS: tiles pay for LeNet's first convolution (6 outputs, 25 taps), and no longer
-# for its second (16, 150), nor for 32 outputs of 9 taps, nor for a few images at once.
-MOST_OUTPUTS = 8
-MOST_TAPS = 50
-LEAST_POSITIONS = 16384
-
-
-def serves_tiled(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether a convolution can be computed in tiles."""
-    return groups == 1 and window.stride == window.dilation == (1, 1) and output_size[2] % TILE == 0
-
-
-def pays_tiled(
-    weight_size: tuple[int, ...], window: Window, groups: int, output_size: tuple[int, ...]
-) -> bool:
-    """Whether it is faster so; a rule of shapes only."""
-    return (
-        weight_size[0] <= MOST_OUTPUTS
-        and 4 < window.rows(weight_size[1]) <= MOST_TAPS
-        and math.prod(output_size) >= weight_size[0] * LEAST_POSITIONS
-        and serves_tiled(weight_size, window, groups, output_size)
-    )
 
 
 def conv2d_tiled(

@@ -39,36 +39,7 @@ B = np.linalg.inv(V)
 GG, AA = np.kron(G, G), np.kron(A, A)  # both axes of flattened kernels and tiles
 # A block's patches take a few times what the kernels take, which each block reads anew, within these limits.
 LEAST_BYTES, MOST_BYTES = 4 << 20, 16 << 20
-# Measured with OpenBLAS's kernels for AVX2 and for AVX-512.
-LEAST_CHANNELS, LEAST_CHANNELS_INPUT = 28, 96
-LEAST_VALUES, LEAST_FILLED = 32768, 3 / 4
 Sizes = tuple[int, ...]
-
-
-def serves_winograd(weight_size: Sizes, window: Window, groups: int, output_size: Sizes) -> bool:
-    """Whether a convolution and its gradients can be computed so."""
-    plain = groups == 1 and window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
-    return plain and max(map(max, window.padding)) <= 2
-
-
-def pays_winograd(weight_size: Sizes, window: Window, groups: int, output_size: Sizes) -> bool:
-    """Whether the output and the gradient by the kernel are faster so; a rule of shapes only.
-
-    It takes channels to spread the transforms over, full tiles, and tiles to spread G w G' over.
-    """
-    o, c, tiles = *weight_size[:2], prod(_grid(output_size))
-    filled = prod(output_size[2:]) / (TILE**2 * tiles)
-    tiles, least = tiles * output_size[0], min(c, o)
-    enough = least * filled >= LEAST_CHANNELS and tiles >= max(c, o) and tiles * least >= LEAST_VALUES
-    return enough and filled >= LEAST_FILLED and serves_winograd(weight_size, window, groups, output_size)
-
-
-def pays_winograd_input(weight_size: Sizes, window: Window, groups: int, output_size: Sizes) -> bool:
-    """Whether the gradient by the image is faster so: the same rule for the convolution that gives it."""
-    o, c, *kernel = weight_size
-    size = [out + 2 - sum(pads) for out, pads in zip(output_size[2:], window.padding, strict=True)]
-    enough = min(o, c) >= LEAST_CHANNELS_INPUT  # the other ways are faster than a convolution's
-    return enough and pays_winograd((c, o, *kernel), window, groups, (output_size[0], c, *size))
 
 
 def conv2d_winograd(

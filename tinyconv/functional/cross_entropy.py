@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, integer, number
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, refused_where
 from tinyconv.functional.loss import reduce, reduce_backward
 from tinyconv.functional.softmax import log_softmax
 
@@ -267,12 +267,15 @@ def _one_hot(target: Array, classes: int, ignore_index: int, dtype: npt.DTypeLik
     counted = target != ignore_index
     indices = xp.arange(classes).reshape(-1, *[1] * target.ndim)
     own = ((indices == target) & counted).swapaxes(0, 1)  # lies as the logits of a linear layer do
-    if xp.count_nonzero(own) != xp.count_nonzero(counted):
+
+    def error() -> ValueError:
         wrong = target[((target < 0) | (target >= classes)) & counted]
-        raise ValueError(
+        return ValueError(
             f"`target` holds the class index {wrong[0]}, which must be between 0 and {classes - 1}"
         )
-    return own.astype(dtype), counted
+
+    unseen = xp.count_nonzero(own) != xp.count_nonzero(counted)
+    return refused_where(unseen, own.astype(dtype), error), counted
 
 
 def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:

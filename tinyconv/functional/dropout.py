@@ -4,7 +4,7 @@ from typing import Any
 
 from tinyconv.arguments import Generator, check_arrays, number
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array, array_module, batch_first
+from tinyconv.arrays import Array, array_module, batch_first, uniform
 
 
 def dropout(
@@ -111,5 +111,5 @@ def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
 def _mask(shape: tuple[int, ...], dtype: Any, p: float, generator: Generator, xp: Any) -> Array:
     """What to multiply with: 0 with probability `p`, else 1 / (1 - p); lies batch last."""
     scale = 0.0 if number("p", p, 0.0, 1.0) == 1 else 1 / (1 - p)
-    kept = as_generator(generator).random((*shape[1:], *shape[:1]), dtype="float32") >= p
+    kept = uniform(as_generator(generator), (*shape[1:], *shape[:1]), xp) >= p
     return batch_first(xp.asarray(kept * dtype.type(scale)))

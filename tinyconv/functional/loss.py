@@ -189,8 +189,9 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
     shape = losses.shape if none else ()
     check_shape("grad_output", grad_output, shape, f"for `reduction` {reduction!r}")
     if reduction == "mean":
-        total = losses.size if total is None else total
-        grad_output = grad_output / total if total else grad_output * 0
+        xp, total = array_module(grad_output), losses.size if total is None else total
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 is not used
+            grad_output = xp.where(xp.asarray(total) == 0, grad_output * 0, grad_output / total)
     return grad_output
 
 

@@ -119,7 +119,7 @@ def batch_norm_saved(
     rows = channel_rows(input)
     size = 0
     if training:
-        centred, mean, var, size = _centre(rows, allreduce or _whole)
+        centred, mean, var, size = _centre(rows, allreduce)
         _update_running(running_mean, running_var, mean, var, size, momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("`running_mean` and `running_var` must be given when `training` is False")
@@ -219,14 +219,17 @@ def _whole(array: Array) -> Array:
     return array
 
 
-def _centre(rows: Array, allreduce: Allreduce) -> tuple[Array, Array, Array, int]:
+def _centre(rows: Array, allreduce: Allreduce | None) -> tuple[Array, Array, Array, int]:
     """Rows minus their means, the means, the biased variances, and the number of values in a row."""
     xp = array_module(rows)
-    sums = allreduce(xp.append(_row_sums(rows), rows.shape[1]))
-    size = int(sums[-1])
-    mean = (sums[:-1] / max(1, size)).astype(rows.dtype)
+    sums, size = _row_sums(rows), rows.shape[1]
+    if allreduce is not None:
+        sums = allreduce(xp.append(sums, size))
+        sums, size = sums[:-1], int(sums[-1])
+    mean = (sums / max(1, size)).astype(rows.dtype)
     centred = rows - mean[:, None]
-    return centred, mean, allreduce(_row_dots(xp, centred, centred)) / max(1, size), size
+    squares = (allreduce or _whole)(_row_dots(xp, centred, centred))
+    return centred, mean, squares / max(1, size), size
 
 
 def _row_sums(rows: Array) -> Array:

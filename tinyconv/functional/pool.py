@@ -18,6 +18,7 @@ from tinyconv.arrays import (
     batch_last,
     contiguous_batch_last,
     empty_batch_last,
+    maybe,
     zero_where,
 )
 from tinyconv.functional.unfold import Window
@@ -150,7 +151,7 @@ def max_pool2d_saved(
             output = larger
         else:
             best[...] = larger
-    if output.size and xp.isnan(output.max()):
+    if output.size and maybe(xp.isnan(output.max())):
         for tap, outputs, inputs in pool_taps(window, image.shape[1:3], size):
             winners[outputs][xp.isnan(image[inputs])] = tap
     return batch_first(output), batch_first(winners)

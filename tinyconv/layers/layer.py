@@ -41,15 +41,15 @@ by side; `save` and `saved` carry values from one to the other and check the gra
 The last two methods are the second order (see `tinyconv.second_order`), and may be left out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_shape, floating_dtype, integer
-from tinyconv.arrays import Array, array_module
+from tinyconv.arguments import check_arrays, check_shape, conversion, floating_dtype, integer
+from tinyconv.arrays import Array, array_module, moved
 from tinyconv.layers.cache import ForwardCache
 
 
@@ -320,7 +320,7 @@ class Layer(ForwardCache):
         unknown = [name for name in state_dict if name not in own]
         if missing or unknown:
             raise ValueError(f"`state_dict` lacks {missing} and holds unknown {unknown}")
-        values = {name: np.asarray(state_dict[name]) for name in own}
+        values = {name: _host(state_dict[name]) for name in own}
         for name, value in values.items():
             if value.shape != own[name].shape:
                 raise ValueError(
@@ -331,26 +331,35 @@ class Layer(ForwardCache):
                     f"`state_dict[{name!r}]` (of dtype {value.dtype}) cannot be cast to {own[name].dtype}"
                 )
         for name, value in values.items():
-            own[name][...] = array_module(own[name]).asarray(value)
+            own[name][...] = moved(value, array_module(own[name]))
 
-    def to(self, dtype: npt.DTypeLike) -> Self:
-        """Convert parameters, gradients and floating buffers to `dtype`; returns the layer.
+    def to(self, target: npt.DTypeLike) -> Self:
+        """Move all arrays to a device, or convert floating ones to a dtype; returns the layer.
 
-        The arrays are new ones: make the optimiser afterwards.
+        Args:
+            target: "cpu", "cuda", float32 or float64.
+
+        Raises:
+            ValueError, TypeError: another device or dtype.
+            RuntimeError: "cuda", and there is no GPU, no driver or no CuPy.
         """
-        dtype = floating_dtype(dtype)
+        convert = conversion(target)
         self.release()
         for layer in self.layers():
-            layer._convert(dtype)
+            layer._convert(convert)
         return self
 
-    def _convert(self, dtype: np.dtype[Any]) -> None:
+    def _convert(self, convert: Callable[[Array], Array]) -> None:
         """Convert what this layer itself holds."""
         self._grads_dot.clear()
         for arrays in (self._params, self._grads, self._buffers):
-            for name, array in arrays.items():
-                if array.dtype.kind == "f":
-                    arrays[name] = array.astype(dtype)
+            arrays.update({name: convert(array) for name, array in arrays.items()})
+
+
+def _host(value: Any) -> Array:
+    """`value`, an array of any kind, on the CPU."""
+    on_gpu = type(value).__module__.partition(".")[0] == "cupy"
+    return moved(value, np) if on_gpu else np.asarray(value)
 
 
 class LinearMap(Layer):

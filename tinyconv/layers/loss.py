@@ -1,12 +1,12 @@
 """Losses: criteria with a forward of two arguments, the prediction and the target."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
+import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import REDUCTIONS, check_shape, integer, number, one_of
+from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
 from tinyconv.arrays import Array, array_module
 from tinyconv.functional.loss import reduce
 from tinyconv.layers.cache import ForwardCache
@@ -26,12 +26,20 @@ class Loss(ForwardCache):
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
         self._options: dict[str, Any] = {}
 
-    def convert(self, dtype: np.dtype[Any]) -> None:
-        """Convert floating options, such as class weights, to `dtype`."""
-        self._options = {
-            name: value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-            for name, value in self._options.items()
-        }
+    def to(self, target: npt.DTypeLike) -> Self:
+        """Move the options that are arrays, such as class weights, to a device, or convert them to a dtype.
+
+        Args:
+            target: "cpu", "cuda", float32 or float64.
+        """
+        self.convert(conversion(target))
+        return self
+
+    def convert(self, convert: Callable[[Array], Array]) -> None:
+        """Convert the options that are arrays."""
+        for name, value in self._options.items():
+            if hasattr(value, "dtype"):
+                self._options[name] = convert(value)
 
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the loss of a prediction of `prediction_shape`."""

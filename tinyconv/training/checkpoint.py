@@ -2,6 +2,9 @@
 
 import os
 
+import numpy as np
+
+from tinyconv.arrays import moved
 from tinyconv.layers import Layer
 
 
@@ -19,7 +22,8 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
 
     from tinyconv.files import write_whole
 
-    write_whole(Path(path), save(model.state_dict()))
+    state = {name: moved(array, np) for name, array in model.state_dict().items()}
+    write_whole(Path(path), save(state))
 
 
 def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:

@@ -3,13 +3,15 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from tinyconv.arguments import Generator, integer
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, array_module, moved
 from tinyconv.data.batches import Batches
 from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
@@ -36,13 +38,17 @@ class Trainer:
         schedule: made for `optimizer`; stepped after each epoch or each step, as its `interval` says.
         workers: number of processes that share each batch; more than one need a system with fork.
             Equal runs with equal numbers of workers give equal bits; other numbers round differently.
+        device: "cpu" or "cuda", where model, criterion, optimiser and data are moved; by default they stay
+            where they are. On a GPU losses and accuracies are read after each epoch only.
         progress: whether to show a progress bar, on a terminal.
 
     Attributes:
         history: what `fit` has seen so far, over all its calls.
 
     Raises:
-        ValueError: a criterion that does not reduce, an optimiser of another model.
+        ValueError: a criterion that does not reduce, an optimiser of another model, an unknown device,
+            more than one worker on a GPU.
+        RuntimeError: `device` "cuda", and there is no GPU, no driver or no CuPy.
 
     >>> import numpy as np
     >>> from tinyconv import Linear, MSELoss, optim
@@ -62,6 +68,7 @@ class Trainer:
         schedule: Schedule | None = None,
         *,
         workers: int = 1,
+        device: str | None = None,
         progress: bool = True,
     ) -> None:
         if criterion.reduction == "none":
@@ -75,8 +82,15 @@ class Trainer:
         self.workers = integer("workers", workers)
         if self.workers > 1 and not hasattr(os, "fork"):
             raise ValueError(f"`workers` (={workers}) must be 1 on a system without fork")
+        if device is not None:
+            for part in (model, criterion, optimizer):
+                part.to(device)
+        self._xp = array_module(next(iter(model.params.values()), None))
+        if self.workers > 1 and self._xp is not np:
+            raise ValueError(f"`workers` (={workers}) must be 1 on a GPU")
         self.progress = progress
         self.history = History()
+        self._unread: list[Array] = []
 
     def fit(
         self,
@@ -104,10 +118,11 @@ class Trainer:
 
         Raises:
             FloatingPointError: the loss became NaN or infinite; the message names epoch, step and
-                learning rate, and the parameters are those before that step.
+                learning rate, and the parameters are those before that step (on a GPU those after
+                the epoch).
             ValueError: an epoch without a batch.
         """
-        batches = _as_batches(data, batch_size, shuffle=True, generator=generator)
+        batches = self._as_batches(data, batch_size, shuffle=True, generator=generator)
         first = len(self.history.epochs) + 1
         for epoch in range(first, first + integer("epochs", epochs, minimum=0)):
             record = self._train_epoch(batches, epoch, first + epochs - 1)
@@ -127,9 +142,9 @@ class Trainer:
             ValueError: no batch in `data`.
         """
         total = _Running(self.criterion.reduction)
-        for inputs, targets in _as_batches(data, batch_size, shuffle=False, generator=0):
+        for inputs, targets in self._as_batches(data, batch_size, shuffle=False, generator=0):
             prediction = self.model.predict(inputs, batch_size=max(1, len(inputs)))
-            total.add(float(self.criterion.forward(prediction, targets)), prediction, targets)
+            total.add(self.criterion.forward(prediction, targets), prediction, targets)
         return total.result("the evaluation")
 
     def _train_epoch(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Epoch:
@@ -148,29 +163,41 @@ class Trainer:
                 bar.update(len(targets))
                 if not bar.disable:
                     bar.set_postfix(total.shown(), refresh=False)
+        mean, accuracy = total.result(f"epoch {epoch}")
+        self._read_losses(epoch, step)
         seconds = time.perf_counter() - start
-        loss, accuracy = total.result(f"epoch {epoch}")
         if self.schedule is not None and self.schedule.interval == "epoch":
             self.schedule.step()
-        return Epoch(epoch, step, lr, loss, accuracy, None, None, seconds, total.images / seconds)
+        return Epoch(epoch, step, lr, mean, accuracy, None, None, seconds, total.images / seconds)
 
     def _train_step(
         self, network: Layer | Workers, inputs: Array, targets: Array, epoch: int, step: int
-    ) -> tuple[float, Array]:
+    ) -> tuple[Array, Array]:
         prediction = network.forward(inputs)
-        loss = float(self.criterion.forward(prediction, targets))
-        self.history.step_losses.append(loss)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} in epoch {epoch}, step {step}, "
-                f"at a learning rate of {self.optimizer.lr:g}"
-            )
+        loss = self.criterion.forward(prediction, targets)
+        self._unread.append(loss)
+        if self._xp is np:
+            self._read_losses(epoch, step)
         self.optimizer.zero_grad()
         network.backward_params(self.criterion.backward())
         self.optimizer.step()
         if self.schedule is not None and self.schedule.interval == "step":
             self.schedule.step()
         return loss, prediction
+
+    def _read_losses(self, epoch: int, step: int) -> None:
+        """Move the losses of the last steps, up to `step`, to the history; refuse what is not finite."""
+        if not self._unread:
+            return
+        losses = moved(self._xp.stack(self._unread), np).tolist()
+        self._unread.clear()
+        self.history.step_losses.extend(losses)
+        for number, loss in enumerate(losses, step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss is {loss} in epoch {epoch}, step {number}, "
+                    f"at a learning rate of {self.optimizer.lr:g}"
+                )
 
     def _validated(self, record: Epoch, validation: Data | None) -> Epoch:
         if validation is None:
@@ -190,23 +217,49 @@ class Trainer:
             disable=None if self.progress else True,
         )
 
+    def _as_batches(
+        self, data: Data, batch_size: int, *, shuffle: bool, generator: Generator
+    ) -> Iterable[tuple[Array, Array]]:
+        """`data` as batches, on the model's device."""
+        xp = self._xp
+        if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
+            inputs, targets = (moved(array, xp) for array in data)
+            return Batches(inputs, targets, batch_size, shuffle=shuffle, generator=generator)
+        if xp is np:
+            return data
+        if isinstance(data, Batches):
+            data.move(xp)
+            return data
+        return _Moved(data, xp)
+
+
+class _Moved:
+    """Batches of any iterable, each moved to the device of `xp`."""
+
+    def __init__(self, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
+        self._batches, self._xp = batches, xp
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        for inputs, targets in self._batches:
+            yield moved(inputs, self._xp), moved(targets, self._xp)
+
 
 class _Running:
     """Loss and accuracy, added up over batches."""
 
     def __init__(self, reduction: str) -> None:
         self._loss_is_mean = reduction == "mean"
-        self._loss = 0.0
-        self._right: int | None = 0
+        self._loss: Any = 0.0
+        self._right: Any = 0
         self._targets = 0
         self.images = 0
 
-    def add(self, loss: float, prediction: Array, targets: Array) -> None:
+    def add(self, loss: Array, prediction: Array, targets: Array) -> None:
         self.images += len(targets)
         self._loss += loss * (len(targets) if self._loss_is_mean else 1)
         if targets.dtype.kind in "iu" and self._right is not None:
             self._targets += targets.size
-            self._right += int((prediction.argmax(axis=1) == targets).sum())
+            self._right += (prediction.argmax(axis=1) == targets).sum()
         else:
             self._right = None
 
@@ -215,8 +268,8 @@ class _Running:
             raise ValueError(
                 f"`data` gave no batch in {where}; it must be an iterable that can be iterated again"
             )
-        accuracy = None if self._right is None else self._right / max(1, self._targets)
-        return Evaluation(self._loss / self.images, accuracy)
+        accuracy = None if self._right is None else int(self._right) / max(1, self._targets)
+        return Evaluation(float(self._loss) / self.images, accuracy)
 
     def shown(self) -> dict[str, str]:
         loss, accuracy = self.result("epoch")
@@ -224,12 +277,3 @@ class _Running:
         if accuracy is not None:
             shown["accuracy"] = f"{accuracy:.2%}"
         return shown
-
-
-def _as_batches(
-    data: Data, batch_size: int, *, shuffle: bool, generator: Generator
-) -> Iterable[tuple[Array, Array]]:
-    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
-        inputs, targets = data
-        return Batches(inputs, targets, batch_size, shuffle=shuffle, generator=generator)
-    return data

@@ -1,0 +1,316 @@
+"""Layers, losses, optimisers and training on the GPU: on a real one, and on a stand-in for CuPy."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyconv
+from tests import strict_arrays
+from tests.compare import assert_close
+from tests.test_layer_contract import CASES, Case
+from tinyconv import (
+    Conv2d,
+    CrossEntropyLoss,
+    Dropout,
+    Layer,
+    Sequential,
+    Trainer,
+    data,
+    gradcheck,
+    hessian_vector_product,
+    load_weights,
+    models,
+    optim,
+    save_weights,
+)
+from tinyconv.arrays import Array, gpu_available, moved
+
+gpu_mark = pytest.mark.gpu
+
+
+@pytest.fixture(params=["stand-in", pytest.param("GPU", marks=gpu_mark)])
+def cupy(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """CuPy, or what stands for it."""
+    if request.param == "GPU":
+        module = pytest.importorskip("cupy", reason="CuPy is not installed")
+        if not gpu_available():
+            pytest.skip("there is no GPU")
+        yield module
+        return
+    with strict_arrays.installed() as module:
+        yield module
+
+
+def on_host(values: Any) -> Any:
+    """Arrays in dicts and tuples, on the CPU."""
+    if isinstance(values, dict):
+        return {key: on_host(value) for key, value in values.items()}
+    if isinstance(values, (tuple, list)):
+        return [on_host(value) for value in values]
+    return None if values is None else moved(values, np)
+
+
+def assert_same(actual: Any, expected: Any, what: str = "") -> None:
+    """Equal structure, and arrays that agree to rounding."""
+    if isinstance(expected, dict):
+        assert list(actual) == list(expected), what
+        for key in expected:
+            assert_same(actual[key], expected[key], f"{what} {key}")
+    elif isinstance(expected, list):
+        assert len(actual) == len(expected), what
+        for i, (own, other) in enumerate(zip(actual, expected, strict=True)):
+            assert_same(own, other, f"{what} [{i}]")
+    elif expected is None:
+        assert actual is None, what
+    else:
+        assert_close(actual, expected, what)
+
+
+def normal(shape: tuple[int, ...], seed: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def every_pass(layer: Layer, x: Array, convert: Callable[[Array], Array]) -> dict[str, Any]:
+    """Forward, tangent, backward and tangent of backward, with all that they leave behind."""
+    y = layer.forward(convert(x))
+    y = y[0] if isinstance(y, tuple) else y
+    directions = {name: convert(normal(p.shape, 3)) for name, p in layer.params.items()}
+    y_dot = layer.jvp(convert(normal(x.shape, 2)), directions)
+    dx = layer.backward(convert(normal(y.shape, 4)))
+    dx_dot = layer.backward_jvp(convert(normal(y.shape, 5)))
+    left = {"gradients": layer.grads, "tangents": layer.grads_dot, "buffers": layer.buffers}
+    return {"output": y, "output_dot": y_dot, "gradient": dx, "gradient_dot": dx_dot} | left
+
+
+# Dropout draws its own numbers on a GPU; gradient layers have no tangent of their own.
+RANDOM = ("Dropout", "Dropout2d")
+THIRD_ORDER = ("GradientLayer", "GradientStep")
+whole = {name: case for name, case in CASES.items() if not name.startswith((*RANDOM, *THIRD_ORDER))}
+
+
+@pytest.mark.parametrize("case", whole.values(), ids=whole)
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_every_layer_gives_the_same_on_the_gpu(cupy: Any, case: Case, training: bool) -> None:
+    x = normal(case.shape, 1)
+    expected = every_pass(case.make().train(training), x, lambda array: array)
+    layer = case.make().train(training).to("cuda")
+    found = every_pass(layer, x, cupy.asarray)
+    assert_same(on_host(found), on_host(expected))
+    assert all(isinstance(array, cupy.ndarray) for array in layer.state_dict().values())
+
+
+@pytest.mark.parametrize("name", THIRD_ORDER)
+def test_gradient_layers_give_the_same_on_the_gpu(cupy: Any, name: str) -> None:
+    case = CASES[name]
+    results = []
+    for layer, convert in ((case.make(), np.asarray), (case.make().to("cuda"), cupy.asarray)):
+        y = layer.forward(convert(normal(case.shape, 1)))
+        dx = layer.backward(convert(normal(y.shape, 2)))
+        results.append(on_host({"output": y, "gradient": dx, "gradients": layer.grads}))
+    assert_same(results[1], results[0])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_dropout_on_the_gpu_drops_its_share(cupy: Any, p: float) -> None:
+    layer = Dropout(p, generator=0).to("cuda")
+    y = moved(layer.forward(cupy.ones((50, 40))), np)
+    dx = moved(layer.backward(cupy.ones((50, 40))), np)
+    np.testing.assert_array_equal(y, dx)
+    assert abs((y == 0).mean() - p) < 0.05
+    np.testing.assert_allclose(y[y != 0], 1 / max(1 - p, 1e-9))
+
+
+def test_models_and_losses_move_back_and_forth(cupy: Any) -> None:
+    model = models.lenet5(generator=0)
+    before = model.state_dict()
+    model.to("cuda").to("cuda")
+    assert all(isinstance(array, cupy.ndarray) for array in {**model.params, **model.grads}.values())
+    for name, value in model.to("cpu").params.items():
+        assert isinstance(value, np.ndarray)
+        np.testing.assert_array_equal(value, before[name])
+    criterion = CrossEntropyLoss(weight=np.array([1.0, 2.0, 3.0])).to("cuda")
+    x, labels = normal((4, 3), 0), np.array([0, 2, 1, 2])
+    expected = CrossEntropyLoss(weight=np.array([1.0, 2.0, 3.0])).forward(x, labels)
+    assert_same(on_host(criterion.forward(cupy.asarray(x), cupy.asarray(labels))), expected)
+
+
+def test_weights_move_between_the_devices(cupy: Any, tmp_path: Any) -> None:
+    here, there = models.lenet5(generator=0), models.lenet5(generator=1).to("cuda")
+    there.load_state_dict(here.state_dict())
+    assert_same(on_host(there.state_dict()), here.state_dict())
+    save_weights(there, tmp_path / "weights.safetensors")
+    other = models.lenet5(generator=2)
+    load_weights(other, tmp_path / "weights.safetensors")
+    assert_same(other.state_dict(), here.state_dict())
+    other.load_state_dict(there.state_dict())
+    there.load_state_dict(there.state_dict())
+
+
+def test_arrays_of_two_devices_are_refused_by_name(cupy: Any) -> None:
+    layer, x = Conv2d(1, 2, 3), np.zeros((1, 1, 5, 5), np.float32)
+    with pytest.raises(TypeError, match=r"`input` on the GPU, `weight` on the CPU"):
+        layer.forward(cupy.asarray(x))
+    with pytest.raises(TypeError, match=r"layer '0' \(Conv2d\): .*`input` on the CPU, `weight` on the GPU"):
+        Sequential(layer).to("cuda").forward(x)
+    y = layer.forward(cupy.asarray(x))
+    with pytest.raises(TypeError, match="`grad_output` must be a cupy array"):
+        layer.backward(np.zeros(y.shape, np.float32))
+    with pytest.raises(TypeError, match="`target`"):
+        CrossEntropyLoss().forward(cupy.zeros((2, 3), "float32"), np.array([0, 1]))
+
+
+def test_an_unknown_device_is_refused() -> None:
+    for wrong in ("cuda:1", "cpus"):
+        with pytest.raises(ValueError, match="`device`"):
+            Conv2d(1, 1, 1).to(wrong)
+
+
+@pytest.mark.skipif(gpu_available(), reason="there is a GPU")
+def test_without_a_gpu_one_line_says_what_is_missing() -> None:
+    model = Conv2d(1, 1, 1)
+    with pytest.raises(
+        RuntimeError, match=r"^`device` \(='cuda'\) needs a GPU, its driver and CuPy: .*$"
+    ) as error:
+        model.to("cuda")
+    assert "\n" not in str(error.value)
+    assert not gpu_available()
+
+
+PREDICTIONS = {name: normal((4, 3), 6) for name in ("MSELoss", "L1Loss", "SmoothL1Loss", "BCEWithLogitsLoss")}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "name", [*PREDICTIONS, "BCELoss", "CrossEntropyLoss", "NLLLoss", "CrossEntropyLoss, smooth"]
+)
+def test_every_loss_gives_the_same_on_the_gpu(cupy: Any, name: str, reduction: str) -> None:
+    options: dict[str, Any] = {"reduction": reduction}
+    prediction, target = normal((4, 3), 6), np.abs(normal((4, 3), 7)) % 1
+    if name.startswith(("Cross", "NLL")):
+        target = np.array([0, 2, 1, -100])
+        options["weight"] = np.array([1.0, 0.5, 2.0])
+    if name.endswith("smooth"):
+        options["label_smoothing"] = 0.2
+    if name == "BCELoss":
+        prediction = 1 / (1 + np.exp(-prediction))
+    results = []
+    for convert, device in ((np.asarray, "cpu"), (cupy.asarray, "cuda")):
+        criterion = getattr(tinyconv, name.partition(",")[0])(**options).to(device)
+        loss = criterion.forward(convert(prediction), convert(target))
+        loss_dot = criterion.jvp(convert(normal((4, 3), 8)))
+        upstream = convert(np.asarray(normal(loss.shape, 9)))
+        grad = criterion.backward(upstream)
+        grad_dot = criterion.backward_jvp(convert(np.asarray(normal(loss.shape, 10))))
+        results.append(on_host([loss, loss_dot, grad, grad_dot]))
+    assert_same(results[1], results[0])
+
+
+def test_a_class_that_does_not_exist_makes_the_loss_nan_on_the_gpu(cupy: Any) -> None:
+    loss = CrossEntropyLoss().forward(cupy.asarray(normal((2, 3), 0)), cupy.asarray(np.array([0, 3])))
+    assert np.isnan(moved(loss, np))
+
+
+OPTIMIZERS: dict[str, Callable[[Layer], optim.Optimizer]] = {
+    "SGD": lambda model: optim.SGD(model, 0.1, momentum=0.9, weight_decay=1e-3, nesterov=True),
+    "Adam": lambda model: optim.Adam(model, 0.01, weight_decay=1e-3),
+    "AdamW": lambda model: optim.AdamW(model, 0.01),
+}
+
+
+def small_network() -> Sequential:
+    """With a layer of each kind that training treats in its own way."""
+    return Sequential(
+        tinyconv.Conv2d(1, 4, 3, padding=1, dtype=np.float64, generator=0),
+        tinyconv.BatchNorm2d(4, dtype=np.float64),
+        tinyconv.ReLU(),
+        tinyconv.MaxPool2d(2),
+        tinyconv.Flatten(),
+        tinyconv.Linear(4 * 16, 3, dtype=np.float64, generator=1),
+    )
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_training_gives_the_same_on_the_gpu(cupy: Any, make: Callable[[Layer], optim.Optimizer]) -> None:
+    images, labels = normal((50, 1, 8, 8), 0), np.random.default_rng(0).integers(0, 3, 50)
+    trainers = []
+    for device in ("cpu", "cuda"):
+        model = small_network()
+        optimizer = make(model)
+        schedule = optim.OneCycleLR(optimizer, 0.1, total_steps=23)
+        trainer = Trainer(model, CrossEntropyLoss(), optimizer, schedule, device=device, progress=False)
+        trainer.fit((images, labels), 2, batch_size=8, validation=(images, labels), generator=0)
+        batches = data.Batches(images, labels, 8, shuffle=True, generator=1)
+        trainer.fit(batches)
+        trainer.fit(list(data.Batches(images, labels, 25)))
+        trainers.append(trainer)
+    here, there = trainers
+    assert_same(on_host(there.model.state_dict()), here.model.state_dict())
+    np.testing.assert_allclose(there.history.step_losses, here.history.step_losses, rtol=1e-9)
+    for epoch, other in zip(there.history.epochs, here.history.epochs, strict=True):
+        assert epoch.train_accuracy == other.train_accuracy
+        assert epoch.validation_loss == pytest.approx(other.validation_loss)
+    assert isinstance(there.model.params["0.weight"], cupy.ndarray)
+    assert there.model.to("cpu").predict(images).shape == (50, 3)
+
+
+@pytest.mark.parametrize("make", [models.lenet5, models.mnist_cnn])
+def test_a_training_step_reads_nothing_and_copies_nothing_to_the_host(make: Callable[..., Layer]) -> None:
+    with strict_arrays.installed() as cupy:
+        model = make(generator=0).to("cuda")
+        criterion, optimizer = CrossEntropyLoss(), optim.AdamW(model)
+        x = cupy.asarray(data.normalize(np.zeros((4, 28, 28), np.uint8)))
+        labels = cupy.asarray(np.arange(4))
+        before = strict_arrays.reads
+        for _ in range(2):
+            criterion.forward(model.forward(x), labels)
+            optimizer.zero_grad()
+            model.backward_params(criterion.backward())
+            optimizer.step()
+        assert strict_arrays.reads == before
+
+
+def test_an_epoch_on_the_gpu_reads_its_figures_at_the_end() -> None:
+    with strict_arrays.installed():
+        model = small_network()
+        trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", progress=False)
+        images, labels = normal((64, 1, 8, 8), 0), np.zeros(64, int)
+        reads = []
+        for batch_size in (2, 32):
+            before = strict_arrays.reads
+            trainer.fit((images, labels), batch_size=batch_size, generator=0)
+            reads.append(strict_arrays.reads - before)
+        assert reads[0] == reads[1] <= 5
+
+
+def test_a_loss_that_is_not_finite_is_refused_at_the_end_of_the_epoch(cupy: Any) -> None:
+    model = small_network()
+    trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", progress=False)
+    images = normal((6, 1, 8, 8), 0)
+    images[4] = np.inf
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="in epoch 1, step 3"):
+        trainer.fit([(images[i : i + 2], np.zeros(2, int)) for i in (0, 2, 4)])
+
+
+def test_workers_and_a_gpu_do_not_go_together(cupy: Any) -> None:
+    model = small_network()
+    with pytest.raises(ValueError, match=r"`workers` .=2. must be 1 on a GPU"):
+        Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", workers=2)
+
+
+def test_hessian_vector_products_give_the_same_on_the_gpu(cupy: Any) -> None:
+    x, labels = normal((4, 1, 8, 8), 0), np.array([0, 1, 2, 0])
+    results = []
+    for convert, device in ((np.asarray, "cpu"), (cupy.asarray, "cuda")):
+        model = small_network().to(device)
+        directions = {name: convert(normal(p.shape, 3)) for name, p in model.params.items()}
+        arrays = (convert(x), convert(labels))
+        product = hessian_vector_product(model, CrossEntropyLoss(), *arrays, params_dot=directions)
+        results.append(on_host([product.x, product.params]))
+    assert_same(results[1], results[0])
+
+
+def test_gradcheck_takes_a_layer_and_arrays_on_the_gpu(cupy: Any) -> None:
+    report = gradcheck(Conv2d(1, 2, 3, generator=0).to("cuda"), cupy.asarray(normal((2, 1, 5, 5), 0)))
+    assert report

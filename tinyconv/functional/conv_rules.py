@@ -1,0 +1,125 @@
+"""Which algorithm computes a convolution: for each, the shapes that it serves, and those for which it pays.
+
+The rules know shapes only, so that equal shapes are computed alike everywhere. What pays was measured with
+OpenBLAS, on one and two threads, with its kernels for AVX2 and for AVX-512.
+"""
+
+from collections.abc import Callable
+from math import ceil, prod
+from typing import NamedTuple, TypeAlias
+
+from tinyconv.arguments import one_of
+from tinyconv.arrays import Array
+from tinyconv.functional.conv_tiled import TILE
+from tinyconv.functional.conv_winograd import TILE as WINOGRAD_TILE
+from tinyconv.functional.unfold import Window
+
+
+class Shapes(NamedTuple):
+    """What a rule looks at: (O, C / groups, KH, KW), the window, the groups, (N, O, OH, OW)."""
+
+    weight_size: tuple[int, ...]
+    window: Window
+    groups: int
+    output_size: tuple[int, ...]
+
+
+Rule: TypeAlias = Callable[[Shapes], bool]
+
+
+class Algorithm(NamedTuple):
+    """A way to compute one of the maps: when it can be used, and when it is faster than those after it."""
+
+    serves: Rule
+    pays: Rule
+    run: Callable[..., Array]
+
+
+def pick(table: dict[str, Algorithm], name: str | None, shapes: Shapes) -> Callable[..., Array]:
+    """What runs the algorithm `name` of a table, or without a name the first that pays."""
+    if name is None:
+        return next(algorithm.run for algorithm in table.values() if algorithm.pays(shapes))
+    algorithm = table[one_of("algorithm", name, tuple(table))]
+    if not algorithm.serves(shapes):
+        raise ValueError(f"`algorithm` (={name!r}) does not serve {shapes}")
+    return algorithm.run
+
+
+def always(shapes: Shapes) -> bool:
+    """The rule of the algorithm that serves every shape, after all others."""
+    return True
+
+
+def serves_depthwise(shapes: Shapes) -> bool:
+    """One input channel a group."""
+    return shapes.groups > 1 and shapes.weight_size[1] == 1
+
+
+def pays_depthwise(shapes: Shapes) -> bool:
+    """As long as the bands are not mostly zeros."""
+    return serves_depthwise(shapes) and shapes.window.dilation[0] <= 8
+
+
+def serves_winograd(shapes: Shapes) -> bool:
+    """Plain 3x3."""
+    window = shapes.window
+    plain = shapes.groups == 1 and window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
+    return plain and max(map(max, window.padding)) <= 2
+
+
+def pays_winograd(shapes: Shapes) -> bool:
+    """Channels to spread the transforms over, full tiles, and tiles to spread the kernel's transform over."""
+    (o, c, *_), (n, _, height, width) = shapes.weight_size, shapes.output_size
+    tiles = ceil(height / WINOGRAD_TILE) * ceil(width / WINOGRAD_TILE)
+    filled = height * width / (WINOGRAD_TILE**2 * max(1, tiles))
+    channels, count = min(c, o), tiles * n
+    enough = channels * filled >= 28 and count >= max(c, o) and count * channels >= 32768
+    return serves_winograd(shapes) and enough and filled >= 3 / 4
+
+
+def pays_winograd_input(shapes: Shapes) -> bool:
+    """As for the convolution that gives the gradient by the image, where "rows" is not as fast."""
+    o, c, *kernel = shapes.weight_size
+    n, _, *outputs = shapes.output_size
+    size = [out + 2 - sum(pads) for out, pads in zip(outputs, shapes.window.padding, strict=True)]
+    turned = shapes._replace(weight_size=(c, o, *kernel), output_size=(n, c, *size))
+    return min(o, c) >= 96 and pays_winograd(turned)
+
+
+def serves_tiled(shapes: Shapes) -> bool:
+    """No stride, no dilation, whole tiles."""
+    window = shapes.window
+    whole = shapes.output_size[2] % TILE == 0
+    return shapes.groups == 1 and window.stride == window.dilation == (1, 1) and whole
+
+
+def pays_tiled(shapes: Shapes) -> bool:
+    """LeNet's first convolution (6 outputs, 25 taps), but not its second (16, 150), nor for a few images."""
+    (o, c, *_), positions = shapes.weight_size, prod(shapes.output_size) // shapes.weight_size[0]
+    return serves_tiled(shapes) and o <= 8 and 4 < shapes.window.rows(c) <= 50 and positions >= 16384
+
+
+def serves_rotated(shapes: Shapes) -> bool:
+    """No stride, and no more padding than the kernel reaches."""
+    window = shapes.window
+    reaches = [d * (k - 1) for k, d in zip(window.kernel, window.dilation, strict=True)]
+    within = all(max(pads) <= reach for pads, reach in zip(window.padding, reaches, strict=True))
+    return window.stride == (1, 1) and within
+
+
+def pays_rotated(shapes: Shapes) -> bool:
+    """Fewer columns of the cotangent than of the image, and a kernel that is small beside it."""
+    fewer = shapes.weight_size[0] < shapes.weight_size[1] * shapes.groups
+    return fewer and prod(shapes.weight_size) <= prod(shapes.output_size) and serves_rotated(shapes)
+
+
+def serves_rows(shapes: Shapes) -> bool:
+    """No dilation of the height."""
+    return shapes.window.dilation[0] == 1
+
+
+def pays_rows(shapes: Shapes) -> bool:
+    """A row's product, C*KW by OW*N, that is not too small, and a kernel small beside the cotangent."""
+    (_, c, kh, kw), (n, _, _, ow) = shapes.weight_size, shapes.output_size
+    large = c * kw >= 16 and ow * n >= 48 and prod(shapes.weight_size) <= prod(shapes.output_size)
+    return serves_rows(shapes) and kh > 1 and large

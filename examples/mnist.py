@@ -2,6 +2,7 @@
 
     python examples/mnist.py                 LeNet-5, 5 epochs of AdamW with a one-cycle schedule
     python examples/mnist.py --model cnn     two 3x3 convolutions, 5 epochs of SGD
+    python examples/mnist.py --device cuda   on a GPU, with CuPy (pip install ".[gpu]")
 
 The weights go to OUT/MODEL.safetensors and, where matplotlib is installed, a picture of the run to
 OUT/MODEL.png. Ctrl-C ends the training early and keeps what has been learnt.
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +55,7 @@ def arguments() -> argparse.Namespace:
         help="folder with the four IDX files (Fashion-MNIST's do as well)",
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for weights and picture")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: on a GPU, by CuPy")
     parser.add_argument(
         "--subset", type=_positive, default=argparse.SUPPRESS, help="train on the first SUBSET images only"
     )
@@ -65,16 +68,17 @@ def arguments() -> argparse.Namespace:
 def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.Generator) -> tc.Trainer:
     """Model, loss, optimiser and schedule."""
     criterion = tc.CrossEntropyLoss()
-    workers = 2 if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 else 1
+    several = args.device == "cpu" and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+    where: dict[str, Any] = {"workers": 2 if several else 1, "device": args.device}
     if args.model == "lenet":
         model = tc.models.lenet5(generator=rng)
         adamw = tc.optim.AdamW(model, lr=args.lr, weight_decay=0.1)
         steps = args.epochs * steps_per_epoch
         schedule = tc.optim.OneCycleLR(adamw, args.lr, total_steps=steps)
-        return tc.Trainer(model, criterion, adamw, schedule, workers=workers)
+        return tc.Trainer(model, criterion, adamw, schedule, **where)
     model = tc.models.mnist_cnn(generator=rng)
     sgd = tc.optim.SGD(model, lr=args.lr, momentum=0.9, weight_decay=1e-4)
-    return tc.Trainer(model, criterion, sgd, workers=workers)
+    return tc.Trainer(model, criterion, sgd, **where)
 
 
 def train(trainer: tc.Trainer, batches: Batches, test: Batches, epochs: int) -> None:
@@ -98,7 +102,7 @@ def train(trainer: tc.Trainer, batches: Batches, test: Batches, epochs: int) -> 
 def report(trainer: tc.Trainer, data: MNIST, args: argparse.Namespace, seconds: float) -> None:
     """Print the result; write weights and picture."""
     epochs = trainer.history.epochs
-    logits = trainer.model.predict(normalize(data.test_images))
+    logits = trainer.model.to("cpu").predict(normalize(data.test_images))
     accuracy = float((logits.argmax(axis=1) == data.test_labels).mean())
     rate = float(np.median([epoch.images_per_second for epoch in epochs])) if epochs else 0.0
     print(f"test accuracy {accuracy:.2%} after {seconds:.1f} s, training at {rate:,.0f} images/s")
@@ -126,7 +130,7 @@ def main() -> None:
         images, labels = data.train_images[: args.subset], data.train_labels[: args.subset]
         batches = Batches(images, labels, args.batch_size, shuffle=True, generator=rng, transform=normalize)
         trainer = make_trainer(args, len(batches), rng)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(_failed(error))
     test = Batches(data.test_images, data.test_labels, 256, transform=normalize)
     print(trainer.model.summary((1, 1, 28, 28)))  # type: ignore[attr-defined]

@@ -25,7 +25,9 @@ from tinyconv import (
     optim,
     save_weights,
 )
+from tinyconv import functional as F
 from tinyconv.arrays import Array, gpu_available, moved
+from tinyconv.gradcheck import GradcheckError
 
 gpu_mark = pytest.mark.gpu
 
@@ -293,6 +295,21 @@ def test_a_loss_that_is_not_finite_is_refused_at_the_end_of_the_epoch(cupy: Any)
         trainer.fit([(images[i : i + 2], np.zeros(2, int)) for i in (0, 2, 4)])
 
 
+def test_too_large_a_batch_is_named(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OutOfMemoryError(Exception):
+        """As CuPy's."""
+
+    def forward(self: Any, x: Array) -> Array:
+        raise OutOfMemoryError("Out of memory allocating 8,589,934,592 bytes")
+
+    monkeypatch.setattr(Conv2d, "forward", forward)
+    model = small_network()
+    trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", progress=False)
+    images, labels = normal((6, 1, 8, 8), 0), np.zeros(6, int)
+    with pytest.raises(MemoryError, match=r"8,589,934,592 bytes.*a batch of 4"):
+        trainer.fit((images, labels), batch_size=4)
+
+
 def test_workers_and_a_gpu_do_not_go_together(cupy: Any) -> None:
     model = small_network()
     with pytest.raises(ValueError, match=r"`workers` .=2. must be 1 on a GPU"):
@@ -312,5 +329,15 @@ def test_hessian_vector_products_give_the_same_on_the_gpu(cupy: Any) -> None:
 
 
 def test_gradcheck_takes_a_layer_and_arrays_on_the_gpu(cupy: Any) -> None:
-    report = gradcheck(Conv2d(1, 2, 3, generator=0).to("cuda"), cupy.asarray(normal((2, 1, 5, 5), 0)))
-    assert report
+    x = normal((2, 1, 5, 5), 0)
+    layer = Conv2d(1, 2, 3, generator=0)
+    for second_order in (False, True):
+        found = gradcheck(layer.to("cuda"), cupy.asarray(x), second_order=second_order)
+        assert found == gradcheck(layer.to("cpu"), x, second_order=second_order)
+    assert gradcheck(F.relu, cupy.asarray(x)).checked == x.size
+    criterion = CrossEntropyLoss(weight=np.ones(3)).to("cuda")
+    assert gradcheck(criterion, [cupy.asarray(normal((4, 3), 0)), cupy.asarray(np.arange(4) % 3)])
+    wrong = Conv2d(1, 2, 3, generator=0).to("cuda")
+    wrong._function_bias = lambda grad_output: grad_output.sum(axis=(0, 2, 3)) * 2
+    with pytest.raises(GradcheckError, match="bias"):
+        gradcheck(wrong, cupy.asarray(x))

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import tinyconv
+from tinyconv.arrays import gpu_available
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -57,7 +58,8 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path: Path) -> Non
 
 def test_help_explains_every_option() -> None:
     printed = run(str(ROOT / "examples" / "mnist.py"), "--help")
-    for option in ("--model", "--epochs", "--batch-size", "--lr", "--seed", "--data", "--out", "--subset"):
+    options = "--model --epochs --batch-size --lr --seed --data --out --device --subset"
+    for option in options.split():
         assert option in printed
 
 
@@ -85,6 +87,12 @@ def test_interrupting_keeps_what_has_been_learnt(tmp_path: Path) -> None:
     assert accuracy is not None
     assert float(accuracy[1]) > 60
     assert (tmp_path / "lenet.safetensors").exists()
+
+
+@pytest.mark.skipif(gpu_available(), reason="there is a GPU")
+def test_a_missing_gpu_gives_one_line_and_code_2(tmp_path: Path) -> None:
+    printed = example("--device", "cuda", out=tmp_path, code=2)
+    assert re.fullmatch(r"mnist.py: error: `device` \(='cuda'\) needs a GPU, .*\n", printed)
 
 
 def test_wrong_files_and_arguments_give_one_line_and_code_2(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyconv.arguments import Generator
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, array_module, moved
 from tinyconv.layers import Layer, Loss
 
 MAX_ENTRIES = 1000
@@ -92,7 +92,7 @@ def _check_first_order(
     subject: "_Subject", values: list[Any], rng: "np.random.Generator", tolerance: "_Tolerance"
 ) -> Gradcheck:
     output, grads_of = subject.run(values)
-    cotangent = rng.standard_normal(output.shape)
+    cotangent = _normal(rng, output)
     arguments = [(name, values[i]) for i, name in subject.checked(values)]
     arguments += list(subject.params.items())
     analytic = grads_of(cotangent)
@@ -133,7 +133,7 @@ def _check_second_order(
     names = [name for _, name in subject.checked(values)] + list(subject.params)
     places = ["the output", *(f"the gradient by {name}" for name in names)]
     for number in range(TANGENTS):
-        cotangent = rng.standard_normal(subject.run(values)[0].shape)
+        cotangent = _normal(rng, subject.run(values)[0])
         along = _Line(subject, values, [*moving, cotangent], rng)
         if number == 0:  # once without tangents of the parameters, as where the input alone moves
             along.hold_parameters(len(subject.params))
@@ -185,7 +185,7 @@ class _Line:
         self, subject: "_Subject", values: list[Any], arrays: list[Array], rng: "np.random.Generator"
     ) -> None:
         self.subject, self.values, self.arrays = subject, values, arrays
-        self.dots = [np.asarray(rng.standard_normal(array.shape)) for array in arrays]
+        self.dots = [_normal(rng, array) for array in arrays]
 
     def hold_parameters(self, count: int) -> None:
         """Let the last `count` arrays before the cotangent stand still."""
@@ -193,16 +193,18 @@ class _Line:
             dot[...] = 0
 
     def tangents(self) -> list[Array]:
-        """What jvp and backward_jvp say."""
-        return self.subject.tangents(self.values, self.arrays[-1], self.dots)
+        """What jvp and backward_jvp say, on the CPU."""
+        found = self.subject.tangents(self.values, self.arrays[-1], self.dots)
+        return [moved(array, np) for array in found]
 
     def at(self, step: float) -> list[Array]:
-        """What forward and backward say, `step` along the line."""
+        """What forward and backward say, `step` along the line, on the CPU."""
         before = [array.copy() for array in self.arrays]
         for array, dot in zip(self.arrays, self.dots, strict=True):
             array += step * dot
         output, grads_of = self.subject.run(self.values)
-        found = [np.array(array) for array in (output, *grads_of(self.arrays[-1]))]  # some are views
+        results = output, *grads_of(self.arrays[-1])
+        found = [np.array(moved(array, np)) for array in results]  # some are views
         for array, kept in zip(self.arrays, before, strict=True):
             array[...] = kept
         return found
@@ -298,7 +300,8 @@ class _LayerSubject(_Subject):
         layer.backward(cotangent)
         grad_dot = layer.backward_jvp(cotangent_dot)
         found = layer.grads_dot
-        return [output_dot, grad_dot, *(found.get(n, np.zeros(p.shape)) for n, p in layer.params.items())]
+        zeros = array_module(cotangent).zeros_like
+        return [output_dot, grad_dot, *(found.get(n, zeros(p)) for n, p in layer.params.items())]
 
 
 class _LossSubject(_Subject):
@@ -311,7 +314,7 @@ class _LossSubject(_Subject):
 
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
         output = self.loss.forward(*values)
-        return output, lambda cotangent: [self.loss.backward(np.asarray(cotangent))]
+        return output, lambda cotangent: [self.loss.backward(cotangent)]
 
     def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
         prediction_dot, cotangent_dot = dots
@@ -342,7 +345,7 @@ class _FunctionSubject(_Subject):
         keywords = copy.deepcopy(self.keywords)
 
         def grads(cotangent: Array) -> list[Array]:
-            result = self.backward(np.asarray(cotangent), *values, **keywords)
+            result = self.backward(cotangent, *values, **keywords)
             listed = result if isinstance(result, tuple) else (result,)
             return [grad for grad in listed if grad is not None]
 
@@ -363,16 +366,23 @@ def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[tupl
     """Unit directions, one an entry, with their index; or some random ones, with their number."""
     if array.size > MAX_ENTRIES:
         for number in range(DIRECTIONS):
-            yield f"random direction {number}", rng.standard_normal(array.shape)
+            yield f"random direction {number}", _normal(rng, array)
         return
     for index in np.ndindex(array.shape):
-        unit = np.zeros(array.shape)
+        unit = array_module(array).zeros_like(array)
         unit[index] = 1.0
         yield index, unit
 
 
+def _normal(rng: "np.random.Generator", like: Array) -> Array:
+    """Standard normal numbers in the shape of `like`, on its device."""
+    drawn: Array = array_module(like).asarray(rng.standard_normal(like.shape))
+    return drawn
+
+
 def _is_floating(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    is_array = hasattr(value, "dtype") and not isinstance(value, np.generic)
+    return is_array and value.dtype.kind == "f"
 
 
 def _float64(value: Any) -> Any:

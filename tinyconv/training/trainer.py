@@ -18,6 +18,9 @@ from tinyconv.optim import Optimizer, Schedule
 from tinyconv.training.history import Epoch, History
 from tinyconv.training.parallel import Workers
 
+# How often the progress bar reads loss and accuracy, for which a GPU has to be waited for.
+SHOWN_SECONDS = 0.2
+
 Data: TypeAlias = tuple[Array, Array] | Iterable[tuple[Array, Array]]
 
 
@@ -121,6 +124,7 @@ class Trainer:
                 learning rate, and the parameters are those before that step (on a GPU those after
                 the epoch).
             ValueError: an epoch without a batch.
+            MemoryError: a batch that the GPU's memory does not hold; a smaller `batch_size` may do.
         """
         batches = self._as_batches(data, batch_size, shuffle=True, generator=generator)
         first = len(self.history.epochs) + 1
@@ -148,7 +152,8 @@ class Trainer:
         return total.result("the evaluation")
 
     def _train_epoch(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Epoch:
-        total, lr, start = _Running(self.criterion.reduction), self.optimizer.lr, time.perf_counter()
+        total, lr = _Running(self.criterion.reduction), self.optimizer.lr
+        start = shown = time.perf_counter()
         self.model.train()
         network: Layer | Workers = self.model
         step, parts = 0, batches
@@ -161,8 +166,9 @@ class Trainer:
                 loss, prediction = self._train_step(network, inputs, targets, epoch, step)
                 total.add(loss, prediction, targets)
                 bar.update(len(targets))
-                if not bar.disable:
+                if not bar.disable and time.perf_counter() > shown + SHOWN_SECONDS:
                     bar.set_postfix(total.shown(), refresh=False)
+                    shown = time.perf_counter()
         mean, accuracy = total.result(f"epoch {epoch}")
         self._read_losses(epoch, step)
         seconds = time.perf_counter() - start
@@ -171,6 +177,18 @@ class Trainer:
         return Epoch(epoch, step, lr, mean, accuracy, None, None, seconds, total.images / seconds)
 
     def _train_step(
+        self, network: Layer | Workers, inputs: Array, targets: Array, epoch: int, step: int
+    ) -> tuple[Array, Array]:
+        try:
+            return self._finished_step(network, inputs, targets, epoch, step)
+        except Exception as error:
+            if type(error).__name__ != "OutOfMemoryError":  # CuPy's, which may not be installed
+                raise
+            raise MemoryError(
+                f"{error}: a batch of {len(inputs)} is too large for the GPU's memory"
+            ) from error
+
+    def _finished_step(
         self, network: Layer | Workers, inputs: Array, targets: Array, epoch: int, step: int
     ) -> tuple[Array, Array]:
         prediction = network.forward(inputs)

@@ -142,7 +142,6 @@ def _serve(pipe: Connection, threads: int, setup: Setup, options: dict[str, Any]
 
 def _seconds_of_others(groups: Collection[int]) -> float | None:
     """Processor time that all processes but those in `groups` have had since the system's start."""
-    ticks = 0
     try:
         user, nice, system, _, _, *interrupts_and_stolen = Path("/proc/stat").read_text().split()[1:9]
     except OSError:

@@ -138,7 +138,7 @@ def main() -> None:
     try:
         train(trainer, batches, test, args.epochs)
         report(trainer, data, args, time.perf_counter() - start)
-    except (FloatingPointError, OSError) as error:
+    except (FloatingPointError, OSError, MemoryError) as error:
         sys.exit(_failed(error))
 
 

@@ -143,6 +143,9 @@ class ndarray:  # noqa: N801 (CuPy's name)
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> "ndarray":
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(getattr(part, "dtype", np.dtype(int)).kind == "b" for part in parts):
+            count_read()  # how many there are
         return ndarray(np.asarray(self.host[to_host(index)]))
 
     def __setitem__(self, index: Any, value: Any) -> None:

@@ -14,7 +14,7 @@ from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
 from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, conv_window
-from tinyconv.functional.conv_rules import Shapes, pick
+from tinyconv.functional.conv_rules import Algorithm, Shapes, pick
 from tinyconv.functional.unfold import BLOCK_BYTES, Window, position_blocks
 
 # name: (input shape, weight shape, options)
@@ -340,19 +340,32 @@ def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "weight_size", "output_size", "options"),
+    ("table", "name", "weight_size", "output_size", "padding", "groups"),
     [
-        ("tiled", (6, 1, 5, 5), (64, 6, 28, 28), {"padding": 2}),
-        ("columns", (64, 3, 7, 7), (1, 64, 112, 112), {"padding": 3, "stride": 2}),
+        (FORWARD, "tiled", (6, 1, 5, 5), (64, 6, 28, 28), 2, 1),
+        (WEIGHT, "tiled", (3, 64, 5, 5), (32, 3, 32, 32), 2, 1),
+        (FORWARD, "columns", (16, 6, 5, 5), (64, 16, 10, 10), 0, 1),
+        (FORWARD, "columns", (8, 8, 1, 1), (64, 8, 28, 28), 0, 1),
+        (FORWARD, "winograd", (64, 32, 3, 3), (32, 64, 24, 24), 0, 1),
+        (FORWARD, "columns", (64, 64, 3, 3), (1024, 64, 56, 56), 1, 1),
+        (FORWARD, "depthwise", (128, 1, 3, 3), (16, 128, 28, 28), 1, 128),
+        (FORWARD, "columns", (128, 1, 3, 3), (16, 128, 28, 28), 1, 8),
+        (INPUT, "rows", (16, 6, 5, 5), (64, 16, 10, 10), 0, 1),
+        (INPUT, "rotated", (1, 64, 5, 5), (1, 1, 30, 30), 1, 1),
+        (INPUT, "columns", (32, 1, 3, 3), (32, 32, 26, 26), 0, 1),
+        (INPUT, "winograd", (128, 128, 3, 3), (16, 128, 28, 28), 1, 1),
     ],
 )
 def test_shapes_decide_which_algorithm_runs(
-    name: str, weight_size: tuple[int, ...], output_size: tuple[int, ...], options: dict[str, Any]
+    table: dict[str, Algorithm],
+    name: str,
+    weight_size: tuple[int, ...],
+    output_size: tuple[int, ...],
+    padding: int,
+    groups: int,
 ) -> None:
-    window = Window.of(weight_size[2:], options.get("stride", 1), options["padding"], 1)
-    shapes = Shapes(weight_size, window, 1, output_size)
-    assert pick(FORWARD, None, shapes) is FORWARD[name].run
-    assert pick(WEIGHT, None, shapes) is WEIGHT[name].run
+    shapes = Shapes(weight_size, Window.of(weight_size[2:], 1, padding, 1), groups, output_size)
+    assert pick(table, None, shapes) is table[name].run
 
 
 def test_an_algorithm_can_be_asked_for_by_name() -> None:
@@ -363,7 +376,7 @@ def test_an_algorithm_can_be_asked_for_by_name() -> None:
         if served:
             assert_close(F.conv2d(x, w, b, algorithm=name), g)
         else:
-            with pytest.raises(ValueError, match=f"`algorithm` .='{name}'. does not serve"):
+            with pytest.raises(ValueError, match=f"`algorithm` .='{name}'. needs .* It does not serve"):
                 F.conv2d(x, w, b, algorithm=name)
     for name in ("rotated", "rows", "columns"):
         assert_close(F.conv2d_input(x.shape, w, g, algorithm=name), F.conv2d_input(x.shape, w, g))

@@ -112,13 +112,16 @@ def conversion(target: npt.DTypeLike) -> Callable[[Array], Array]:
     """What moves an array to `target`, a device ("cpu" or "cuda"), or converts a floating one to that dtype.
 
     Raises:
-        ValueError, RuntimeError: a device that does not exist, or cannot be used.
-        TypeError: a dtype that is neither float32 nor float64.
+        ValueError: a `target` that is neither.
+        RuntimeError: "cuda", and there is no GPU, no driver or no CuPy.
     """
-    if isinstance(target, str) and target.startswith(("cpu", "cuda")):
-        xp = device_module(target)
+    if target in ("cpu", "cuda"):
+        xp = device_module(str(target))
         return lambda array: moved(array, xp)
-    dtype = floating_dtype(target)
+    try:
+        dtype = floating_dtype(target)
+    except TypeError:
+        raise ValueError(f"`target` (={target!r}) must be 'cpu', 'cuda', float32 or float64") from None
     return lambda array: array.astype(dtype) if array.dtype.kind == "f" else array
 
 

@@ -26,6 +26,7 @@ Array: TypeAlias = npt.NDArray[Any]  # or cupy.ndarray, which has the same inter
 _thread = threading.local()
 # A NumPy generator's id -> it, held so that no other gets its id, and the one on the GPU that it has seeded.
 _seeded: dict[int, tuple[Any, Any]] = {}
+MOST_SEEDED = 64
 
 # Allocated and freed again at once. The C library's malloc takes it as a sign that blocks of up to 32 MiB
 # come and go, and keeps freed ones for the next array instead of returning them to the system, which
@@ -98,10 +99,12 @@ def moved(array: Array, xp: Any) -> Array:
 
 
 def maybe(condition: Any) -> bool:
-    """Whether `condition`, a 0-d array, holds; on the GPU True without looking, which would wait for it.
+    """Whether `condition`, a 0-d array or a bool, holds; on the GPU True without looking, which would wait.
 
     It is for work that changes nothing where the condition does not hold.
     """
+    if isinstance(condition, (bool, np.bool_)):
+        return bool(condition)
     return array_module(condition) is not np or bool(condition)
 
 
@@ -121,6 +124,8 @@ def uniform(generator: "np.random.Generator", shape: tuple[int, ...], xp: Any) -
     if xp is np:
         return generator.random(shape, dtype=np.float32)
     if id(generator) not in _seeded:
+        if len(_seeded) >= MOST_SEEDED:
+            _seeded.pop(next(iter(_seeded)))
         _seeded[id(generator)] = generator, xp.random.default_rng(int(generator.integers(1 << 63)))
     drawn: Array = _seeded[id(generator)][1].random(shape, dtype=np.float32)
     return drawn

@@ -31,10 +31,13 @@ class Optimizer:
         self.lr = number("lr", lr, 0.0)
         self.weight_decay = number("weight_decay", weight_decay, 0.0)
         self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
-        self._places = list(_places(model))
 
     def to(self, target: npt.DTypeLike) -> Self:
-        """Move what is remembered of the parameters to a device, or convert it to a dtype."""
+        """Move what is remembered of the parameters to a device, or convert it to a dtype, as the model was.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `Layer.to`.
+        """
         convert = conversion(target)
         for state in self.state.values():
             state.update({key: convert(value) for key, value in state.items() if hasattr(value, "dtype")})
@@ -46,7 +49,7 @@ class Optimizer:
 
     def step(self) -> None:
         """Update all parameters from their gradients."""
-        for name, layer, key in self._places:
+        for name, layer, key in _places(self.model):
             self._update(layer._params[key], layer._grads[key], self.state[name])
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, floating_dtype, number
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, moved
 from tinyconv.layers import Layer, Loss
 
 
@@ -102,14 +102,15 @@ def hessian_operator(model: Layer, criterion: Loss, x: Array, target: Array) -> 
     from scipy.sparse.linalg import LinearOperator
 
     sizes = [param.size for param in model.params.values()]
-    dtype = np.result_type(*model.params.values())
+    dtype = np.result_type(*(param.dtype for param in model.params.values()))
+    xp = array_module(*model.params.values())
 
     def product(vector: Array) -> Array:
         parts = np.split(vector.astype(dtype).ravel(), np.cumsum(sizes)[:-1])
         named = zip(model.params.items(), parts, strict=True)
-        params_dot = {name: part.reshape(param.shape) for (name, param), part in named}
+        params_dot = {name: moved(part.reshape(param.shape), xp) for (name, param), part in named}
         found = hessian_vector_product(model, criterion, x, target, params_dot=params_dot).params
-        return np.concatenate([part.ravel() for part in found.values()])
+        return np.concatenate([moved(part, np).ravel() for part in found.values()])
 
     return LinearOperator((sum(sizes), sum(sizes)), matvec=product, dtype=dtype)
 
@@ -160,7 +161,7 @@ class Objective(Layer):
         super()._convert(convert)
         if self.target is not None:
             self.target = convert(self.target)
-        self.criterion.convert(convert)
+        self.criterion._convert(convert)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.criterion.output_shape(self.children["model"].output_shape(input_shape))

@@ -18,7 +18,8 @@ class Batches:
         shuffle: whether each iteration goes in a new random order.
         generator: a numpy.random.Generator or seed that the orders are drawn from.
         transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that
-            only a batch of them is ever floating.
+            only a batch of them is ever floating. Where workers share a batch, each applies it to its own
+            part: it should look at each sample alone, and keep no state.
 
     Raises:
         ValueError, TypeError: lengths that differ, or an argument out of range.

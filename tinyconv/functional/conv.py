@@ -24,7 +24,7 @@ and the gradient by the image is the `fold` of the columns' gradient. No kernel 
 stride is divided: a stride that leaves pixels at the border unread gives them the gradient zero, as
 the image's size is an argument of `conv2d_input`.
 
-Columns are made and multiplied in blocks that fit the cache; they never exist whole. That serves every
+Columns are made and multiplied in blocks that fit the cache; they never exist whole. That can serve every
 convolution. For some shapes there are faster ways to the same result, each in a file of its own; the
 tables at the end of this file list them, and `conv_rules` says by which rule of shapes one is picked. (Some
 of them multiply by zeros: an infinite pixel may then make more of its neighbourhood NaN.)

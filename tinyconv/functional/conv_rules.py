@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from tinyconv.arguments import one_of
 from tinyconv.arrays import Array
+from tinyconv.functional.conv_depthwise import TILE_ROWS
 from tinyconv.functional.conv_tiled import TILE
 from tinyconv.functional.conv_winograd import TILE as WINOGRAD_TILE
 from tinyconv.functional.unfold import Window
@@ -41,7 +42,8 @@ def pick(table: dict[str, Algorithm], name: str | None, shapes: Shapes) -> Calla
         return next(algorithm.run for algorithm in table.values() if algorithm.pays(shapes))
     algorithm = table[one_of("algorithm", name, tuple(table))]
     if not algorithm.serves(shapes):
-        raise ValueError(f"`algorithm` (={name!r}) does not serve {shapes}")
+        rule = str(algorithm.serves.__doc__).lower()
+        raise ValueError(f"`algorithm` (={name!r}) needs {rule} It does not serve {shapes}")
     return algorithm.run
 
 
@@ -56,25 +58,33 @@ def serves_depthwise(shapes: Shapes) -> bool:
 
 
 def pays_depthwise(shapes: Shapes) -> bool:
-    """As long as the bands are not mostly zeros."""
-    return serves_depthwise(shapes) and shapes.window.dilation[0] <= 8
+    """Few outputs a channel, and bands of which less than five sixths are zeros."""
+    window = shapes.window
+    rows = (TILE_ROWS - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+    few = shapes.weight_size[0] <= 4 * shapes.groups
+    return serves_depthwise(shapes) and few and 6 * window.kernel[0] >= rows
 
 
 def serves_winograd(shapes: Shapes) -> bool:
-    """Plain 3x3."""
+    """A 3x3 kernel, one group, no stride, no dilation, at most 2 rows and columns of padding."""
     window = shapes.window
     plain = shapes.groups == 1 and window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
     return plain and max(map(max, window.padding)) <= 2
 
 
 def pays_winograd(shapes: Shapes) -> bool:
-    """Channels to spread the transforms over, full tiles, and tiles to spread the kernel's transform over."""
+    """Channels to spread the transforms over, full tiles, tiles to spread the kernel's transform over.
+
+    And a row of tiles that takes no more than some 16 MB, transformed.
+    """
+    if not serves_winograd(shapes):
+        return False
     (o, c, *_), (n, _, height, width) = shapes.weight_size, shapes.output_size
-    tiles = ceil(height / WINOGRAD_TILE) * ceil(width / WINOGRAD_TILE)
-    filled = height * width / (WINOGRAD_TILE**2 * max(1, tiles))
-    channels, count = min(c, o), tiles * n
-    enough = channels * filled >= 28 and count >= max(c, o) and count * channels >= 32768
-    return serves_winograd(shapes) and enough and filled >= 3 / 4
+    down, across = ceil(height / WINOGRAD_TILE), ceil(width / WINOGRAD_TILE)
+    filled = height * width / (WINOGRAD_TILE**2 * down * across)
+    channels, tiles = min(c, o), down * across * n
+    enough = channels * filled >= 28 and tiles >= max(c, o) and tiles * channels >= 32768
+    return enough and filled >= 3 / 4 and 36 * max(c, o) * across * n <= 1 << 22
 
 
 def pays_winograd_input(shapes: Shapes) -> bool:
@@ -87,7 +97,7 @@ def pays_winograd_input(shapes: Shapes) -> bool:
 
 
 def serves_tiled(shapes: Shapes) -> bool:
-    """No stride, no dilation, whole tiles."""
+    """One group, no stride, no dilation, an output height that is a multiple of 4."""
     window = shapes.window
     whole = shapes.output_size[2] % TILE == 0
     return shapes.groups == 1 and window.stride == window.dilation == (1, 1) and whole
@@ -95,12 +105,13 @@ def serves_tiled(shapes: Shapes) -> bool:
 
 def pays_tiled(shapes: Shapes) -> bool:
     """LeNet's first convolution (6 outputs, 25 taps), but not its second (16, 150), nor for a few images."""
-    (o, c, *_), positions = shapes.weight_size, prod(shapes.output_size) // shapes.weight_size[0]
-    return serves_tiled(shapes) and o <= 8 and 4 < shapes.window.rows(c) <= 50 and positions >= 16384
+    (o, c, kh, _), positions = shapes.weight_size, prod(shapes.output_size) // shapes.weight_size[0]
+    few = o <= 4 or (o <= 8 and shapes.window.rows(c) <= 50)
+    return serves_tiled(shapes) and kh > 1 and few and positions >= 16384
 
 
 def serves_rotated(shapes: Shapes) -> bool:
-    """No stride, and no more padding than the kernel reaches."""
+    """No stride, and no more padding than the kernel reaches over."""
     window = shapes.window
     reaches = [d * (k - 1) for k, d in zip(window.kernel, window.dilation, strict=True)]
     within = all(max(pads) <= reach for pads, reach in zip(window.padding, reaches, strict=True))
@@ -108,9 +119,12 @@ def serves_rotated(shapes: Shapes) -> bool:
 
 
 def pays_rotated(shapes: Shapes) -> bool:
-    """Fewer columns of the cotangent than of the image, and a kernel that is small beside it."""
-    fewer = shapes.weight_size[0] < shapes.weight_size[1] * shapes.groups
-    return fewer and prod(shapes.weight_size) <= prod(shapes.output_size) and serves_rotated(shapes)
+    """Fewer columns of the cotangent than of the image, and enough of them to turn the kernel for."""
+    return (
+        serves_rotated(shapes)
+        and shapes.weight_size[0] < shapes.weight_size[1] * shapes.groups
+        and _turning_pays(shapes)
+    )
 
 
 def serves_rows(shapes: Shapes) -> bool:
@@ -119,7 +133,13 @@ def serves_rows(shapes: Shapes) -> bool:
 
 
 def pays_rows(shapes: Shapes) -> bool:
-    """A row's product, C*KW by OW*N, that is not too small, and a kernel small beside the cotangent."""
+    """Columns of some size, a row's product that is not too narrow, and enough to turn the kernel for."""
     (_, c, kh, kw), (n, _, _, ow) = shapes.weight_size, shapes.output_size
-    large = c * kw >= 16 and ow * n >= 48 and prod(shapes.weight_size) <= prod(shapes.output_size)
-    return serves_rows(shapes) and kh > 1 and large
+    large = c * kh * kw >= 48 and ow * n >= 48
+    return serves_rows(shapes) and kh > 1 and large and _turning_pays(shapes)
+
+
+def _turning_pays(shapes: Shapes) -> bool:
+    """Whether there are more columns, N*OH*OW, than rows of the kernel that is copied out, O."""
+    o, (n, _, oh, ow) = shapes.weight_size[0], shapes.output_size
+    return o <= n * oh * ow

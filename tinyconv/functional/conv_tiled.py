@@ -9,9 +9,9 @@ and the kernel becomes T kernels of that size, zero but for a copy of the kernel
     y[n, o, p*T+t, q] = sum over c, i, j of patch(p, q)[c, i, j] * tiled[o, t, c, i, j]
 
 That is a convolution with a stride of (T, 1), whose T outputs a channel are then put back in their rows.
-The matrices are T times as tall and as short, each pixel is copied about KH*KW / T times, and the price is a
-product with the zeros around the shifted copies. The weight's gradient is the tiled weight's, each shifted
-copy read back and added up.
+The matrices are T times as tall and as short, each pixel is copied about (KH+T-1)*KW / T times, and the price
+is a product with the zeros around the shifted copies. The weight's gradient is the tiled weight's, each
+shifted copy read back and added up.
 """
 
 import math

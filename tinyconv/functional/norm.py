@@ -236,7 +236,7 @@ def _row_sums(rows: Array) -> Array:
     """The sum of each row, in float64.
 
     Stretches of a row are added up as products with ones, several times as fast as `sum` does it. They are
-    short enough to lose no digits of float32, and their sums few enough for float64.
+    short enough to lose few digits of float32, and their sums few enough for float64.
     """
     channels, size = rows.shape
     count = size // STRETCH

@@ -336,11 +336,13 @@ class Layer(ForwardCache):
     def to(self, target: npt.DTypeLike) -> Self:
         """Move all arrays to a device, or convert floating ones to a dtype; returns the layer.
 
+        An optimiser that has taken steps follows by its own `to`.
+
         Args:
             target: "cpu", "cuda", float32 or float64.
 
         Raises:
-            ValueError, TypeError: another device or dtype.
+            ValueError: another device or dtype.
             RuntimeError: "cuda", and there is no GPU, no driver or no CuPy.
         """
         convert = conversion(target)

@@ -31,11 +31,14 @@ class Loss(ForwardCache):
 
         Args:
             target: "cpu", "cuda", float32 or float64.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `Layer.to`.
         """
-        self.convert(conversion(target))
+        self._convert(conversion(target))
         return self
 
-    def convert(self, convert: Callable[[Array], Array]) -> None:
+    def _convert(self, convert: Callable[[Array], Array]) -> None:
         """Convert the options that are arrays."""
         for name, value in self._options.items():
             if hasattr(value, "dtype"):

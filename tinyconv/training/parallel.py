@@ -65,15 +65,17 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for peer in self._peers:
-            peer.process.kill()
-            peer.process.join()
-        for layer, params in self._own_params:
-            for name, param in params.items():
-                param[...] = layer._params[name]
-            layer._params.update(params)
-        self._set_communicator(None)
-        self._limits.restore_original_limits()
+        try:
+            for peer in self._peers:
+                peer.process.kill()
+                peer.process.join()
+        finally:
+            for layer, params in self._own_params:
+                for name, param in params.items():
+                    param[...] = layer._params[name]
+                layer._params.update(params)
+            self._set_communicator(None)
+            self._limits.restore_original_limits()
 
     def divide(self, batches: Iterable[tuple[Array, Array]]) -> Iterator[tuple[Array, Array]]:
         """`batches`, of whose inputs only this process's own part, and all targets.
@@ -81,7 +83,7 @@ class Workers:
         A batch of fewer samples than workers is not divided, nor is one of an iterable other than
         `Batches` that is larger than its first batch, or of another form.
         """
-        if isinstance(batches, Batches):
+        if isinstance(batches, Batches) and type(batches).__iter__ is Batches.__iter__:
             own, *others = batches.parts(self._count)
             for inputs, targets in own:
                 self._divided = len(targets) >= self._count
@@ -131,8 +133,9 @@ class Workers:
         self._model.release()
         self._batch_size, rows = batch_size, -(-batch_size // self._count)
         for part in parts:
-            self._peers.append(_Peer(self._model, (rows, *like.shape[1:]), like.dtype))
-            self._peers[-1].start(self._model, part)
+            peer = _Peer(self._model, (rows, *like.shape[1:]), like.dtype)
+            peer.start(self._model, part)
+            self._peers.append(peer)
 
     def _hand_out(self, inputs: Array) -> Array:
         """Give each of the other workers its part of `inputs`, and return this one's."""
@@ -184,6 +187,8 @@ class _Peer:
         """Wait until the worker is done; raise what it raised."""
         while not _acquired(self.done):
             if not self.process.is_alive():
+                if self.done.acquire(False):  # it was done, and ended, just now
+                    break
                 raise WorkerError(f"a worker process ended with exit code {self.process.exitcode}")
         if self.failure[0]:
             raise WorkerError(bytes(self.failure).rstrip(b"\0").decode(errors="replace"))
@@ -207,8 +212,9 @@ class _Peer:
                 model.backward_params(self.grad_outputs[: len(inputs)])
                 self.done.release()
         except Exception as error:
-            text = f"{type(error).__name__}: {error}".encode()[: len(self.failure)]
-            self.failure[: len(text)] = np.frombuffer(text, np.uint8)
+            text = np.frombuffer(f"{type(error).__name__}: {error}".encode()[: len(self.failure)], np.uint8)
+            self.failure[1 : len(text)] = text[1:]
+            self.failure[0] = text[0]  # the last, as it says that there is one
             self.done.release()
 
     def _inputs(self, parts: Iterator[tuple[Array, Array]] | None, communicator: "_Other") -> Iterator[Array]:

@@ -4,14 +4,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tinyconv.arguments import Generator, integer
-from tinyconv.arrays import Array, array_module, moved
+from tinyconv.arrays import Array, array_module, device_module, moved
 from tinyconv.data.batches import Batches
 from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
@@ -42,7 +42,7 @@ class Trainer:
         workers: number of processes that share each batch; more than one need a system with fork.
             Equal runs with equal numbers of workers give equal bits; other numbers round differently.
         device: "cpu" or "cuda", where model, criterion, optimiser and data are moved; by default they stay
-            where they are. On a GPU losses and accuracies are read after each epoch only.
+            where they are. On a GPU losses are read after each epoch, and when a progress bar shows them.
         progress: whether to show a progress bar, on a terminal.
 
     Attributes:
@@ -85,15 +85,20 @@ class Trainer:
         self.workers = integer("workers", workers)
         if self.workers > 1 and not hasattr(os, "fork"):
             raise ValueError(f"`workers` (={workers}) must be 1 on a system without fork")
+        xp = self._xp if device is None else device_module(device)
+        if self.workers > 1 and xp is not np:
+            raise ValueError(f"`workers` (={workers}) must be 1 on a GPU")
         if device is not None:
             for part in (model, criterion, optimizer):
                 part.to(device)
-        self._xp = array_module(next(iter(model.params.values()), None))
-        if self.workers > 1 and self._xp is not np:
-            raise ValueError(f"`workers` (={workers}) must be 1 on a GPU")
         self.progress = progress
         self.history = History()
-        self._unread: list[Array] = []
+        self._unread: list[tuple[Array, float]] = []
+
+    @property
+    def _xp(self) -> Any:
+        """The array module of the model's device."""
+        return array_module(next(iter(self.model.params.values()), None))
 
     def fit(
         self,
@@ -109,7 +114,7 @@ class Trainer:
 
         Args:
             data: a pair of arrays (inputs, targets), or an iterable of such pairs, one a batch,
-                which is iterated once an epoch.
+                which is iterated once an epoch. It is moved to the model's device; a `Batches` stays there.
             epochs: number of epochs.
             batch_size: for arrays; they are shuffled in each epoch.
             validation: data to evaluate on after each epoch.
@@ -127,6 +132,8 @@ class Trainer:
             MemoryError: a batch that the GPU's memory does not hold; a smaller `batch_size` may do.
         """
         batches = self._as_batches(data, batch_size, shuffle=True, generator=generator)
+        if validation is not None:
+            validation = self._as_batches(validation, 256, shuffle=False, generator=0)
         first = len(self.history.epochs) + 1
         for epoch in range(first, first + integer("epochs", epochs, minimum=0)):
             record = self._train_epoch(batches, epoch, first + epochs - 1)
@@ -158,6 +165,7 @@ class Trainer:
         network: Layer | Workers = self.model
         step, parts = 0, batches
         with ExitStack() as stack:
+            stack.callback(self._read_losses)
             bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
             if self.workers > 1:
                 network = stack.enter_context(Workers(self.model, self.workers))
@@ -169,8 +177,10 @@ class Trainer:
                 if not bar.disable and time.perf_counter() > shown + SHOWN_SECONDS:
                     bar.set_postfix(total.shown(), refresh=False)
                     shown = time.perf_counter()
+            self._check_losses(epoch, step)
+            if not bar.disable and step:
+                bar.set_postfix(total.shown())
         mean, accuracy = total.result(f"epoch {epoch}")
-        self._read_losses(epoch, step)
         seconds = time.perf_counter() - start
         if self.schedule is not None and self.schedule.interval == "epoch":
             self.schedule.step()
@@ -179,42 +189,36 @@ class Trainer:
     def _train_step(
         self, network: Layer | Workers, inputs: Array, targets: Array, epoch: int, step: int
     ) -> tuple[Array, Array]:
-        try:
-            return self._finished_step(network, inputs, targets, epoch, step)
-        except Exception as error:
-            if type(error).__name__ != "OutOfMemoryError":  # CuPy's, which may not be installed
-                raise
-            raise MemoryError(
-                f"{error}: a batch of {len(inputs)} is too large for the GPU's memory"
-            ) from error
-
-    def _finished_step(
-        self, network: Layer | Workers, inputs: Array, targets: Array, epoch: int, step: int
-    ) -> tuple[Array, Array]:
-        prediction = network.forward(inputs)
-        loss = self.criterion.forward(prediction, targets)
-        self._unread.append(loss)
-        if self._xp is np:
-            self._read_losses(epoch, step)
-        self.optimizer.zero_grad()
-        network.backward_params(self.criterion.backward())
-        self.optimizer.step()
+        with _out_of_memory(f"a batch of {len(inputs)}"):
+            prediction = network.forward(inputs)
+            loss = self.criterion.forward(prediction, targets)
+            self._unread.append((loss, self.optimizer.lr))
+            if array_module(loss) is np:
+                self._check_losses(epoch, step)
+            self.optimizer.zero_grad()
+            network.backward_params(self.criterion.backward())
+            self.optimizer.step()
         if self.schedule is not None and self.schedule.interval == "step":
             self.schedule.step()
         return loss, prediction
 
-    def _read_losses(self, epoch: int, step: int) -> None:
-        """Move the losses of the last steps, up to `step`, to the history; refuse what is not finite."""
+    def _read_losses(self) -> list[tuple[float, float]]:
+        """Move the losses of the last steps to the history; returns them with their learning rates."""
         if not self._unread:
-            return
-        losses = moved(self._xp.stack(self._unread), np).tolist()
+            return []
+        losses, rates = zip(*self._unread, strict=True)
         self._unread.clear()
-        self.history.step_losses.extend(losses)
-        for number, loss in enumerate(losses, step - len(losses) + 1):
+        read = moved(array_module(*losses).stack(losses), np).tolist()
+        self.history.step_losses.extend(read)
+        return list(zip(read, rates, strict=True))
+
+    def _check_losses(self, epoch: int, step: int) -> None:
+        """Refuse losses of the last steps, up to `step`, that are not finite."""
+        read = self._read_losses()
+        for number, (loss, lr) in enumerate(read, step - len(read) + 1):
             if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is {loss} in epoch {epoch}, step {number}, "
-                    f"at a learning rate of {self.optimizer.lr:g}"
+                    f"the loss is {loss} in epoch {epoch}, step {number}, at a learning rate of {lr:g}"
                 )
 
     def _validated(self, record: Epoch, validation: Data | None) -> Epoch:
@@ -241,14 +245,25 @@ class Trainer:
         """`data` as batches, on the model's device."""
         xp = self._xp
         if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
-            inputs, targets = (moved(array, xp) for array in data)
+            with _out_of_memory("the data set"):
+                inputs, targets = (moved(array, xp) for array in data)
             return Batches(inputs, targets, batch_size, shuffle=shuffle, generator=generator)
-        if xp is np:
-            return data
         if isinstance(data, Batches):
-            data.move(xp)
+            with _out_of_memory("the data set"):
+                data.move(xp)
             return data
-        return _Moved(data, xp)
+        return data if xp is np else _Moved(data, xp)
+
+
+@contextmanager
+def _out_of_memory(what: str) -> Iterator[None]:
+    """CuPy's error, which is not known here, as a MemoryError that says what was too large."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        raise MemoryError(f"{error}: {what} is too large for the GPU's memory") from error
 
 
 class _Moved:

@@ -352,6 +352,7 @@ def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
         (FORWARD, "columns", (128, 1, 3, 3), (16, 128, 28, 28), 1, 8),
         (INPUT, "rows", (16, 6, 5, 5), (64, 16, 10, 10), 0, 1),
         (INPUT, "rotated", (1, 64, 5, 5), (1, 1, 30, 30), 1, 1),
+        (INPUT, "rows", (32, 32, 5, 5), (16, 32, 28, 28), 2, 1),
         (INPUT, "columns", (32, 1, 3, 3), (32, 32, 26, 26), 0, 1),
         (INPUT, "winograd", (128, 128, 3, 3), (16, 128, 28, 28), 1, 1),
     ],

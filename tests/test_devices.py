@@ -1,5 +1,6 @@
 """Layers, losses, optimisers and training on the GPU: on a real one, and on a stand-in for CuPy."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from tinyconv import (
     Trainer,
     data,
     gradcheck,
+    hessian_operator,
     hessian_vector_product,
     load_weights,
     models,
@@ -341,3 +343,44 @@ def test_gradcheck_takes_a_layer_and_arrays_on_the_gpu(cupy: Any) -> None:
     wrong._function_bias = lambda grad_output: grad_output.sum(axis=(0, 2, 3)) * 2
     with pytest.raises(GradcheckError, match="bias"):
         gradcheck(wrong, cupy.asarray(x))
+
+
+def test_the_whole_hessian_works_on_the_gpu(cupy: Any) -> None:
+    x, labels = normal((4, 3), 0), np.array([0, 1, 2, 0])
+    products = []
+    for convert, device in ((np.asarray, "cpu"), (cupy.asarray, "cuda")):
+        model = tinyconv.Linear(3, 4, dtype=np.float64, generator=0).to(device)
+        hessian = hessian_operator(model, CrossEntropyLoss(), convert(x), convert(labels))
+        products.append(hessian @ normal((16,), 1))
+    assert_same(products[1], products[0])
+
+
+def test_an_interrupted_epoch_keeps_its_losses_and_the_next_goes_on(cupy: Any) -> None:
+    model = small_network()
+    trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", progress=False)
+    batch = normal((4, 1, 8, 8), 0), np.zeros(4, int)
+
+    def interrupted() -> Iterator[tuple[Array, Array]]:
+        yield batch
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(interrupted())
+    assert len(trainer.history.step_losses) == 1
+    trainer.fit([batch, batch])
+    assert len(trainer.history.step_losses) == 3
+    assert copy.deepcopy(trainer).history.step_losses == trainer.history.step_losses
+
+
+def test_a_trainer_follows_its_model_and_batches_follow_the_trainer(cupy: Any) -> None:
+    model = small_network()
+    optimizer = optim.SGD(model, momentum=0.9)
+    batches = data.Batches(normal((8, 1, 8, 8), 0), np.zeros(8, int), 4)
+    trainer = Trainer(model, CrossEntropyLoss(), optimizer, device="cuda", progress=False)
+    trainer.fit(batches)
+    assert isinstance(batches.inputs, cupy.ndarray)
+    model.to("cpu")
+    optimizer.to("cpu")
+    trainer.fit(batches)
+    assert isinstance(batches.inputs, np.ndarray)
+    assert trainer.evaluate(batches).accuracy is not None

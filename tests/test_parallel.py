@@ -175,3 +175,39 @@ def test_a_number_of_workers_below_one_is_refused() -> None:
     model = network()
     with pytest.raises(ValueError, match="`workers`"):
         Trainer(model, CrossEntropyLoss(), optim.SGD(model), workers=0)
+
+
+class Doubled(Batches):
+    """Batches that are not cut out by index alone."""
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        for inputs, targets in super().__iter__():
+            yield 2 * inputs, targets
+
+
+def shifted(inputs: Array) -> Array:
+    return inputs + 1.0
+
+
+@pytest.mark.parametrize("kind", [Batches, Doubled])
+@pytest.mark.parametrize("transform", [None, shifted])
+@pytest.mark.parametrize("batch_size", [1, 10, 50])
+def test_shuffled_and_transformed_batches_train_the_same(kind: Any, transform: Any, batch_size: int) -> None:
+    histories = []
+    for workers in (1, 2):
+        batches = kind(*data(), batch_size, shuffle=True, generator=5, transform=transform)
+        model = Sequential(Flatten(), Linear(64, 3, dtype=np.float64, generator=1))
+        histories.append(train(model, workers, batches, epochs=3).history)
+    np.testing.assert_allclose(histories[1].step_losses, histories[0].step_losses, rtol=1e-9)
+
+
+def test_a_transform_that_fails_in_a_worker_ends_the_training_with_its_message() -> None:
+    home = os.getpid()
+
+    def fail(inputs: Array) -> Array:
+        if os.getpid() != home:
+            raise ValueError("too dark")
+        return inputs
+
+    with pytest.raises(WorkerError, match="too dark"):
+        train(network(), 2, Batches(*data(), 10, transform=fail))

@@ -119,12 +119,10 @@ def serves_rotated(shapes: Shapes) -> bool:
 
 
 def pays_rotated(shapes: Shapes) -> bool:
-    """Fewer columns of the cotangent than of the image, and enough of them to turn the kernel for."""
-    return (
-        serves_rotated(shapes)
-        and shapes.weight_size[0] < shapes.weight_size[1] * shapes.groups
-        and _turning_pays(shapes)
-    )
+    """Fewer columns of the cotangent than of the image (where "rows" does not serve, no more of them)."""
+    outputs, inputs = shapes.weight_size[0], shapes.weight_size[1] * shapes.groups
+    fewer = outputs < inputs or (outputs == inputs and not serves_rows(shapes))
+    return serves_rotated(shapes) and fewer and _turning_pays(shapes)
 
 
 def serves_rows(shapes: Shapes) -> bool:

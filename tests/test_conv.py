@@ -345,6 +345,7 @@ def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
         (FORWARD, "tiled", (6, 1, 5, 5), (64, 6, 28, 28), 2, 1),
         (WEIGHT, "tiled", (3, 64, 5, 5), (32, 3, 32, 32), 2, 1),
         (FORWARD, "columns", (16, 6, 5, 5), (64, 16, 10, 10), 0, 1),
+        (FORWARD, "rows", (32, 32, 5, 5), (16, 32, 28, 28), 2, 1),
         (FORWARD, "columns", (8, 8, 1, 1), (64, 8, 28, 28), 0, 1),
         (FORWARD, "winograd", (64, 32, 3, 3), (32, 64, 24, 24), 0, 1),
         (FORWARD, "columns", (64, 64, 3, 3), (1024, 64, 56, 56), 1, 1),

@@ -56,6 +56,7 @@ from tinyconv.functional.conv_rules import (
     pays_depthwise,
     pays_rotated,
     pays_rows,
+    pays_rows_forward,
     pays_tiled,
     pays_winograd,
     pays_winograd_input,
@@ -63,6 +64,7 @@ from tinyconv.functional.conv_rules import (
     serves_depthwise,
     serves_rotated,
     serves_rows,
+    serves_rows_forward,
     serves_tiled,
     serves_winograd,
 )
@@ -348,6 +350,17 @@ def conv2d_weight_columns(
     return weight
 
 
+def conv2d_rows(
+    input: Array, weight: Array, bias: Array | None, window: Window, groups: int, shape: tuple[int, ...]
+) -> Array:
+    """`conv2d` for stride 1, row by row: the gradient by the image for the rotated kernel."""
+    kernel, around = rotated(weight, window, groups)
+    output = conv2d_input_rows(shape, kernel, input, around, groups)
+    if bias is not None:
+        output += bias.reshape(-1, 1, 1)
+    return output
+
+
 def conv2d_input_rotated(
     input_size: tuple[int, ...], weight: Array, grad_output: Array, window: Window, groups: int
 ) -> Array:
@@ -411,6 +424,7 @@ FORWARD = {
     "depthwise": Algorithm(serves_depthwise, pays_depthwise, conv2d_depthwise),
     "winograd": Algorithm(serves_winograd, pays_winograd, conv2d_winograd),
     "tiled": Algorithm(serves_tiled, pays_tiled, conv2d_tiled),
+    "rows": Algorithm(serves_rows_forward, pays_rows_forward, conv2d_rows),
     "columns": Algorithm(always, always, conv2d_columns),
 }
 INPUT = {

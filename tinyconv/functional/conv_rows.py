@@ -9,6 +9,9 @@ that count are neighbours, and as p rises i falls:
 
 With g in memory as (OH, O, OW, N) those rows are one matrix, (taps * O, OW * N), as they lie: this is one
 product a row of the image, none of it with zeros, and what is left to add up are KW copies along the width.
+
+For stride 1 a convolution is itself such a gradient: that of a convolution with the rotated kernel, channels
+exchanged (`conv_rotated`). With no more outputs than inputs and a large kernel, that is faster as well.
 """
 
 from tinyconv.arrays import Array, array_module, batch_last, contiguous_batch_last, scratch

@@ -137,6 +137,19 @@ def pays_rows(shapes: Shapes) -> bool:
     return serves_rows(shapes) and kh > 1 and large and _turning_pays(shapes)
 
 
+def serves_rows_forward(shapes: Shapes) -> bool:
+    """No stride, no dilation of the height, and no more padding than the kernel reaches over."""
+    return serves_rows(shapes) and serves_rotated(shapes)
+
+
+def pays_rows_forward(shapes: Shapes) -> bool:
+    """No more outputs than inputs, a large kernel or half as many outputs, and long rows."""
+    (o, c, kh, kw), (n, _, _, ow) = shapes.weight_size, shapes.output_size
+    fewer = o <= c * shapes.groups and (kh * kw >= 25 or 2 * o <= c * shapes.groups)
+    large = kh > 1 and o // shapes.groups * kw >= 48 and ow * n >= 256
+    return serves_rows_forward(shapes) and fewer and large
+
+
 def _turning_pays(shapes: Shapes) -> bool:
     """Whether there are more columns, N*OH*OW, than rows of the kernel that is copied out, O."""
     o, (n, _, oh, ow) = shapes.weight_size[0], shapes.output_size

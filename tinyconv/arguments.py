@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arrays import Array, array_module, device_module, moved
+from tinyconv.arrays import Array, array_module, device_module, moved, owner
 
 Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
@@ -153,10 +153,10 @@ def check_arrays(**arrays: Array | None) -> Any:
 def _places(arrays: Mapping[str, Any]) -> str:
     """On which device each of the arrays is; "" where one of them is no array."""
     kinds = {"numpy": "CPU", "cupy": "GPU"}
-    owners = {name: type(a).__module__.partition(".")[0] for name, a in arrays.items() if a is not None}
+    owners = {name: owner(array) for name, array in arrays.items() if array is not None}
     if not set(owners.values()) <= set(kinds):
         return ""
-    return ", ".join(f"`{name}` on the {kinds[owner]}" for name, owner in owners.items())
+    return ", ".join(f"`{name}` on the {kinds[module]}" for name, module in owners.items())
 
 
 def check_shape(name: str, array: Array, shape: Sequence[int], why: str) -> None:

@@ -52,10 +52,15 @@ def array_module(*arrays: Any) -> Any:
     return sys.modules[names.pop()]
 
 
+def owner(value: Any) -> str:
+    """The package that the type of `value` belongs to: "numpy" or "cupy" for an array."""
+    return type(value).__module__.partition(".")[0]
+
+
 def _module_name(array: Any) -> str:
     if isinstance(array, (np.ndarray, np.generic)):
         return "numpy"
-    name = type(array).__module__.partition(".")[0]
+    name = owner(array)
     if name != "cupy":
         raise TypeError(f"expected a numpy.ndarray or cupy.ndarray, got {type(array).__name__}")
     return name
@@ -64,9 +69,10 @@ def _module_name(array: Any) -> str:
 def gpu_available() -> bool:
     """Whether CuPy is installed and finds a GPU. Never raises."""
     try:
-        return bool(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
-    except Exception:  # what CuPy and the libraries under it raise has no common base
+        device_module("cuda")
+    except RuntimeError:
         return False
+    return True
 
 
 def device_module(device: str) -> Any:
@@ -82,8 +88,9 @@ def device_module(device: str) -> Any:
         raise ValueError(f"`device` (={device!r}) must be 'cpu' or 'cuda'")
     try:
         cupy = importlib.import_module("cupy")
-        cupy.cuda.runtime.getDeviceCount()  # raises where there is none
-    except Exception as error:  # as in gpu_available
+        if not cupy.cuda.runtime.getDeviceCount():
+            raise RuntimeError("there is no GPU")
+    except Exception as error:  # what CuPy and the libraries under it raise has no common base
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise RuntimeError(f"`device` (='cuda') needs a GPU, its driver and CuPy: {reason}") from None
     return cupy

@@ -1,7 +1,6 @@
 """Batches of a data set, shuffled anew in each epoch."""
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from typing import Any
 
 from tinyconv.arguments import Generator, integer
@@ -77,8 +76,8 @@ class Batches:
             workers = count if stop - start >= count else 1
             if number >= workers:
                 continue
-            part = slice(*(start + (n * (stop - start)) // workers for n in (number, number + 1)))
-            batch = slice(start, stop)
+            first, last = _share(stop - start, number, workers)
+            part, batch = slice(start + first, start + last), slice(start, stop)
             inputs = self.inputs[part if order is None else order[part]]
             targets = self.targets[batch if order is None else order[batch]]
             yield inputs if self.transform is None else self.transform(inputs), targets
@@ -86,5 +85,9 @@ class Batches:
 
 def split(batch: Array, count: int) -> list[Array]:
     """`batch` in `count` parts as equal as can be, as `Batches.parts` cuts it."""
-    edges = [number * len(batch) // count for number in range(count + 1)]
-    return [batch[start:stop] for start, stop in pairwise(edges)]
+    return [batch[slice(*_share(len(batch), number, count))] for number in range(count)]
+
+
+def _share(length: int, number: int, count: int) -> tuple[int, int]:
+    """Where part `number` of `count` begins and ends."""
+    return number * length // count, (number + 1) * length // count

@@ -382,7 +382,7 @@ def conv_window(
         return window
     if window.stride != (1, 1):
         raise ValueError(f"`padding` (='same') needs a `stride` of 1, got {window.stride}")
-    total = [d * (k - 1) for k, d in zip(window.kernel, window.dilation, strict=True)]
+    total = window.reaches
     top, left = total[0] // 2, total[1] // 2
     around = ((top, total[0] - top), (left, total[1] - left))
     return Window(window.kernel, window.stride, around, window.dilation)

@@ -81,10 +81,7 @@ def conv2d_weight_depthwise(
 
 def column_taps(window: Window, width: int, output_width: int) -> Columns:
     """For each tap along the width, the output positions where it lies inside, and the pixels seen there."""
-    (_, kw), (_, s), (_, pads), (_, d) = window
-    row = Window((1, kw), (1, s), ((0, 0), pads), (1, d))
-    taps = row.taps((1, width), slice(0, 1), slice(0, output_width))
-    return [(outputs, pixels) for _, (_, outputs), (_, pixels) in taps]
+    return [window.inside(1, j, width, slice(0, output_width)) for j in range(window.kernel[1])]
 
 
 def multiply(

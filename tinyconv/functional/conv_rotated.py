@@ -20,12 +20,6 @@ def rotated(weight: Array, window: Window, groups: int) -> tuple[Array, Window]:
     o, c_group, kh, kw = weight.shape
     exchanged = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c_group, kh, kw).swapaxes(1, 2)
     (top, bottom), (left, right) = window.padding
-    down, across = _reaches(window)
+    down, across = window.reaches
     around = ((down - top, down - bottom), (across - left, across - right))
     return exchanged.reshape(groups * c_group, o // groups, kh, kw), window._replace(padding=around)
-
-
-def _reaches(window: Window) -> tuple[int, int]:
-    """How far the last tap lies from the first."""
-    (kh, kw), (dh, dw) = window.kernel, window.dilation
-    return dh * (kh - 1), dw * (kw - 1)

@@ -5,7 +5,7 @@ OpenBLAS, on one and two threads, with its kernels for AVX2 and for AVX-512.
 """
 
 from collections.abc import Callable
-from math import ceil, prod
+from math import prod
 from typing import NamedTuple, TypeAlias
 
 from tinyconv.arguments import one_of
@@ -13,6 +13,7 @@ from tinyconv.arrays import Array
 from tinyconv.functional.conv_depthwise import TILE_ROWS
 from tinyconv.functional.conv_tiled import TILE
 from tinyconv.functional.conv_winograd import TILE as WINOGRAD_TILE
+from tinyconv.functional.conv_winograd import grid
 from tinyconv.functional.unfold import Window
 
 
@@ -60,7 +61,7 @@ def serves_depthwise(shapes: Shapes) -> bool:
 def pays_depthwise(shapes: Shapes) -> bool:
     """Few outputs a channel, and bands of which less than five sixths are zeros."""
     window = shapes.window
-    rows = (TILE_ROWS - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+    rows = (TILE_ROWS - 1) * window.stride[0] + window.reaches[0] + 1
     few = shapes.weight_size[0] <= 4 * shapes.groups
     return serves_depthwise(shapes) and few and 6 * window.kernel[0] >= rows
 
@@ -80,7 +81,7 @@ def pays_winograd(shapes: Shapes) -> bool:
     if not serves_winograd(shapes):
         return False
     (o, c, *_), (n, _, height, width) = shapes.weight_size, shapes.output_size
-    down, across = ceil(height / WINOGRAD_TILE), ceil(width / WINOGRAD_TILE)
+    down, across = grid(shapes.output_size)
     filled = height * width / (WINOGRAD_TILE**2 * down * across)
     channels, tiles = min(c, o), down * across * n
     enough = channels * filled >= 28 and tiles >= max(c, o) and tiles * channels >= 32768
@@ -113,8 +114,7 @@ def pays_tiled(shapes: Shapes) -> bool:
 def serves_rotated(shapes: Shapes) -> bool:
     """No stride, and no more padding than the kernel reaches over."""
     window = shapes.window
-    reaches = [d * (k - 1) for k, d in zip(window.kernel, window.dilation, strict=True)]
-    within = all(max(pads) <= reach for pads, reach in zip(window.padding, reaches, strict=True))
+    within = all(max(pads) <= reach for pads, reach in zip(window.padding, window.reaches, strict=True))
     return window.stride == (1, 1) and within
 
 

@@ -57,7 +57,7 @@ def conv2d_winograd(
         xp.matmul(kernels, patches, out=products)
         tiles = scratch("tiles", (o, TILE**2, patches.shape[2]), input.dtype, xp)
         xp.matmul(xp.asarray(AA.T, input.dtype), products.swapaxes(0, 1), out=tiles)
-        down, across = rows.stop - rows.start, _grid(shape)[1]
+        down, across = rows.stop - rows.start, grid(shape)[1]
         i, j = xp.arange(min(TILE * down, height - TILE * rows.start))[:, None], xp.arange(width)
         places = ((i % TILE * TILE + j % TILE) * down + i // TILE) * across + j // TILE
         pixels = tiles.reshape(o, TILE**2 * down * across, n).take(places, axis=1)
@@ -95,14 +95,14 @@ def _padded(input: Array, window: Window, shape: Sizes) -> Array:
     return padded(input, window._replace(padding=around))
 
 
-def _grid(shape: Sizes) -> Pair:
+def grid(shape: Sizes) -> Pair:
     """How many tiles lie down and across an output of `shape`."""
     return -(-shape[2] // TILE), -(-shape[3] // TILE)
 
 
 def _blocks(weight_size: Sizes, shape: Sizes, itemsize: int) -> Iterator[slice]:
     """The tile rows of an output of `shape`, block by block."""
-    down, across = _grid(shape)
+    down, across = grid(shape)
     row = PATCH**2 * itemsize * max(weight_size[:2]) * max(1, across * shape[0])
     kernels = PATCH**2 * itemsize * prod(weight_size[:2])
     step = max(1, min(max(LEAST_BYTES, 4 * kernels), MOST_BYTES) // row)

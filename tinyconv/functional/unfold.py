@@ -54,6 +54,12 @@ class Window(NamedTuple):
             pair("dilation", dilation),
         )
 
+    @property
+    def reaches(self) -> Pair:
+        """How far the last tap lies from the first, down and across."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return dh * (kh - 1), dw * (kw - 1)
+
     def output_size(self, size: tuple[int, ...]) -> Pair:
         """Number of window positions over an image of `size` (H, W).
 
@@ -63,9 +69,8 @@ class Window(NamedTuple):
             ValueError: the window is larger than the padded image.
         """
         (top, bottom), (left, right) = self.padding
-        (kh, kw), (dh, dw) = self.kernel, self.dilation
         height, width = size[0] + top + bottom, size[1] + left + right
-        reach_down, reach_across = dh * (kh - 1) + 1, dw * (kw - 1) + 1
+        reach_down, reach_across = (reach + 1 for reach in self.reaches)
         if height < reach_down or width < reach_across:
             raise ValueError(
                 f"`kernel_size` (={self.kernel}, with `dilation` {self.dilation} an extent of "

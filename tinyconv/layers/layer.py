@@ -49,7 +49,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, conversion, floating_dtype, integer
-from tinyconv.arrays import Array, array_module, moved
+from tinyconv.arrays import Array, array_module, moved, owner
 from tinyconv.layers.cache import ForwardCache
 
 
@@ -360,8 +360,7 @@ class Layer(ForwardCache):
 
 def _host(value: Any) -> Array:
     """`value`, an array of any kind, on the CPU."""
-    on_gpu = type(value).__module__.partition(".")[0] == "cupy"
-    return moved(value, np) if on_gpu else np.asarray(value)
+    return moved(value, np) if owner(value) == "cupy" else np.asarray(value)
 
 
 class LinearMap(Layer):

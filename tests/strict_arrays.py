@@ -1,11 +1,15 @@
 """A stand-in for CuPy without a GPU: arrays that wrap NumPy's and refuse at the border what CuPy refuses.
 
-`installed()` puts the modules `cupy` and `cupyx.scipy.special` in place. Their arrays do not turn into
-NumPy arrays by themselves, do not mix with them, and their namespace holds what CuPy offers and no more.
-Copies to and from the host go through `asarray` and `asnumpy`, and reading a value counts in `reads`: on a
-GPU it would wait.
+`installed()` puts the modules `cupy`, `cupyx` and `cupyx.scipy.special` in place, and a library for cuBLAS.
+Their arrays do not turn into NumPy arrays by themselves, do not mix with them, and their namespace holds what
+CuPy offers and no more. Copies to and from the host go through `asarray` and `asnumpy`, and reading a value
+counts in `reads`: on a GPU it would wait.
+
+A stream can be captured. What happens meanwhile is written down and undone at the end, as a GPU only runs it
+when the graph is launched; reads, copies from the host, random numbers and CuPy's own products are refused.
 """
 
+import ctypes
 import importlib.util
 import operator
 import sys
@@ -16,6 +20,10 @@ from typing import Any
 
 import numpy as np
 import scipy.special
+
+from tinyconv import cublas
+
+library = cublas.library
 
 # What tinyconv may use of CuPy's namespace: each name is in CuPy's reference under the same name.
 UFUNCS = """
@@ -44,11 +52,64 @@ OPERATORS = """
 """
 
 reads = 0
+free_memory = 1 << 34
+tape: "Graph | None" = None  # what is being captured
 
 
 def count_read() -> None:
     global reads
     reads += 1
+    refuse_in_capture("a read")
+
+
+def refuse_in_capture(what: str, error: type[Exception] = RuntimeError) -> None:
+    if tape is not None:
+        raise error(f"{what} is not permitted when a stream is capturing")
+
+
+class Graph:
+    """Stands for cupy.cuda.Graph: calls that write into arrays."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+        self.before: list[tuple[Any, Any]] = []
+
+    def launch(self) -> None:
+        for call in self.calls:
+            call()
+
+    def undo(self) -> None:
+        """Leave the arrays as they were, and new ones without a value."""
+        for array, values in reversed(self.before):
+            array[...] = values
+        self.before.clear()
+
+
+def made(compute: Callable[[], Any], *sources: Any) -> Any:
+    """What `compute` makes on the hosts; a view of `sources` is made once, anything else at each launch."""
+    result = compute()
+    if tape is not None:
+        results, many = (result, True) if type(result) is tuple else ((result,), False)
+        if not any(np.may_share_memory(r, s) for r in results for s in sources if isinstance(s, np.ndarray)):
+            results = tuple(map(np.asarray, results))
+
+            def again() -> None:
+                new = compute()
+                for target, value in zip(results, new if many else (new,), strict=True):
+                    target[...] = value
+
+            tape.calls.append(again)
+            tape.before += [(r, 99 if r.dtype.kind in "iub" else np.nan) for r in results]
+            return results if many else results[0]
+    return result
+
+
+def written(write: Callable[[], object], target: Any) -> None:
+    """Run `write`, which changes the host array `target`."""
+    if tape is not None:
+        tape.before.append((target, target.copy()))
+        tape.calls.append(write)
+    write()
 
 
 def to_host(value: Any) -> Any:
@@ -60,6 +121,13 @@ def to_host(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(to_host, value))
     return value
+
+
+def to_place(index: Any) -> Any:
+    """An index for the host's array; a list would be copied to the device."""
+    if any(isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,))):
+        refuse_in_capture("a copy from the host")
+    return to_host(index)
 
 
 def to_device(value: Any) -> Any:
@@ -74,12 +142,28 @@ def on_hosts(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
         if "where" in options and isinstance(function, np.ufunc):
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument 'where'")
+        if not isinstance(function, np.ufunc) and options.keys() & {"where", "initial"}:
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument")
+        if function is np.where and not isinstance(arguments[0], ndarray):
+            raise AttributeError("the condition has no attribute 'astype'")
+        if function.__name__ in ("nonzero", "unique"):
+            count_read()  # how many there are
+        if function is np.matmul:
+            refuse_in_capture("calling cuBLAS API", NotImplementedError)
         out = options.get("out")
         hosts = {key: to_host(option) for key, option in options.items()}
-        result = function(*map(to_host, arguments), **hosts)
-        return to_device(result) if out is None else out
+        inputs = tuple(map(to_host, arguments))
+        if out is not None:
+            written(lambda: function(*inputs, **hosts), out.host)
+            return out
+        return to_device(made(lambda: function(*inputs, **hosts), *_flat(inputs)))
 
     return call
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        yield from _flat(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 class ndarray:  # noqa: N801 (CuPy's name)
@@ -146,13 +230,24 @@ class ndarray:  # noqa: N801 (CuPy's name)
         parts = index if isinstance(index, tuple) else (index,)
         if any(getattr(part, "dtype", np.dtype(int)).kind == "b" for part in parts):
             count_read()  # how many there are
-        return ndarray(np.asarray(self.host[to_host(index)]))
+        place = to_place(index)
+        return ndarray(np.asarray(made(lambda: np.asarray(self.host[place]), self.host)))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.host[to_host(index)] = to_host(value)
+        place, values = to_place(index), to_host(value)
+        written(lambda: self.host.__setitem__(place, values), self.host)
 
     def fill(self, value: Any) -> None:
-        self.host.fill(value)
+        if getattr(value, "ndim", 0):
+            raise ValueError("CuPy fills with scalars and 0-d arrays")
+        values = to_host(value)
+        written(lambda: self.host.fill(values), self.host)
+
+    def set(self, values: np.ndarray[Any, Any], stream: Any = None) -> None:
+        refuse_in_capture("a copy from the host")
+        if not isinstance(values, np.ndarray) or not self.host.flags.c_contiguous:
+            raise TypeError("CuPy copies NumPy arrays to contiguous ones")
+        self.host[...] = values
 
     shape = property(lambda self: self.host.shape)
     strides = property(lambda self: self.host.strides)
@@ -164,6 +259,7 @@ class ndarray:  # noqa: N801 (CuPy's name)
     flags = property(lambda self: self.host.flags)
     T = property(lambda self: ndarray(self.host.T))
     device = property(lambda self: "cuda:0")
+    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data, array=self.host))
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -179,7 +275,8 @@ def _binary(name: str) -> Callable[..., Any]:
 
 def _in_place(name: str) -> Callable[..., Any]:
     def call(self: ndarray, other: Any) -> ndarray:
-        getattr(np.ndarray, name)(self.host, to_host(other))
+        value = to_host(other)
+        written(lambda: getattr(np.ndarray, name)(self.host, value), self.host)
         return self
 
     return call
@@ -200,13 +297,18 @@ for _name in ("neg", "pos", "abs", "invert"):
 
 def asarray(value: Any, dtype: Any = None, order: Any = None) -> ndarray:
     """From the host too: this copy is meant."""
-    host = value.host if isinstance(value, ndarray) else value
-    return ndarray(np.asarray(host, dtype, order))
+    return _from(lambda host: np.asarray(host, dtype, order), value)
 
 
 def array(value: Any, dtype: Any = None, copy: bool = True, order: Any = "K") -> ndarray:
-    host = value.host if isinstance(value, ndarray) else value
-    return ndarray(np.array(host, dtype, copy=copy, order=order))
+    return _from(lambda host: np.array(host, dtype, copy=copy, order=order), value)
+
+
+def _from(convert: Callable[[Any], Any], value: Any) -> ndarray:
+    if not isinstance(value, ndarray):
+        refuse_in_capture("a copy from the host")
+        return ndarray(convert(value))
+    return ndarray(made(lambda: convert(value.host), value.host))
 
 
 def asnumpy(value: ndarray) -> np.ndarray[Any, Any]:
@@ -221,7 +323,116 @@ class Generator:
         self._generator = np.random.default_rng(seed)
 
     def random(self, size: Any, dtype: Any = np.float64) -> ndarray:
+        refuse_in_capture("calling cuRAND API", NotImplementedError)
         return ndarray(self._generator.random(size, dtype))
+
+
+class Stream:
+    """Stands for cupy.cuda.Stream; everything happens at once."""
+
+    ptr = 1
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.graph: Graph | None = None
+
+    def __enter__(self) -> "Stream":
+        streams.append(self)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        streams.pop()
+
+    def begin_capture(self) -> None:
+        global tape
+        if streams[-1] is not self or self is streams[0]:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        tape = self.graph = Graph()
+
+    def end_capture(self) -> Graph:
+        global tape
+        tape, graph = None, self.graph
+        assert graph is not None
+        graph.undo()
+        return graph
+
+    def wait_event(self, event: "Event") -> None:
+        refuse_in_capture("waiting")
+
+    def synchronize(self) -> None:
+        refuse_in_capture("waiting")
+
+
+class Event:
+    """Stands for cupy.cuda.Event."""
+
+    def record(self, stream: Stream | None = None) -> None:
+        refuse_in_capture("an event")
+
+    def synchronize(self) -> None:
+        refuse_in_capture("waiting")
+
+
+streams = [Stream(null=True)]
+
+
+class MemoryPool:
+    """Stands for cupy.cuda.MemoryPool."""
+
+    def malloc(self, size: int) -> None: ...
+
+
+@contextmanager
+def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
+    yield
+
+
+def fuse(kernel_name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """As cupy.fuse: of arrays, numbers and None."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            for argument in arguments:
+                if not isinstance(argument, (ndarray, np.generic, int, float, type(None))):
+                    raise TypeError(f"Invalid argument type for {kernel_name!r}: {type(argument)}")
+            return function(*arguments)
+
+        return call
+
+    return decorate
+
+
+class CuBLAS:
+    """Stands for the library: matrices by columns, in memory of the host."""
+
+    def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:  # noqa: N802
+        return 0 if handle.value and stream.value else 1
+
+    def cublasGemmStridedBatchedEx(self, *arguments: Any) -> int:  # noqa: N802
+        handle, transa, transb, m, n, k, alpha, *rest = arguments
+        a, b, (beta, *c, count, compute, algorithm) = rest[:4], rest[4:8], rest[8:]
+        dtype = {0: np.float32, 1: np.float64}[a[1]]
+        number = {68: ctypes.c_float, 70: ctypes.c_double}[compute]
+        factors = [ctypes.cast(p, ctypes.POINTER(number)).contents.value for p in (alpha, beta)]
+        if not handle.value or factors != [1, 0] or algorithm != -1 or min(m, n, k) < 1:
+            return 7
+        left = _stack(a, (m, k), transa, count, dtype)
+        right = _stack(b, (k, n), transb, count, dtype)
+        out = _stack(c, (m, n), 0, count, dtype)
+        written(lambda: np.copyto(out, left @ right), out)
+        return 0
+
+
+def _stack(operand: Any, shape: tuple[int, int], transposed: int, count: int, dtype: Any) -> Any:
+    """The matrices that a pointer, a type, a leading dimension and a stride describe."""
+    pointer, _, leading, stride = operand
+    rows, columns = shape[::-1] if transposed else shape
+    assert leading >= max(1, rows), "the leading dimension is shorter than a column"
+    size, step = np.dtype(dtype).itemsize, max(stride.value, 0)
+    length = (count - 1) * step + (columns - 1) * leading + rows
+    memory = np.frombuffer((ctypes.c_char * (length * size)).from_address(pointer.value), dtype)
+    strides = (step * size, size, leading * size)
+    matrices = np.lib.stride_tricks.as_strided(memory, (count, rows, columns), strides)
+    return matrices.swapaxes(1, 2) if transposed else matrices
 
 
 def _module(name: str, **contents: Any) -> types.ModuleType:
@@ -237,7 +448,22 @@ def modules() -> dict[str, types.ModuleType]:
         name: on_hosts(getattr(np.lib.stride_tricks, name)) for name in ("as_strided", "sliding_window_view")
     }
     lib = _module("cupy.lib", stride_tricks=_module("cupy.lib.stride_tricks", **tricks))
-    runtime = _module("cupy.cuda.runtime", getDeviceCount=lambda: 1)
+    runtime = _module(
+        "cupy.cuda.runtime",
+        getDeviceCount=lambda: 1,
+        runtimeGetVersion=lambda: 12090,
+        memGetInfo=lambda: (free_memory, 1 << 34),
+    )
+    cuda = _module(
+        "cupy.cuda",
+        runtime=runtime,
+        Stream=Stream,
+        Event=Event,
+        MemoryPool=MemoryPool,
+        using_allocator=using_allocator,
+        get_current_stream=lambda: streams[-1],
+        Device=lambda: types.SimpleNamespace(cublas_handle=1),
+    )
     contents: dict[str, Any] = {name: on_hosts(getattr(np, name)) for name in (UFUNCS + FUNCTIONS).split()}
     contents |= {name: getattr(np, name) for name in CONSTANTS.split()}
     random = _module("cupy.random", default_rng=Generator)
@@ -249,13 +475,13 @@ def modules() -> dict[str, types.ModuleType]:
         "asnumpy": asnumpy,
         "lib": lib,
     }
-    cupy = _module("cupy", cuda=_module("cupy.cuda", runtime=runtime), **contents)
+    cupy = _module("cupy", cuda=cuda, fuse=fuse, **contents)
     names = ("erf", "expit", "log_ndtr", "ndtr")
     special = _module(
         "cupyx.scipy.special", **{name: on_hosts(getattr(scipy.special, name)) for name in names}
     )
     scipy_module = _module("cupyx.scipy", special=special)
-    cupyx = _module("cupyx", scipy=scipy_module)
+    cupyx = _module("cupyx", scipy=scipy_module, empty_pinned=np.empty)
     return {"cupy": cupy, "cupyx": cupyx, "cupyx.scipy": scipy_module, "cupyx.scipy.special": special}
 
 
@@ -264,9 +490,11 @@ def installed() -> Iterator[types.ModuleType]:
     """`cupy` is this stand-in meanwhile."""
     before = {name: sys.modules.get(name) for name in modules()}
     sys.modules.update(modules())
+    cublas.library = lambda xp: CuBLAS()  # type: ignore[assignment]
     try:
         yield sys.modules["cupy"]
     finally:
+        cublas.library = library
         for name, module in before.items():
             if module is None:
                 del sys.modules[name]

@@ -161,7 +161,7 @@ def test_blocks_of_columns_do_not_change_the_result(
 @pytest.mark.parametrize("bytes_per_position", [1, 100_000, BLOCK_BYTES, 3 * BLOCK_BYTES])
 def test_position_blocks_cover_each_position_once(bytes_per_position: int) -> None:
     seen = np.zeros((13, 17), int)
-    for rows, cols in position_blocks((13, 17), bytes_per_position):
+    for rows, cols in position_blocks((13, 17), bytes_per_position, np):
         seen[rows, cols] += 1
         block = (rows.stop - rows.start) * (cols.stop - cols.start)
         assert block == 1 or block * bytes_per_position <= BLOCK_BYTES
@@ -367,7 +367,7 @@ def test_shapes_decide_which_algorithm_runs(
     groups: int,
 ) -> None:
     shapes = Shapes(weight_size, Window.of(weight_size[2:], 1, padding, 1), groups, output_size)
-    assert pick(table, None, shapes) is table[name].run
+    assert pick(table, None, shapes, np) is table[name].run
 
 
 def test_an_algorithm_can_be_asked_for_by_name() -> None:

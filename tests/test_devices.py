@@ -29,7 +29,10 @@ from tinyconv import (
 )
 from tinyconv import functional as F
 from tinyconv.arrays import Array, gpu_available, moved
+from tinyconv.cublas import matmul
+from tinyconv.data import streamed
 from tinyconv.gradcheck import GradcheckError
+from tinyconv.training.graph import StepGraph
 
 gpu_mark = pytest.mark.gpu
 
@@ -226,7 +229,10 @@ OPTIMIZERS: dict[str, Callable[[Layer], optim.Optimizer]] = {
 def small_network() -> Sequential:
     """With a layer of each kind that training treats in its own way."""
     return Sequential(
-        tinyconv.Conv2d(1, 4, 3, padding=1, dtype=np.float64, generator=0),
+        tinyconv.Conv2d(1, 3, 3, padding=1, dtype=np.float64, generator=0),
+        tinyconv.ReLU(),
+        # A bias before the batch norm would have a gradient of rounding errors.
+        tinyconv.Conv2d(3, 4, 3, padding=1, bias=False, dtype=np.float64, generator=2),
         tinyconv.BatchNorm2d(4, dtype=np.float64),
         tinyconv.ReLU(),
         tinyconv.MaxPool2d(2),
@@ -384,3 +390,206 @@ def test_a_trainer_follows_its_model_and_batches_follow_the_trainer(cupy: Any) -
     trainer.fit(batches)
     assert isinstance(batches.inputs, np.ndarray)
     assert trainer.evaluate(batches).accuracy is not None
+
+
+def trained(device: str, cuda_graph: bool | None, make: Callable[[Layer], optim.Optimizer]) -> Trainer:
+    """A trainer after two epochs of four batches, the last of them smaller."""
+    images, labels = normal((29, 1, 8, 8), 0), np.random.default_rng(0).integers(0, 3, 29)
+    optimizer = make(small_network())
+    schedule = optim.OneCycleLR(optimizer, 0.1, total_steps=9)
+    trainer = Trainer(
+        optimizer.model,
+        CrossEntropyLoss(),
+        optimizer,
+        schedule,
+        device=device,
+        cuda_graph=cuda_graph,
+        progress=False,
+    )
+    trainer.fit((images, labels), 2, batch_size=8, generator=0)
+    return trainer
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_step_as_a_cuda_graph_gives_the_same_bits(
+    cupy: Any, make: Callable[[Layer], optim.Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = []
+    launch = StepGraph.__call__
+
+    def counted(self: StepGraph, inputs: Array, targets: Array) -> tuple[Array, Array]:
+        outputs = launch(self, inputs, targets)
+        launches.append(self._graph is not None)
+        return outputs
+
+    monkeypatch.setattr(StepGraph, "__call__", counted)
+    plain, graph = (trained("cuda", cuda_graph, make) for cuda_graph in (False, None))
+    assert launches == [False, True, True, True] * 2
+    for name, value in on_host(plain.model.state_dict()).items():
+        np.testing.assert_array_equal(on_host(graph.model.state_dict())[name], value, err_msg=name)
+    assert graph.history.step_losses == plain.history.step_losses
+    assert [e.train_accuracy for e in graph.history.epochs] == [
+        e.train_accuracy for e in plain.history.epochs
+    ]
+
+
+def captured(cupy: Any, run: Callable[[], Any]) -> tuple[Any, Any]:
+    """What `run` gives as a graph, after its launch, and the graph."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        try:
+            outputs = run()
+        finally:
+            graph = stream.end_capture()
+    graph.launch()
+    return outputs, graph
+
+
+@pytest.mark.parametrize("case", whole.values(), ids=whole)
+def test_layers_that_are_capturable_give_the_same_from_a_graph(cupy: Any, case: Case) -> None:
+    layer, other = (case.make().to("cuda") for _ in range(2))
+    if not layer.capturable:
+        pytest.skip("its steps run plainly")
+    x = cupy.asarray(normal(case.shape, 1))
+    y = layer.forward(x)
+    grad = cupy.asarray(normal(y.shape, 2))
+    layer.backward(grad)  # compiles
+    other.load_state_dict(layer.state_dict())
+    layer.zero_grad()
+    for step in range(2):
+        x[...] = cupy.asarray(normal(case.shape, step))
+        if step == 0:
+            (y, dx), graph = captured(cupy, lambda: (layer.forward(x), layer.backward(grad)))
+        else:
+            graph.launch()
+        expected = other.forward(x), other.backward(grad), other.grads, other.buffers
+        for found, value in zip((y, dx, layer.grads, layer.buffers), expected, strict=True):
+            assert_same(on_host(found), on_host(value))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", [*PREDICTIONS, "CrossEntropyLoss", "NLLLoss"])
+def test_losses_give_the_same_from_a_graph(cupy: Any, name: str, reduction: str) -> None:
+    criterion = getattr(tinyconv, name)(reduction=reduction).to("cuda")
+    x, target = cupy.asarray(normal((4, 3), 6)), cupy.asarray(np.abs(normal((4, 3), 7)) % 1)
+    if name in ("CrossEntropyLoss", "NLLLoss"):
+        target = cupy.asarray(np.array([0, 2, 1, -100]))
+
+    def step() -> list[Array]:
+        return [criterion.forward(x, target), criterion.backward()]
+
+    expected = on_host(step())
+    outputs, graph = captured(cupy, step)
+    assert_same(on_host(outputs), expected)
+    x *= 2
+    graph.launch()
+    assert_same(on_host(outputs), on_host(step()))
+
+
+def test_a_layer_that_is_not_capturable_trains_plainly_and_the_log_says_so(
+    cupy: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Sequential(Dropout(0.5, generator=0), tinyconv.Linear(4, 3, dtype=np.float64))
+    trainer = Trainer(
+        model, CrossEntropyLoss(), optim.SGD(model), device="cuda", cuda_graph=True, progress=False
+    )
+    with caplog.at_level("INFO"):
+        trainer.fit((normal((8, 4), 0), np.zeros(8, int)), 2, batch_size=2)
+    assert "cannot be captured" in caplog.text
+
+
+def test_a_failing_step_ends_the_capture(cupy: Any) -> None:
+    def step(inputs: Array, targets: Array, updates: Any) -> tuple[Array, Array]:
+        if capturing:
+            raise ValueError("while it is captured")
+        return inputs.sum(), inputs
+
+    capturing = False
+    graph, x = StepGraph(step, list, cupy), cupy.zeros((2, 3))
+    graph(x, x)
+    capturing = True
+    with pytest.raises(ValueError, match="while it is captured"):
+        graph(x, x)
+    assert moved(cupy.asarray(np.ones(3)).sum(), np) == 3
+
+
+def test_a_graph_on_the_cpu_is_refused() -> None:
+    model = small_network()
+    with pytest.raises(ValueError, match=r"`cuda_graph` .=True. needs a GPU"):
+        Trainer(model, CrossEntropyLoss(), optim.SGD(model), cuda_graph=True)
+
+
+def test_tf32_is_said_in_the_log(
+    cupy: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_network()
+    trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", progress=False)
+    batch = normal((4, 1, 8, 8), 0), np.zeros(4, int)
+    trainer.fit([batch])
+    assert "TF32" not in caplog.text
+    monkeypatch.setenv("CUPY_TF32", "1")
+    trainer.fit([batch])
+    assert "TF32 is on" in caplog.text
+
+
+@pytest.mark.parametrize("length", [0, 5, 8, 24, 61])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_data_set_that_does_not_fit_is_streamed(
+    cupy: Any, length: int, shuffle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "CHUNK_BYTES", 8 * 3 * (8 * 6 + 8))  # three batches
+    images, labels = normal((length, 6), 0), np.arange(length)
+
+    def batches() -> data.Batches:
+        return data.Batches(images, labels, 8, shuffle=shuffle, generator=0, transform=lambda x: x * 2)
+
+    expected, chunks = batches(), streamed.Streamed(batches(), cupy)
+    for _ in range(2):
+        found = [on_host([x, y]) for x, y in chunks]
+        assert_same(found, [[x, y] for x, y in expected])
+    assert len(chunks) == len(expected)
+
+
+def test_training_streams_what_does_not_fit(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = trained("cuda", None, OPTIMIZERS["SGD"]).model.state_dict()
+    monkeypatch.setattr("tinyconv.training.trainer.fits", lambda batches, xp: False)
+    assert_same(on_host(trained("cuda", None, OPTIMIZERS["SGD"]).model.state_dict()), on_host(here))
+
+
+def test_half_of_the_free_memory_is_left_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    with strict_arrays.installed() as cupy:
+        batches = data.Batches(np.zeros((100, 8), np.uint8), np.zeros(100, np.uint8))
+        monkeypatch.setattr(strict_arrays, "free_memory", 1800)
+        assert streamed.fits(batches, cupy)
+        monkeypatch.setattr(strict_arrays, "free_memory", 1799)
+        assert not streamed.fits(batches, cupy)
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "rows": lambda a: a,
+    "columns": lambda a: a.swapaxes(-1, -2).copy().swapaxes(-1, -2),
+    "rows with gaps": lambda a: a.repeat(2, axis=-2)[..., ::2, :],
+    "values with gaps": lambda a: a.repeat(2, axis=-1)[..., ::2],
+    "reversed": lambda a: a[..., ::-1],
+    "one for all": lambda a: (a[:1] + a * 0)[:1].repeat(len(a), axis=0) if a.ndim == 3 else a,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("stack", [(), (1,), (3,)], ids=str)
+@pytest.mark.parametrize("left", LAYOUTS)
+@pytest.mark.parametrize("right", LAYOUTS)
+def test_products_on_the_gpu_take_every_layout(
+    cupy: Any, left: str, right: str, stack: tuple[int, ...], dtype: str
+) -> None:
+    for m, k, n in [(2, 3, 4), (1, 3, 4), (2, 1, 4), (2, 3, 1), (0, 2, 3), (2, 0, 3), (1, 1, 1)]:
+        a = LAYOUTS[left](cupy.asarray(normal((*stack, m, k), 0).astype(dtype)))
+        b = LAYOUTS[right](cupy.asarray(normal((*stack, k, n), 1).astype(dtype)))
+        expected = on_host(a) @ on_host(b)
+        product = matmul(a, b)
+        assert product.dtype == dtype
+        np.testing.assert_allclose(on_host(product), expected, rtol=1e-5)
+        out = cupy.zeros((*stack, m, n + 3), dtype)[..., 1 : n + 1]
+        assert matmul(a, b, out) is out
+        np.testing.assert_allclose(on_host(out), expected, rtol=1e-5)

@@ -11,6 +11,7 @@ matrices of a convolution need no transposition.
 ((8, 3, 5, 5), (3, 5, 5, 8), True)
 """
 
+import functools
 import importlib
 import math
 import sys
@@ -27,6 +28,7 @@ _thread = threading.local()
 # A NumPy generator's id -> it, held so that no other gets its id, and the one on the GPU that it has seeded.
 _seeded: dict[int, tuple[Any, Any]] = {}
 MOST_SEEDED = 64
+STRETCH = 512  # values of a row that are added up in float32
 
 # Allocated and freed again at once. The C library's malloc takes it as a sign that blocks of up to 32 MiB
 # come and go, and keeps freed ones for the next array instead of returning them to the system, which
@@ -122,8 +124,18 @@ def refused_where(wrong: Any, values: Array, error: Callable[[], Exception]) -> 
     xp = array_module(values)
     if xp is np:
         raise error()
-    poisoned: Array = xp.where(wrong, xp.asarray(np.nan, values.dtype), values)
+    poisoned: Array = xp.where(wrong, np.nan, values)
     return poisoned
+
+
+@functools.cache
+def constant(values: tuple[Any, ...], dtype: str, xp: Any) -> Array:
+    """`values`, tuples nested or not, as an array of the module `xp`, not to be written.
+
+    Copied to a GPU once and kept, as there is no copying while a CUDA graph is captured.
+    """
+    array: Array = xp.asarray(values, dtype)
+    return array
 
 
 def uniform(generator: "np.random.Generator", shape: tuple[int, ...], xp: Any) -> Array:
@@ -141,6 +153,48 @@ def uniform(generator: "np.random.Generator", shape: tuple[int, ...], xp: Any) -
 def special(xp: Any) -> Any:
     """The special functions (erf and its kin) for arrays of the module `xp`."""
     return importlib.import_module("scipy.special" if xp is np else "cupyx.scipy.special")
+
+
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(xp, *arrays and numbers)`, elementwise, called without `xp`; on the GPU one kernel.
+
+    Numbers that change from call to call in a CUDA graph must be 0-d arrays; what may be missing is None.
+    """
+
+    @functools.cache
+    def kernel(xp: Any) -> Callable[..., Any]:
+        whole = functools.partial(function, xp)
+        return whole if xp is np else xp.fuse(kernel_name=function.__name__)(whole)
+
+    @functools.wraps(function)
+    def call(first: Array, *rest: Any) -> Any:
+        return kernel(array_module(first))(first, *rest)
+
+    return call
+
+
+def row_sums(rows: Array) -> Array:
+    """The sum of each row of a matrix, in float64.
+
+    NumPy adds up stretches of a row as products with ones, several times as fast as `sum` does it. They are
+    short enough to lose few digits of float32, and their sums few enough for float64.
+    """
+    xp = array_module(rows)
+    if xp is not np:
+        total: Array = rows.sum(axis=1, dtype=np.float64)
+        return total
+    channels, size = rows.shape
+    count = size // STRETCH
+    stretches = rows[:, : count * STRETCH].reshape(channels, count, STRETCH)
+    rest = rows[:, count * STRETCH :].sum(axis=1)
+    return (stretches @ np.ones(STRETCH, rows.dtype)).sum(axis=1, dtype=np.float64) + rest  # type: ignore[no-any-return]
+
+
+def row_dots(a: Array, b: Array) -> Array:
+    """Row by row, the sum of a * b of two matrices; in NumPy by products of BLAS, its fastest sums."""
+    xp = array_module(a, b)
+    dots: Array = np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0] if xp is np else (a * b).sum(axis=1)
+    return dots
 
 
 def batch_last(x: Array) -> Array:
@@ -179,13 +233,16 @@ def scratch(use: str, shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np
     """Uninitialised C-contiguous array over memory that the next call with the same `use` takes again.
 
     Each thread has memory of its own. The result must never be handed out of the function that
-    asked for it.
+    asked for it. On a GPU it is a new array: there the memory pool knows what is free, CUDA graphs included.
     """
+    if xp is not np:
+        new: Array = xp.empty(shape, dtype)
+        return new
     size = math.prod(shape)
-    key = (use, np.dtype(dtype), xp.__name__)
+    key = (use, np.dtype(dtype))
     buffers: dict[Any, Array] = _thread.__dict__.setdefault("scratch", {})
     if key not in buffers or buffers[key].size < size:
-        buffers[key] = xp.empty(size, dtype)
+        buffers[key] = np.empty(size, dtype)
     array: Array = buffers[key][:size].reshape(shape)
     return array
 

@@ -6,13 +6,15 @@ An optimiser is made for a model and updates its parameters in place from its gr
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import conversion, integer, number, one_of
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, fused
 from tinyconv.layers import Layer
 
 
@@ -31,6 +33,9 @@ class Optimizer:
         self.lr = number("lr", lr, 0.0)
         self.weight_decay = number("weight_decay", weight_decay, 0.0)
         self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
+        self._steps = 0
+        # (step before a parameter's first one, dtype) -> the numbers of the last step, and where they lie.
+        self._on_device: dict[Any, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
 
     def to(self, target: npt.DTypeLike) -> Self:
         """Move what is remembered of the parameters to a device, or convert it to a dtype, as the model was.
@@ -49,11 +54,48 @@ class Optimizer:
 
     def step(self) -> None:
         """Update all parameters from their gradients."""
-        for name, layer, key in _places(self.model):
-            self._update(layer._params[key], layer._grads[key], self.state[name])
+        for update in self.begin_step():
+            update()
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+    def begin_step(self) -> list[Callable[[], None]]:
+        """Count the step, and return the updates that it consists of.
+
+        What changes from step to step are numbers. On a GPU they are arrays that this call writes, so that
+        the updates are the same kernels on the same arrays in each step, and can be a part of a CUDA graph.
+        """
+        self._steps += 1
+        numbers: dict[int, tuple[Any, ...]] = {}
+        updates: list[Callable[[], None]] = []
+        for name, layer, key in _places(self.model):
+            param, grad, state = layer._params[key], layer._grads[key], self.state[name]
+            state["step"] = state.get("step", 0) + 1
+            started = self._steps - state["step"]
+            if started not in numbers:
+                numbers[started] = self._placed(started, self._numbers(state["step"]), param)
+            updates.append(partial(self._update, param, grad, state, *numbers[started]))
+        return updates
+
+    def _numbers(self, step: int) -> tuple[float | None, ...]:
+        """What the update takes besides arrays, in a parameter's `step`; None for what it does without."""
         raise NotImplementedError
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
+        raise NotImplementedError
+
+    def _placed(self, started: int, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
+        """`numbers` where `like` lies."""
+        xp = array_module(like)
+        if xp is np:
+            return numbers
+        known, placed = self._on_device.get((started, like.dtype), ((), ()))
+        if [old is None for old in known] != [new is None for new in numbers]:
+            known = (None,) * len(numbers)
+            placed = tuple(None if new is None else xp.empty((), like.dtype) for new in numbers)
+        for array, new, old in zip(placed, numbers, known, strict=True):
+            if array is not None and new != old:
+                array.fill(new)
+        self._on_device[started, like.dtype] = numbers, placed
+        return placed
 
 
 def _places(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer, str]]:
@@ -101,18 +143,41 @@ class SGD(Optimizer):
                 f"and a `dampening` of 0 (got {dampening})"
             )
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
-        if self.weight_decay:
-            grad = grad + self.weight_decay * param
-        if self.momentum:
-            if "momentum_buffer" in state:
-                velocity = state["momentum_buffer"]
-                velocity *= self.momentum
-                velocity += grad if self.dampening == 0 else (1 - self.dampening) * grad
-            else:
-                velocity = state["momentum_buffer"] = grad.copy()
-            grad = grad + self.momentum * velocity if self.nesterov else velocity
-        param -= self.lr * grad
+    def _numbers(self, step: int) -> tuple[float | None, ...]:
+        undamped = None if self.dampening == 0 or step == 1 else 1 - self.dampening
+        return (
+            self.lr,
+            self.momentum or None,
+            undamped,
+            self.momentum if self.nesterov else None,
+            self.weight_decay or None,
+        )
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
+        if self.momentum and "momentum_buffer" not in state:
+            state["momentum_buffer"] = array_module(param).zeros_like(param)
+        _sgd(param, grad, state.get("momentum_buffer"), *numbers)
+
+
+@fused
+def _sgd(
+    xp: Any,
+    param: Array,
+    grad: Array,
+    velocity: Array | None,
+    lr: Any,
+    momentum: Any,
+    undamped: Any,
+    ahead: Any,
+    weight_decay: Any,
+) -> None:
+    if weight_decay is not None:
+        grad = grad + weight_decay * param
+    if velocity is not None:
+        velocity *= momentum
+        velocity += grad if undamped is None else undamped * grad
+        grad = velocity if ahead is None else grad + ahead * velocity
+    param -= lr * grad
 
 
 class Adam(Optimizer):
@@ -149,28 +214,54 @@ class Adam(Optimizer):
             raise ValueError(f"`betas` (={betas!r}) must be two numbers, each at least 0 and less than 1")
         self.eps = number("eps", eps, 0.0)
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
-        if self.weight_decay:
-            grad = self._decayed(param, grad)
-        xp = array_module(param)
-        if not state:
-            state.update(step=0, exp_avg=xp.zeros_like(param), exp_avg_sq=xp.zeros_like(param))
-        state["step"] += 1
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
+    def _numbers(self, step: int) -> tuple[float | None, ...]:
         beta1, beta2 = self.betas
-        mean *= beta1
-        mean += (1 - beta1) * grad
-        square *= beta2
-        square += (1 - beta2) * grad * grad
-        denominator = xp.sqrt(square)
-        denominator /= math.sqrt(1 - beta2 ** state["step"])
-        denominator += self.eps
-        update = mean / denominator
-        update *= self.lr / (1 - beta1 ** state["step"])
-        param -= update
+        corrected = self.lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+        return *corrected, beta1, 1 - beta1, beta2, 1 - beta2, self.eps, *self._decay
 
-    def _decayed(self, param: Array, grad: Array) -> Array:
-        return grad + self.weight_decay * param
+    @property
+    def _decay(self) -> tuple[float | None, float | None]:
+        """What times a parameter is added to its gradient, and what the parameter itself is multiplied by."""
+        return self.weight_decay or None, None
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
+        if "exp_avg" not in state:
+            xp = array_module(param)
+            state.update(exp_avg=xp.zeros_like(param), exp_avg_sq=xp.zeros_like(param))
+        _adam(param, grad, state["exp_avg"], state["exp_avg_sq"], *numbers)
+
+
+@fused
+def _adam(
+    xp: Any,
+    param: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    lr: Any,
+    root: Any,
+    beta1: Any,
+    rest1: Any,
+    beta2: Any,
+    rest2: Any,
+    eps: Any,
+    added: Any,
+    kept: Any,
+) -> None:
+    if added is not None:
+        grad = grad + added * param
+    if kept is not None:
+        param *= kept
+    mean *= beta1
+    mean += rest1 * grad
+    square *= beta2
+    square += rest2 * grad * grad
+    denominator = xp.sqrt(square)
+    denominator /= root
+    denominator += eps
+    update = mean / denominator
+    update *= lr
+    param -= update
 
 
 class AdamW(Adam):
@@ -200,9 +291,9 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(model, lr, betas, eps, weight_decay)
 
-    def _decayed(self, param: Array, grad: Array) -> Array:
-        param *= 1 - self.lr * self.weight_decay
-        return grad
+    @property
+    def _decay(self) -> tuple[float | None, float | None]:
+        return None, 1 - self.lr * self.weight_decay if self.weight_decay else None
 
 
 class Schedule:

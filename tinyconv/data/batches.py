@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from tinyconv.arguments import Generator, integer
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, moved
@@ -60,14 +62,17 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         return self.parts(1)[0]
 
+    def order(self) -> Array:
+        """The samples' numbers in the order of a new iteration."""
+        count = len(self.inputs)
+        return self.generator.permutation(count) if self.shuffle else np.arange(count)
+
     def parts(self, count: int) -> list[Iterator[tuple[Array, Array]]]:
         """One iteration, for `count` workers: each gets a part of each batch's inputs, and all its targets.
 
         Batches of fewer samples than workers go whole to the first.
         """
-        order = None
-        if self.shuffle:
-            order = moved(self.generator.permutation(len(self.inputs)), array_module(self.inputs))
+        order = moved(self.order(), array_module(self.inputs)) if self.shuffle else None
         return [self._part(order, number, count) for number in range(count)]
 
     def _part(self, order: Array | None, number: int, count: int) -> Iterator[tuple[Array, Array]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_shape, number
-from tinyconv.arrays import Array, special, zero_where
+from tinyconv.arrays import Array, fused, special, zero_where
 
 
 def relu(input: Array, inplace: bool = False) -> Array:
@@ -46,6 +46,13 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     """
     check_grad(grad_output, input)
     return zero_where(input <= 0, grad_output)
+
+
+@fused
+def bias_relu(xp: Any, output: Array, bias: Array) -> None:
+    """Add `bias` to `output`, and apply ReLU to the sum, in place."""
+    output += bias
+    xp.maximum(output, 0, out=output)
 
 
 def relu_backward_jvp(

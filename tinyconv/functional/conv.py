@@ -42,6 +42,7 @@ from tinyconv.arrays import (
     empty_batch_last,
     scratch,
 )
+from tinyconv.cublas import matmul
 from tinyconv.functional.conv_depthwise import (
     conv2d_depthwise,
     conv2d_input_depthwise,
@@ -269,7 +270,8 @@ def correlate(
     shape = conv2d_output_shape(input.shape, weight.shape, window, groups)
     if bias is not None:
         check_shape("bias", bias, (shape[1],), f"for `weight` of shape {weight.shape}")
-    run = pick(FORWARD, algorithm, Shapes(weight.shape, window, groups, shape))
+    shapes = Shapes(weight.shape, window, groups, shape)
+    run = pick(FORWARD, algorithm, shapes, array_module(input))
     output: Array = run(input, weight, bias, window, groups, shape)
     return output
 
@@ -285,7 +287,8 @@ def correlate_input(
     """`conv2d_input` of a batch, with its geometry as a window."""
     shape = conv2d_output_shape(input_size, weight.shape, window, groups)
     check_shape("grad_output", grad_output, shape, f"for `input_size` {input_size}")
-    run = pick(INPUT, algorithm, Shapes(weight.shape, window, groups, shape))
+    shapes = Shapes(weight.shape, window, groups, shape)
+    run = pick(INPUT, algorithm, shapes, array_module(grad_output))
     image: Array = run(input_size, weight, grad_output, window, groups)
     return image
 
@@ -301,7 +304,8 @@ def correlate_weight(
     """`conv2d_weight` of a batch, with its geometry as a window."""
     shape = conv2d_output_shape(input.shape, weight_size, window, groups)
     check_shape("grad_output", grad_output, shape, f"for `input` of shape {input.shape}")
-    run = pick(WEIGHT, algorithm, Shapes(weight_size, window, groups, shape))
+    shapes = Shapes(weight_size, window, groups, shape)
+    run = pick(WEIGHT, algorithm, shapes, array_module(input))
     weight: Array = run(input, weight_size, grad_output, window, groups)
     return weight
 
@@ -315,7 +319,7 @@ def conv2d_columns(
     rows, kernels = _by_group(batch_last(output), groups), _by_group(weight, groups)
     for block, columns in column_blocks(input, window):
         out = rows[..., block]
-        xp.matmul(kernels, _by_group(columns, groups), out=out)
+        matmul(kernels, _by_group(columns, groups), out)
         if bias is not None:
             out += bias.reshape(groups, -1, 1)
     return output
@@ -331,10 +335,10 @@ def conv2d_input_columns(
     grads = _by_group(contiguous_batch_last(grad_output), groups)
     kernels = _by_group(weight, groups).swapaxes(1, 2)
     output_size = grad_output.shape[2], grad_output.shape[3]
-    for rows, cols in position_blocks(output_size, columns_bytes(image, window)):
+    for rows, cols in position_blocks(output_size, columns_bytes(image, window), xp):
         size = (rows.stop - rows.start, cols.stop - cols.start, n)
         columns = scratch("columns", (window.rows(c), math.prod(size)), image.dtype, xp)
-        xp.matmul(kernels, grads[..., span(rows, cols, output_size[1], n)], out=_by_group(columns, groups))
+        matmul(kernels, grads[..., span(rows, cols, output_size[1], n)], _by_group(columns, groups))
         add_columns(batch_last(image), columns.reshape(c, *window.kernel, *size), window, rows, cols)
     return image
 
@@ -346,7 +350,7 @@ def conv2d_weight_columns(
     weight: Array = array_module(input).zeros(weight_size, input.dtype)
     grads, kernels = _by_group(contiguous_batch_last(grad_output), groups), _by_group(weight, groups)
     for block, columns in column_blocks(input, window):
-        kernels += grads[..., block] @ _by_group(columns, groups).swapaxes(1, 2)
+        kernels += matmul(grads[..., block], _by_group(columns, groups).swapaxes(1, 2))
     return weight
 
 

@@ -27,7 +27,7 @@ def conv2d_input_rows(
     image_grad = zeros_batch_last(input_size, like=grad_output)
     image = batch_last(image_grad).reshape(groups, c // groups, height, width, n)
     kernels, grads = _turned(weight, window.stride[0], groups), _stacked(grad_output, groups)
-    for rows, _ in position_blocks((height, 1), c * kw * ow * n * image.itemsize):
+    for rows, _ in position_blocks((height, 1), c * kw * ow * n * image.itemsize, array_module(image)):
         shape = (groups, rows.stop - rows.start, c // groups, kw, ow, n)
         wide = scratch("columns", shape, image.dtype, array_module(image))
         for h in range(rows.start, rows.stop):

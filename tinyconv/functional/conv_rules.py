@@ -6,7 +6,9 @@ OpenBLAS, on one and two threads, with its kernels for AVX2 and for AVX-512.
 
 from collections.abc import Callable
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from tinyconv.arguments import one_of
 from tinyconv.arrays import Array
@@ -37,8 +39,14 @@ class Algorithm(NamedTuple):
     run: Callable[..., Array]
 
 
-def pick(table: dict[str, Algorithm], name: str | None, shapes: Shapes) -> Callable[..., Array]:
-    """What runs the algorithm `name` of a table, or without a name the first that pays."""
+def pick(table: dict[str, Algorithm], name: str | None, shapes: Shapes, xp: Any) -> Callable[..., Array]:
+    """What runs the algorithm `name` of a table, or without a name the first that pays.
+
+    On a GPU that is the one of fewest kernels: columns in one piece, which nothing is scattered back from.
+    """
+    if name is None and xp is not np:
+        first = table.get("rotated", table["columns"])
+        return (first if first.serves(shapes) else table["columns"]).run
     if name is None:
         return next(algorithm.run for algorithm in table.values() if algorithm.pays(shapes))
     algorithm = table[one_of("algorithm", name, tuple(table))]

@@ -182,7 +182,8 @@ def nll_loss(
         A 0-d array, or one of the shape of `target` for "none".
 
     Raises:
-        ValueError: shapes that do not fit, a class index outside 0 to C - 1, an unknown reduction.
+        ValueError: shapes that do not fit, a class index outside 0 to C - 1 (on a GPU, where a look would
+            wait, the loss is NaN instead), an unknown reduction.
         TypeError: floating dtypes that differ, a target that is not integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.nll_loss.html

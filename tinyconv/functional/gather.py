@@ -1,12 +1,14 @@
-"""Reading positions along an axis, by a list of indices, and adding gradients up where they were read."""
+"""Reading positions along an axis, by indices, and adding gradients up where they were read."""
 
-from tinyconv.arrays import Array, array_module, batch_first, batch_last
+import functools
+
+from tinyconv.arrays import Array, array_module, batch_first, batch_last, constant
 
 
 def gather(x: Array, indices: list[int], axis: int) -> Array:
     """`x` with position `indices[i]` along `axis` in place i; lies batch last."""
     xp = array_module(x)
-    return batch_first(xp.take(batch_last(x), xp.asarray(indices, xp.intp), axis=axis - 1))
+    return batch_first(xp.take(batch_last(x), constant(tuple(indices), "int64", xp), axis=axis - 1))
 
 
 def gather_backward(grad_output: Array, indices: list[int], axis: int, length: int) -> Array:
@@ -14,12 +16,13 @@ def gather_backward(grad_output: Array, indices: list[int], axis: int, length: i
     xp = array_module(grad_output)
     grads = xp.moveaxis(batch_last(grad_output), axis - 1, 0)
     total = xp.zeros((length, *grads.shape[1:]), grads.dtype)
-    for positions, sources in _rounds(indices):
-        total[sources] += grads[positions]
+    for positions, sources in _rounds(tuple(indices)):
+        total[constant(sources, "int64", xp)] += grads[constant(positions, "int64", xp)]
     return batch_first(xp.moveaxis(total, 0, axis - 1))
 
 
-def _rounds(indices: list[int]) -> list[tuple[list[int], list[int]]]:
+@functools.cache
+def _rounds(indices: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The (positions, indices) in rounds that hold no index twice, as `+=` adds only one of equal ones."""
     rounds: list[tuple[list[int], list[int]]] = []
     times: dict[int, int] = {}
@@ -30,4 +33,4 @@ def _rounds(indices: list[int]) -> list[tuple[list[int], list[int]]]:
             rounds.append(([], []))
         rounds[earlier][0].append(position)
         rounds[earlier][1].append(index)
-    return rounds
+    return [(tuple(positions), tuple(sources)) for positions, sources in rounds]

@@ -2,6 +2,7 @@
 
 from tinyconv.arguments import check_arrays, check_shape
 from tinyconv.arrays import Array
+from tinyconv.cublas import matmul
 
 
 def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -27,7 +28,7 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     """
     xp = check_arrays(input=input, weight=weight, bias=bias)
     _check(input, weight)
-    output = weight.reshape(-1, weight.shape[-1]) @ _rows(input).T
+    output = matmul(weight.reshape(-1, weight.shape[-1]), _rows(input).T)
     if bias is not None:
         if weight.ndim == 1:
             raise ValueError(f"`bias` must be None for a 1-D `weight` (of shape {weight.shape})")
@@ -55,13 +56,13 @@ def linear_backward(
 def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
     """Gradient of `linear` by its input."""
     grads = _grad_rows(grad_output, input, weight)
-    grad = (weight.reshape(-1, weight.shape[-1]).T @ grads.T).T
+    grad = matmul(weight.reshape(-1, weight.shape[-1]).T, grads.T).T
     return grad.reshape(input.shape)
 
 
 def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
     """Gradient of `linear` by its weight."""
-    grad: Array = _grad_rows(grad_output, input, weight).T @ _rows(input)
+    grad: Array = matmul(_grad_rows(grad_output, input, weight).T, _rows(input))
     return grad.reshape(weight.shape)
 
 

@@ -191,7 +191,9 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
     if reduction == "mean":
         xp, total = array_module(grad_output), losses.size if total is None else total
         with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 is not used
-            grad_output = xp.where(xp.asarray(total) == 0, grad_output * 0, grad_output / total)
+            if isinstance(total, int):
+                return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
+            grad_output = xp.where(total == 0, grad_output * 0, grad_output / total)
     return grad_output
 
 

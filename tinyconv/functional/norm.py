@@ -11,13 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_per_channel, check_shape, number
-from tinyconv.arrays import Array, array_module, channel_rows, from_channel_rows
+from tinyconv.arrays import Array, channel_rows, from_channel_rows, fused, row_dots, row_sums
 from tinyconv.functional.standardize import Moved, Standardized, norm_backward_jvp, norm_jvp
 
 # Adds an array up over all the parts of a batch that is spread over workers.
 Allreduce: TypeAlias = Callable[[Array], Array]
-
-STRETCH = 512  # values that are added up in float32
 
 
 class BatchNormSaved(NamedTuple):
@@ -127,9 +125,7 @@ def batch_norm_saved(
         centred, var = rows - running_mean[:, None], running_var
     with np.errstate(divide="ignore", invalid="ignore"):  # var + eps may be 0 in evaluation
         inverse_std = 1 / xp.sqrt(var + eps)
-    output = centred * _factor(inverse_std, weight)
-    if bias is not None:
-        output += bias[:, None]
+    output = _scaled(centred, _factor(inverse_std, weight), _column(bias))
     return from_channel_rows(output, input.shape), BatchNormSaved(centred, inverse_std, size)
 
 
@@ -144,14 +140,13 @@ def batch_norm_saved_backward(
     xp = check_arrays(grad_output=grad_output, centred=saved.centred)
     grads, factor = channel_rows(grad_output), _factor(saved.inverse_std, weight)
     check_shape("grad_output", grads, saved.centred.shape, "(channels, values) of the output")
-    total = _row_sums(grads).astype(grads.dtype)
-    sums = xp.stack((total, _row_dots(xp, grads, saved.centred) * saved.inverse_std))
+    total = row_sums(grads).astype(grads.dtype)
+    sums = xp.stack((total, row_dots(grads, saved.centred) * saved.inverse_std))
     if saved.size:
         shift, scale = (allreduce or _whole)(sums) / -saved.size
-        grad_rows = saved.centred * (scale * saved.inverse_std)[:, None]
-        grad_rows += grads
-        grad_rows += shift[:, None]
-        grad_rows *= factor
+        grad_rows = _projected(
+            saved.centred, grads, (scale * saved.inverse_std)[:, None], shift[:, None], factor
+        )
     else:
         grad_rows = grads * factor
     return (
@@ -221,36 +216,14 @@ def _whole(array: Array) -> Array:
 
 def _centre(rows: Array, allreduce: Allreduce | None) -> tuple[Array, Array, Array, int]:
     """Rows minus their means, the means, the biased variances, and the number of values in a row."""
-    xp = array_module(rows)
-    sums, size = _row_sums(rows), rows.shape[1]
+    sums, size = row_sums(rows), rows.shape[1]
     if allreduce is not None:
-        sums = allreduce(xp.append(sums, size))
+        sums = allreduce(np.append(sums, size))
         sums, size = sums[:-1], int(sums[-1])
     mean = (sums / max(1, size)).astype(rows.dtype)
     centred = rows - mean[:, None]
-    squares = (allreduce or _whole)(_row_dots(xp, centred, centred))
+    squares = (allreduce or _whole)(row_dots(centred, centred))
     return centred, mean, squares / max(1, size), size
-
-
-def _row_sums(rows: Array) -> Array:
-    """The sum of each row, in float64.
-
-    Stretches of a row are added up as products with ones, several times as fast as `sum` does it. They are
-    short enough to lose few digits of float32, and their sums few enough for float64.
-    """
-    channels, size = rows.shape
-    count = size // STRETCH
-    stretches = rows[:, : count * STRETCH].reshape(channels, count, STRETCH)
-    ones = array_module(rows).ones(STRETCH, rows.dtype)
-    rest = rows[:, count * STRETCH :].sum(axis=1)
-    total: Array = (stretches @ ones).sum(axis=1, dtype=np.float64) + rest
-    return total
-
-
-def _row_dots(xp: Any, a: Array, b: Array) -> Array:
-    """Row by row, the sum of a * b."""
-    dots: Array = xp.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
-    return dots
 
 
 def _update_running(
@@ -267,5 +240,27 @@ def _update_running(
         return
     for running, new in ((running_mean, mean), (running_var, var * (size / (size - 1)))):
         if running is not None:
-            running *= 1 - momentum
-            running += momentum * new
+            _blend(running, new, momentum, 1 - momentum)
+
+
+@fused
+def _scaled(xp: Any, centred: Array, factor: Array, bias: Array | None) -> Array:
+    output = centred * factor
+    if bias is not None:
+        output += bias
+    return output
+
+
+@fused
+def _projected(xp: Any, centred: Array, grads: Array, slope: Array, shift: Array, factor: Array) -> Array:
+    projected = centred * slope
+    projected += grads
+    projected += shift
+    projected *= factor
+    return projected
+
+
+@fused
+def _blend(xp: Any, running: Array, new: Array, momentum: float, rest: float) -> None:
+    running *= rest
+    running += momentum * new

@@ -16,6 +16,7 @@ from tinyconv.arrays import (
     array_module,
     batch_first,
     batch_last,
+    constant,
     contiguous_batch_last,
     empty_batch_last,
     maybe,
@@ -141,7 +142,7 @@ def max_pool2d_saved(
     output, taps = _begin(image, window, size)
     winners = xp.zeros(output.shape, xp.min_scalar_type(window.rows(1) - 1))
     if window.padding != UNPADDED:
-        winners[...] = xp.asarray(_first_taps_inside(window, size))[..., None]
+        winners[...] = constant(_first_taps_inside(window, size), "int64", xp)[..., None]
     for tap, outputs, inputs in taps:
         best, winner = output[outputs], winners[outputs]
         larger = xp.maximum(best, image[inputs])
@@ -301,7 +302,7 @@ def _begin(image: Array, window: Window, output_size: Pair) -> tuple[Array, tupl
     return xp.full(shape, -xp.inf, image.dtype), taps
 
 
-def _first_taps_inside(window: Window, output_size: Pair) -> list[list[int]]:
+def _first_taps_inside(window: Window, output_size: Pair) -> tuple[tuple[int, ...], ...]:
     """For each output position the number of the first tap that does not lie in the padding."""
     down, across = (
         [max(0, -((o * s - before) // d)) for o in range(length)]
@@ -309,4 +310,4 @@ def _first_taps_inside(window: Window, output_size: Pair) -> list[list[int]]:
             output_size, window.stride, window.padding, window.dilation, strict=True
         )
     )
-    return [[i * window.kernel[1] + j for j in across] for i in down]
+    return tuple(tuple(i * window.kernel[1] + j for j in across) for i in down)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, row_dots
 
 
 class Standardized(NamedTuple):
@@ -116,6 +116,6 @@ def _mean_product(a: Array, b: Array, axes: tuple[int, ...]) -> Array:
     """Mean of a * b; of the rows of matrices as dot products."""
     if a.ndim != 2 or axes != (1,):
         return _mean(a * b, axes)
-    dots = array_module(a).matmul(a[:, None, :], b[:, :, None])[:, 0]
+    dots = row_dots(a, b)[:, None]
     mean: Array = dots / max(1, a.shape[1])
     return mean

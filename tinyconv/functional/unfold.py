@@ -12,7 +12,9 @@ and each is the transpose (hence the backward) of the other.
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_ndim, check_shape, pair
 from tinyconv.arrays import (
@@ -28,6 +30,8 @@ from tinyconv.arrays import (
 # A block of columns should stay in the cache between being built and being multiplied, and be large
 # enough that the time goes into the arrays, not into Python.
 BLOCK_BYTES = 4 << 20
+# On a GPU each block costs two kernels, and only its memory bounds it.
+GPU_BLOCK_BYTES = 1 << 30
 
 
 class Window(NamedTuple):
@@ -268,8 +272,11 @@ def padded(x: Array, window: Window) -> Array:
         return contiguous_batch_last(x)
     n, c, h, w = x.shape
     image = scratch("padded", (c, h + top + bottom, w + left + right, n), x.dtype, array_module(x))
-    image[:, :top] = image[:, top + h :] = 0
-    image[:, top : top + h, :left] = image[:, top : top + h, left + w :] = 0
+    if array_module(x) is not np:
+        image.fill(0)  # one kernel instead of four
+    else:
+        image[:, :top] = image[:, top + h :] = 0
+        image[:, top : top + h, :left] = image[:, top : top + h, left + w :] = 0
     image[:, top : top + h, left : left + w] = batch_last(x)
     return image
 
@@ -295,11 +302,12 @@ def strided_windows(image: Array, window: Window, output_size: Pair) -> Array:
     return view
 
 
-def position_blocks(output_size: Pair, bytes_per_position: int) -> Iterator[tuple[slice, slice]]:
+def position_blocks(output_size: Pair, bytes_per_position: int, xp: Any) -> Iterator[tuple[slice, slice]]:
     """Cut the output positions into blocks, whole rows or parts of one row, of about BLOCK_BYTES."""
     height, width = output_size
-    across = min(width, max(1, BLOCK_BYTES // max(1, bytes_per_position)))
-    down = max(1, BLOCK_BYTES // max(1, bytes_per_position * width)) if across == width else 1
+    most = BLOCK_BYTES if xp is np else GPU_BLOCK_BYTES
+    across = min(width, max(1, most // max(1, bytes_per_position)))
+    down = max(1, most // max(1, bytes_per_position * width)) if across == width else 1
     for top in range(0, height, down):
         for left in range(0, width, across):
             yield (
@@ -318,7 +326,7 @@ def column_blocks(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
     n, c, *size = x.shape
     output_size = window.output_size(tuple(size))
     windows = strided_windows(image, window, output_size)
-    for rows, cols in position_blocks(output_size, columns_bytes(x, window)):
+    for rows, cols in position_blocks(output_size, columns_bytes(x, window), array_module(x)):
         source = windows[:, :, :, rows, cols]
         columns = scratch("columns", source.shape, x.dtype, array_module(x))
         columns[...] = source

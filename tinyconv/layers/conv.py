@@ -10,6 +10,7 @@ import tinyconv.functional as F
 from tinyconv.arguments import Generator, IntOrPair, check_shape, integer, one_of, pair, single
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module
+from tinyconv.functional.activation import bias_relu
 from tinyconv.functional.conv import conv2d_output_shape, conv_window
 from tinyconv.functional.conv1d import conv1d_output_shape, conv1d_window
 from tinyconv.functional.conv_transpose import Transposed, shortest_size
@@ -81,6 +82,13 @@ class PaddedConvolution(Convolution):
         padded = self._padded(x)
         weight, bias = self.params["weight"], self.params.get("bias")
         return self.save(self._function(padded, weight, bias, *self._geometry), x, padded)
+
+    def forward_relu(self, x: Array, relu: Layer) -> Array:
+        """`forward`, and that of the `relu` after it, in one kernel with the bias."""
+        padded = self._padded(x)
+        output = self._function(padded, self.params["weight"], None, *self._geometry)
+        bias_relu(output, self.params["bias"].reshape(-1, *[1] * len(self.kernel_size)))
+        return relu.save(self.save(output, x, padded), output)
 
     def backward(self, grad_output: Array) -> Array:
         x, padded = self.saved(grad_output)

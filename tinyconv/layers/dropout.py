@@ -23,6 +23,8 @@ class Dropout(Layer):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
     """
 
+    capturable = False  # the numbers are drawn
+
     def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator = None) -> None:
         super().__init__()
         self.p = number("p", p, 0.0, 1.0)

@@ -71,7 +71,11 @@ class Layer(ForwardCache):
         children: name -> layer, for layers that are made of layers.
         training: whether dropout drops and batch norm uses the batch's statistics.
         communicator: set in the workers of a parallel training, else None.
+        capturable: whether a training step with this layer can be one CUDA graph: whether it runs the same
+            kernels on the same arrays each time, and neither draws random numbers nor reads any on the host.
     """
+
+    capturable = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import tinyconv.functional as F
 from tinyconv.arguments import Generator, integer
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array
+from tinyconv.functional.activation import bias_relu
 from tinyconv.layers.layer import Layer, fan_in_uniform
 
 
@@ -48,6 +49,12 @@ class Linear(Layer):
 
     def forward(self, x: Array) -> Array:
         return self.save(F.linear(x, self.params["weight"], self.params.get("bias")), x)
+
+    def forward_relu(self, x: Array, relu: Layer) -> Array:
+        """`forward`, and that of the `relu` after it, in one kernel with the bias."""
+        output = F.linear(x, self.params["weight"])
+        bias_relu(output, self.params["bias"])
+        return relu.save(self.save(output, x), output)
 
     def backward(self, grad_output: Array) -> Array:
         (x,) = self.saved(grad_output)

@@ -5,7 +5,7 @@ from typing import overload
 
 import numpy as np
 
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, array_module
 from tinyconv.layers.activation import ReLU
 from tinyconv.layers.layer import Layer
 from tinyconv.layers.pool import MaxPool2d
@@ -54,18 +54,23 @@ class Sequential(Layer):
                 raise ValueError(f"layer name {name!r} must be a string that is not empty and holds no dot")
             self.children[name] = layer
         self.check_distinct("`layers`")
-        self._order = _pooling_first(list(self.children.items()))
+        self._orders = list(self.children.items()), _pooling_first(list(self.children.items()))
 
     def forward(self, x: Array) -> Array:
-        for name, layer in self._order:
+        order = self._order(x)
+        joined: Layer | None = None
+        for (name, layer), (_, after) in zip(order, [*order[1:], ("", None)], strict=False):
+            if layer is joined:
+                continue
+            joined = after if _joined(layer, after, x) else None
             try:
-                x = layer.forward(x)
+                x = layer.forward(x) if joined is None else layer.forward_relu(x, joined)  # type: ignore[attr-defined]
             except ERRORS as error:
                 raise located(name, layer, error) from error
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        for name, layer in reversed(self._order):
+        for name, layer in reversed(self._order(grad_output)):
             try:
                 grad_output = layer.backward(grad_output)
             except ERRORS as error:
@@ -74,7 +79,7 @@ class Sequential(Layer):
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         tangents = self.tangents_by_child(params_dot)
-        for name, layer in self._order:
+        for name, layer in self._order(x_dot):
             try:
                 x_dot = layer.jvp(x_dot, tangents[name])
             except ERRORS as error:
@@ -82,7 +87,7 @@ class Sequential(Layer):
         return x_dot
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
-        for name, layer in reversed(self._order):
+        for name, layer in reversed(self._order(grad_output_dot)):
             try:
                 grad_output_dot = layer.backward_jvp(grad_output_dot)
             except ERRORS as error:
@@ -91,8 +96,9 @@ class Sequential(Layer):
 
     def backward_params(self, grad_output: Array) -> None:
         """`backward` down to the first layer with parameters, and no further."""
-        first = next((name for name, layer in self._order if layer.params), None)
-        for name, layer in reversed(self._order):
+        order = self._order(grad_output)
+        first = next((name for name, layer in order if layer.params), None)
+        for name, layer in reversed(order):
             try:
                 if name == first:
                     layer.backward_params(grad_output)
@@ -109,6 +115,10 @@ class Sequential(Layer):
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         shapes = self._shapes(input_shape)
         return sum(layer.multiply_adds(before) for layer, before, _ in shapes)
+
+    def _order(self, x: Array) -> list[tuple[str, Layer]]:
+        """The order to run layers in, where `x` lies."""
+        return self._orders[array_module(x) is np]
 
     def summary(self, input_shape: tuple[int, ...]) -> str:
         """A table of the layers: output shapes, numbers of parameters, multiply-adds.
@@ -177,6 +187,12 @@ def _pooling_first(layers: list[tuple[str, Layer]]) -> list[tuple[str, Layer]]:
         if type(relu) is ReLU and type(pool) is MaxPool2d and not pool.return_indices:
             order[i], order[i + 1] = order[i + 1], order[i]
     return order
+
+
+def _joined(layer: Layer, after: Layer | None, x: Array) -> bool:
+    """Whether the bias of `layer` and the ReLU `after` it are one kernel."""
+    joined = type(after) is ReLU and hasattr(layer, "forward_relu") and array_module(x) is not np
+    return joined and "bias" in layer.params
 
 
 def located(name: str, layer: Layer, error: Exception) -> Exception:

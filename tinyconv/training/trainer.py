@@ -1,5 +1,6 @@
 """The trainer: epochs of forward, loss, backward, step."""
 
+import logging
 import math
 import os
 import time
@@ -12,11 +13,16 @@ import numpy as np
 
 from tinyconv.arguments import Generator, integer
 from tinyconv.arrays import Array, array_module, device_module, moved
+from tinyconv.cublas import tf32
 from tinyconv.data.batches import Batches
+from tinyconv.data.streamed import Streamed, fits
 from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
+from tinyconv.training.graph import StepGraph, capturable
 from tinyconv.training.history import Epoch, History
 from tinyconv.training.parallel import Workers
+
+logger = logging.getLogger(__name__)
 
 # How often the progress bar reads loss and accuracy, for which a GPU has to be waited for.
 SHOWN_SECONDS = 0.2
@@ -42,7 +48,10 @@ class Trainer:
         workers: number of processes that share each batch; more than one need a system with fork.
             Equal runs with equal numbers of workers give equal bits; other numbers round differently.
         device: "cpu" or "cuda", where model, criterion, optimiser and data are moved; by default they stay
-            where they are. On a GPU losses are read after each epoch, and when a progress bar shows them.
+            where they are. On a GPU losses are read after each epoch, and when a progress bar shows them;
+            a data set that takes more than half of the free memory is moved in chunks.
+        cuda_graph: whether training steps on a GPU run as one CUDA graph, which gives the same bits; by
+            default they do. A model with a layer that is not `capturable` runs plainly, and the log says so.
         progress: whether to show a progress bar, on a terminal.
 
     Attributes:
@@ -50,7 +59,7 @@ class Trainer:
 
     Raises:
         ValueError: a criterion that does not reduce, an optimiser of another model, an unknown device,
-            more than one worker on a GPU.
+            more than one worker on a GPU, a CUDA graph on the CPU.
         RuntimeError: `device` "cuda", and there is no GPU, no driver or no CuPy.
 
     >>> import numpy as np
@@ -72,6 +81,7 @@ class Trainer:
         *,
         workers: int = 1,
         device: str | None = None,
+        cuda_graph: bool | None = None,
         progress: bool = True,
     ) -> None:
         if criterion.reduction == "none":
@@ -88,6 +98,9 @@ class Trainer:
         xp = self._xp if device is None else device_module(device)
         if self.workers > 1 and xp is not np:
             raise ValueError(f"`workers` (={workers}) must be 1 on a GPU")
+        if cuda_graph and xp is np:
+            raise ValueError(f"`cuda_graph` (={cuda_graph}) needs a GPU")
+        self.cuda_graph = cuda_graph
         if device is not None:
             for part in (model, criterion, optimizer):
                 part.to(device)
@@ -167,11 +180,17 @@ class Trainer:
         with ExitStack() as stack:
             stack.callback(self._read_losses)
             bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
+            graph = self._step_graph()
             if self.workers > 1:
                 network = stack.enter_context(Workers(self.model, self.workers))
                 parts = network.divide(batches)
             for step, (inputs, targets) in enumerate(parts, 1):
-                loss, prediction = self._train_step(network, inputs, targets, epoch, step)
+                if graph is None:
+                    loss, prediction = self._train_step(network, inputs, targets, epoch, step)
+                else:
+                    loss, prediction = self._launch(graph, inputs, targets)
+                if self.schedule is not None and self.schedule.interval == "step":
+                    self.schedule.step()
                 total.add(loss, prediction, targets)
                 bar.update(len(targets))
                 if not bar.disable and time.perf_counter() > shown + SHOWN_SECONDS:
@@ -198,8 +217,40 @@ class Trainer:
             self.optimizer.zero_grad()
             network.backward_params(self.criterion.backward())
             self.optimizer.step()
-        if self.schedule is not None and self.schedule.interval == "step":
-            self.schedule.step()
+        return loss, prediction
+
+    def _step_graph(self) -> StepGraph | None:
+        """The steps of an epoch as a CUDA graph; None where they run plainly."""
+        xp = self._xp
+        if xp is np:
+            return None
+        if tf32():
+            logger.warning("TF32 is on (CUPY_TF32): float32 is multiplied with 10 bits of mantissa")
+        if self.cuda_graph is False:
+            return None
+        if not capturable(self.model, xp):
+            logger.info("the model cannot be captured as a CUDA graph: its steps run plainly")
+            return None
+        return StepGraph(self._compute, self.optimizer.begin_step, xp)
+
+    def _launch(self, graph: StepGraph, inputs: Array, targets: Array) -> tuple[Array, Array]:
+        lr = self.optimizer.lr
+        with _out_of_memory(f"a batch of {len(inputs)}"):
+            loss, prediction = graph(inputs, targets)
+            loss = loss.copy()
+        self._unread.append((loss, lr))
+        return loss, prediction
+
+    def _compute(
+        self, inputs: Array, targets: Array, updates: list[Callable[[], None]]
+    ) -> tuple[Array, Array]:
+        """What a step computes on a GPU, where nothing is read."""
+        prediction = self.model.forward(inputs)
+        loss = self.criterion.forward(prediction, targets)
+        self.optimizer.zero_grad()
+        self.model.backward_params(self.criterion.backward())
+        for update in updates:
+            update()
         return loss, prediction
 
     def _read_losses(self) -> list[tuple[float, float]]:
@@ -245,10 +296,10 @@ class Trainer:
         """`data` as batches, on the model's device."""
         xp = self._xp
         if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
-            with _out_of_memory("the data set"):
-                inputs, targets = (moved(array, xp) for array in data)
-            return Batches(inputs, targets, batch_size, shuffle=shuffle, generator=generator)
+            data = Batches(*data, batch_size, shuffle=shuffle, generator=generator)
         if isinstance(data, Batches):
+            if array_module(data.inputs) is np and xp is not np and not fits(data, xp):
+                return Streamed(data, xp)
             with _out_of_memory("the data set"):
                 data.move(xp)
             return data

@@ -1,0 +1,79 @@
+"""Batches of a data set that the GPU's memory does not hold, moved there chunk by chunk."""
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinyconv.arrays import Array
+from tinyconv.data.batches import Batches
+
+CHUNK_BYTES = 64 << 20
+
+
+def fits(batches: Batches, xp: Any) -> bool:
+    """Whether half of the free memory of the device of `xp` holds the data set of `batches`."""
+    free, _ = xp.cuda.runtime.memGetInfo()
+    return 2 * (batches.inputs.nbytes + batches.targets.nbytes) <= int(free)
+
+
+class Streamed:
+    """Iterable over the same batches as `batches`, on the device of CuPy's module `xp`.
+
+    Two chunks lie there: while the one is trained with, the other is gathered into pinned memory and copied
+    by a stream of its own.
+    """
+
+    def __init__(self, batches: Batches, xp: Any) -> None:
+        self._batches, self._xp = batches, xp
+        sample = sum(array[:1].nbytes for array in (batches.inputs, batches.targets))
+        self._length = batches.batch_size * max(1, CHUNK_BYTES // max(1, sample * batches.batch_size))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        batches, stream = self._batches, self._xp.cuda.Stream(non_blocking=True)
+        order = batches.order()
+        chunks = [order[start : start + self._length] for start in range(0, len(order), self._length)]
+        slots = [_Slot(batches, min(self._length, len(order)), self._xp) for _ in chunks[:2]]
+        for slot, chunk in zip(slots, chunks, strict=False):
+            slot.fetch(chunk, stream)
+        for number, chunk in enumerate(chunks):
+            slot = slots[number % 2]
+            yield from slot.batches(len(chunk), batches)
+            if number + 2 < len(chunks):
+                slot.fetch(chunks[number + 2], stream)
+
+
+class _Slot:
+    """Room for a chunk: on the device, and in pinned memory on the host."""
+
+    def __init__(self, batches: Batches, length: int, xp: Any) -> None:
+        self._sources = batches.inputs, batches.targets
+        pinned = importlib.import_module("cupyx").empty_pinned
+        forms = [((length, *array.shape[1:]), array.dtype) for array in self._sources]
+        self._host = [pinned(*form) for form in forms]
+        self._device = [xp.empty(*form) for form in forms]
+        self._copied, self._used, self._xp = xp.cuda.Event(), xp.cuda.Event(), xp
+
+    def fetch(self, chunk: Array, stream: Any) -> None:
+        """Gather the samples of `chunk` and have `stream` copy them, once the last ones are not needed."""
+        self._copied.synchronize()
+        stream.wait_event(self._used)
+        for source, host, device in zip(self._sources, self._host, self._device, strict=True):
+            np.take(source, chunk, axis=0, out=host[: len(chunk)], mode="clip")
+            device[: len(chunk)].set(host[: len(chunk)], stream=stream)
+        self._copied.record(stream)
+
+    def batches(self, length: int, batches: Batches) -> Iterator[tuple[Array, Array]]:
+        """The batches of the chunk that was fetched, once it has arrived."""
+        current = self._xp.cuda.get_current_stream()
+        current.wait_event(self._copied)
+        for start in range(0, length, batches.batch_size):
+            inputs, targets = (
+                array[start : min(start + batches.batch_size, length)] for array in self._device
+            )
+            yield inputs if batches.transform is None else batches.transform(inputs), targets
+        self._used.record(current)

@@ -27,6 +27,7 @@ class StepGraph:
     Args:
         step: computes loss and gradients of a batch, and runs the updates; returns loss and prediction.
         begin_step: an optimiser's, which the host runs before each step.
+        arrays: what the model holds; where it is no longer the same objects, the step is captured anew.
         xp: CuPy's module.
     """
 
@@ -34,9 +35,11 @@ class StepGraph:
         self,
         step: Callable[[Array, Array, Updates], tuple[Array, Array]],
         begin_step: Callable[[], Updates],
+        arrays: Callable[[], list[Array]],
         xp: Any,
     ) -> None:
-        self._step, self._begin_step, self._xp = step, begin_step, xp
+        self._step, self._begin_step, self._arrays, self._xp = step, begin_step, arrays, xp
+        self._held: list[Array] = []
         self._form: Any = None
         self._graph: Any = None
 
@@ -48,7 +51,9 @@ class StepGraph:
             # The first step compiles the kernels, and makes what the optimiser remembers.
             self._form = self._form or form
             return self._step(inputs, targets, updates)
-        if self._graph is None:
+        held = self._arrays()
+        if self._graph is None or any(a is not b for a, b in zip(held, self._held, strict=True)):
+            self._held = held
             self._capture(inputs, targets, updates)
         self._inputs[...] = inputs
         self._targets[...] = targets

@@ -148,8 +148,9 @@ class Trainer:
         if validation is not None:
             validation = self._as_batches(validation, 256, shuffle=False, generator=0)
         first = len(self.history.epochs) + 1
+        graph = self._step_graph()
         for epoch in range(first, first + integer("epochs", epochs, minimum=0)):
-            record = self._train_epoch(batches, epoch, first + epochs - 1)
+            record = self._train_epoch(batches, epoch, first + epochs - 1, graph)
             self.history.epochs.append(self._validated(record, validation))
             if on_epoch is not None:
                 on_epoch(self.history.epochs[-1])
@@ -171,7 +172,9 @@ class Trainer:
             total.add(self.criterion.forward(prediction, targets), prediction, targets)
         return total.result("the evaluation")
 
-    def _train_epoch(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Epoch:
+    def _train_epoch(
+        self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int, graph: StepGraph | None
+    ) -> Epoch:
         total, lr = _Running(self.criterion.reduction), self.optimizer.lr
         start = shown = time.perf_counter()
         self.model.train()
@@ -180,7 +183,6 @@ class Trainer:
         with ExitStack() as stack:
             stack.callback(self._read_losses)
             bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
-            graph = self._step_graph()
             if self.workers > 1:
                 network = stack.enter_context(Workers(self.model, self.workers))
                 parts = network.divide(batches)
@@ -220,7 +222,7 @@ class Trainer:
         return loss, prediction
 
     def _step_graph(self) -> StepGraph | None:
-        """The steps of an epoch as a CUDA graph; None where they run plainly."""
+        """The steps of a training as a CUDA graph; None where they run plainly."""
         xp = self._xp
         if xp is np:
             return None
@@ -231,7 +233,12 @@ class Trainer:
         if not capturable(self.model, xp):
             logger.info("the model cannot be captured as a CUDA graph: its steps run plainly")
             return None
-        return StepGraph(self._compute, self.optimizer.begin_step, xp)
+        return StepGraph(self._compute, self.optimizer.begin_step, self._arrays, xp)
+
+    def _arrays(self) -> list[Array]:
+        """What a step reads and writes from one batch to the next."""
+        kinds = self.model.params, self.model.grads, self.model.buffers
+        return [array for kind in kinds for array in kind.values()]
 
     def _launch(self, graph: StepGraph, inputs: Array, targets: Array) -> tuple[Array, Array]:
         lr = self.optimizer.lr

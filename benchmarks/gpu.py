@@ -1,0 +1,347 @@
+"""Training speed on a GPU beside PyTorch, and the table of the article whose network `mnist_cnn` is.
+
+    python benchmarks/gpu.py                            (all rows; needs CuPy, and PyTorch for its rows)
+    python benchmarks/gpu.py --model lenet --batch-size 128
+
+Every peer does the same work for each batch: uint8 images and labels, which lie on the device, gathered by a
+shuffled index, normalised to float32, forward, mean cross-entropy, backward, a step of SGD with momentum 0.9.
+No loss is read between steps. All calculate in full float32, TF32 is off. The peers:
+
+- tinyconv plainly, and with the step captured once as a CUDA graph. Its trainer also adds up loss and
+  accuracy on the device;
+- PyTorch with cudnn.benchmark and the fused SGD: eager; with network and images in channels_last;
+  torch.compile over gathering, normalising, network and loss; the whole eager step as a CUDA graph; and the
+  whole compiled one.
+
+A round is at least LEAST_STEPS steps over as many of MNIST's images as whole batches take; the time is that
+between two events on the device, from the fourth step on, which leaves out a new capture and what an epoch's
+beginning and end cost. Memory is what a process takes of the device until the end of a first round, beyond
+the bare CUDA context: arrays, workspaces, graphs and kernels. cudaMemGetInfo tells, if nobody else uses the
+device, and it is the peak, as no allocator here gives back what it took while it trains.
+
+Ratios are to the fastest of PyTorch's. Peers that are not installed, or that the memory does not hold beside
+the others, which keep theirs, are left out. The article's table, 5 epochs of the CNN at batch 64 with all
+that epochs cost, follows the row that it belongs to.
+"""
+
+import argparse
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness import (
+    Peers,
+    Seconds,
+    Setup,
+    UnavailableError,
+    disturbance_line,
+    fastest,
+    machine,
+    ratios,
+    write_json,
+)
+from networks import LR, MOMENTUM, pytorch_network
+from train_speed import ROOT, training_data
+
+from tinyconv.arrays import device_module
+
+MODELS = ("lenet", "cnn")
+BATCH_SIZES = (64, 128, 512, 4096)
+IMAGES = 60_000
+VARIANTS: dict[str, dict[str, bool]] = {
+    "eager": {},
+    "channels_last": {"channels_last": True},
+    "torch.compile": {"compiled": True},
+    "CUDA graph": {"graph": True},
+    "compiled CUDA graph": {"compiled": True, "graph": True},
+}
+LEAST_STEPS, SKIPPED = 50, 3
+WARM_UP_STEPS = 3  # before a capture
+EPOCHS, ARTICLE_BATCH, WEIGHT_DECAY = 5, 64, 1e-4
+ARTICLE = {"article, nn.Conv2d": (0.992, 33.7), "article, its own convolution": (0.991, 76.5)}
+
+
+class Device(NamedTuple):
+    """What a framework offers to measure with: a new event, milliseconds between two, free bytes."""
+
+    event: Callable[[], Any]
+    milliseconds: Callable[[Any, Any], float]
+    free: Callable[[], int]
+
+
+class Steps:
+    """Batches, `passes` times, between two events; `free` is the free memory after the last step."""
+
+    def __init__(self, batches: Iterable[Any], passes: int, device: Device) -> None:
+        self._batches, self._passes, self._device = batches, passes, device
+        self.start, self.end = device.event(), device.event()
+        self.free = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(chain.from_iterable(repeat(self._batches, self._passes))):
+            if number == SKIPPED:
+                self.start.record()
+            yield batch
+        self.end.record()
+        self.free = self._device.free()
+
+
+def rounds(
+    train: Callable[[Iterable[Any]], object], batches: Iterable[Any], count: int, device: Device, before: int
+) -> Callable[..., float]:
+    """Train a first round, and return what runs one: its seconds a step, or for "memory" the bytes taken.
+
+    `count` is that of the batches, `before` the free memory before anything was set up.
+    """
+    passes = -(-LEAST_STEPS // count)
+    first = Steps(batches, passes, device)
+    train(first)
+
+    def run_round(figure: str = "seconds") -> float:
+        if figure == "memory":
+            return before - first.free
+        steps = Steps(batches, passes, device)
+        train(steps)
+        steps.end.synchronize()
+        return device.milliseconds(steps.start, steps.end) / 1e3 / (passes * count - SKIPPED)
+
+    return run_round
+
+
+def tinyconv_peer(model: str, batch_size: int, cuda_graph: bool) -> Callable[..., float]:
+    """Set tinyconv up."""
+    import tinyconv as tc
+    from tinyconv.data import Batches, normalize
+
+    logging.basicConfig(level=logging.INFO)  # the trainer says where it cannot capture
+    cupy = device_module("cuda")
+    device = Device(
+        cupy.cuda.Event, cupy.cuda.get_elapsed_time, lambda: int(cupy.cuda.runtime.memGetInfo()[0])
+    )
+    before = device.free()
+    network = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}[model](generator=0)
+    optimizer = tc.optim.SGD(network, lr=LR, momentum=MOMENTUM)
+    trainer = tc.Trainer(
+        network, tc.CrossEntropyLoss(), optimizer, device="cuda", cuda_graph=cuda_graph, progress=False
+    )
+    images, labels = training_data(batch_size, IMAGES)
+    batches = Batches(images, labels, batch_size, shuffle=True, generator=0, transform=normalize)
+    batches.move(cupy)
+    try:
+        return rounds(trainer.fit, batches, len(batches), device, before)
+    except MemoryError as error:
+        raise UnavailableError(str(error)) from error
+
+
+def pytorch_peer(model: str, batch_size: int, **variant: bool) -> Callable[..., float]:
+    """Set a variant of PyTorch up."""
+    import torch
+
+    cuda: Any = torch.cuda
+    if not cuda.is_available():
+        raise UnavailableError("it finds no GPU")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    device = Device(
+        partial(cuda.Event, enable_timing=True), cuda.Event.elapsed_time, lambda: int(cuda.mem_get_info()[0])
+    )
+    before = device.free()
+    images, labels = (torch.from_numpy(array).cuda() for array in training_data(batch_size, IMAGES))
+    try:
+        step = pytorch_step(model, images, labels, torch.arange(batch_size, device="cuda"), **variant)
+        shuffled = Shuffled(len(labels), batch_size)
+        return rounds(partial(each, step), shuffled, len(labels) // batch_size, device, before)
+    except RuntimeError as error:  # out of memory, and whatever stops a compiler or a capture
+        raise UnavailableError(str(error).strip().splitlines()[0]) from error
+
+
+class Shuffled:
+    """The indices of each batch, on the device, in a new order each time."""
+
+    def __init__(self, images: int, batch_size: int) -> None:
+        self._images, self._batch_size = images, batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        import torch
+
+        return iter(torch.randperm(self._images, device="cuda").view(-1, self._batch_size))
+
+
+def each(step: Callable[[Any], object], batches: Iterable[Any]) -> None:
+    for batch in batches:
+        step(batch)
+
+
+def pytorch_step(
+    model: str,
+    images: Any,
+    labels: Any,
+    index: Any,
+    channels_last: bool = False,
+    compiled: bool = False,
+    graph: bool = False,
+) -> Callable[[Any], object]:
+    """A training step of PyTorch on the images at an index; `index` serves to warm up before a capture."""
+    import torch
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = pytorch_network(model).cuda().to(memory_format=layout)
+    criterion = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=MOMENTUM, fused=True)
+
+    def loss_of(index: torch.Tensor) -> Any:
+        x = ((images[index].float() / 255 - 0.1307) / 0.3081)[:, None]
+        return criterion(network(x.contiguous(memory_format=layout)), labels[index])
+
+    forward = torch.compile(loss_of) if compiled else loss_of
+
+    def step(index: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        forward(index).backward()
+        optimizer.step()
+
+    return captured(step, index) if graph else step
+
+
+def captured(step: Callable[[Any], None], index: Any) -> Callable[[Any], None]:
+    """`step` as a CUDA graph that is replayed, as "Whole-network capture" in PyTorch's documentation."""
+    import torch
+
+    cuda: Any = torch.cuda
+    stream = cuda.Stream()
+    stream.wait_stream(cuda.current_stream())
+    with cuda.stream(stream):
+        for _ in range(WARM_UP_STEPS):
+            step(index)
+    cuda.current_stream().wait_stream(stream)
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph):
+        step(index)
+
+    def replay(chosen: torch.Tensor) -> None:
+        index.copy_(chosen)
+        graph.replay()
+
+    return replay
+
+
+def measure(model: str, batch_size: int, count: int) -> dict[str, Seconds]:
+    """Run one row of the comparison and print it; seconds a step, and bytes, of each peer."""
+    options = {"model": model, "batch_size": batch_size}
+    peers: dict[str, tuple[Setup, dict[str, Any]]] = {
+        "tinyconv plain": (tinyconv_peer, options | {"cuda_graph": False}),
+        "tinyconv graph": (tinyconv_peer, options | {"cuda_graph": True}),
+    }
+    peers |= {f"PyTorch {name}": (pytorch_peer, options | variant) for name, variant in VARIANTS.items()}
+    with Peers(peers, os.cpu_count() or 1) as running:
+        seconds = running.rounds(count)
+        disturbance = disturbance_line(running)
+        taken = running.rounds(1, "memory")
+    if seconds:
+        print(table(f"{model}, batch {batch_size}", seconds, taken, batch_size))
+    print(f"{disturbance}\n", flush=True)
+    return {"seconds": seconds, "bytes": taken}
+
+
+def table(title: str, seconds: Seconds, taken: Seconds, batch_size: int) -> str:
+    """Medians, extremes and memory of each peer, and the speed against PyTorch's fastest, if there is one."""
+    baseline = fastest(seconds, "PyTorch" if any(name.startswith("PyTorch") for name in seconds) else "")
+    lines = [f"{title:30}{'ms':>9}{'extremes':>21}{'images/s':>12}{'MB':>8}   speed against {baseline}"]
+    for name, ratio in ratios(seconds, baseline).items():
+        low, median, high = (1e3 * f(seconds[name]) for f in (min, statistics.median, max))
+        lines.append(
+            f"{name:30}{median:9.3f}{f'{low:.3f} to {high:.3f}':>21}{1e3 * batch_size / median:12,.0f}"
+            f"{taken[name][0] / 1e6:8,.0f}   {statistics.median(ratio):.2f}"
+        )
+    return "\n".join(lines)
+
+
+def article() -> dict[str, Any]:
+    """Train the CNN as the article does, print its table, and return the accuracies and the seconds."""
+    import tinyconv as tc
+    from tinyconv.data import Batches, load_mnist, normalize
+
+    data = load_mnist(ROOT / "examples" / "data" / "mnist")
+    network = tc.models.mnist_cnn(generator=1)
+    optimizer = tc.optim.SGD(network, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    trainer = tc.Trainer(
+        network, tc.CrossEntropyLoss(), optimizer, device="cuda", cuda_graph=True, progress=False
+    )
+    images, labels = data.train_images, data.train_labels
+    batches = Batches(images, labels, ARTICLE_BATCH, shuffle=True, generator=1, transform=normalize)
+    test = Batches(data.test_images, data.test_labels, 256, transform=normalize)
+    start = time.perf_counter()
+    epochs = trainer.fit(batches, EPOCHS, validation=test).epochs
+    seconds = time.perf_counter() - start
+    accuracies = [epoch.validation_accuracy or 0.0 for epoch in epochs]
+    print(f"{f'cnn, {EPOCHS} epochs, batch {ARTICLE_BATCH}':30}{'best':>8}{'seconds':>9}   after each epoch")
+    for name, (best, took) in ARTICLE.items():
+        print(f"{name:30}{best:8.1%}{took:9.1f}")
+    each = ", ".join(f"{accuracy:.2%}" for accuracy in accuracies)
+    print(f"{'tinyconv graph, with tests':30}{max(accuracies):8.2%}{seconds:9.1f}   {each}\n", flush=True)
+    training = sum(epoch.seconds for epoch in epochs)
+    return {"accuracies": accuracies, "seconds": seconds, "seconds of training": training}
+
+
+def described() -> str:
+    """The device, and the versions of what drives it, in one line."""
+    cupy = device_module("cuda")
+    runtime = cupy.cuda.runtime
+    facts = [runtime.getDeviceProperties(0)["name"].decode()]
+    with suppress(OSError, subprocess.CalledProcessError):
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+        facts.append(f"driver {subprocess.check_output(query, text=True).strip()}")
+    facts.append(f"driver's CUDA {_cuda_version(runtime.driverGetVersion())}")
+    local = _cuda_version(cupy.cuda.get_local_runtime_version())
+    facts.append(f"CuPy {cupy.__version__} with CUDA {local}")
+    with suppress(ImportError):
+        import torch
+
+        cudnn: Any = torch.backends.cudnn
+        facts.append(
+            f"PyTorch {torch.__version__} with CUDA {torch.version.cuda} and cuDNN {cudnn.version()}"
+        )
+    return ", ".join(facts)
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def main() -> None:
+    """Run the rows that were asked for; without a GPU or CuPy one line and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, help="only this one")
+    parser.add_argument("--batch-size", type=int, help="only this one")
+    parser.add_argument("--rounds", type=int, default=5, help="that are counted (default 5)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    args = parser.parse_args()
+    os.environ["CUPY_TF32"] = "0"  # for CuPy here and in the peers
+    try:
+        facts = described()
+    except RuntimeError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{facts}\n{machine()}\n", flush=True)
+    results: dict[str, Any] = {"device": facts}
+    for model in [args.model] if args.model else MODELS:
+        for batch_size in [args.batch_size] if args.batch_size else BATCH_SIZES:
+            results[f"{model}, batch {batch_size}"] = measure(model, batch_size, args.rounds)
+            if (model, batch_size) == ("cnn", ARTICLE_BATCH):
+                results["article"] = article()
+    if args.json:
+        write_json(args.json, results)
+
+
+if __name__ == "__main__":
+    main()

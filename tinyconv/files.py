@@ -7,6 +7,8 @@ from pathlib import Path
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside `path`, flush it to disk and rename it.
 
+    A process that is killed meanwhile leaves a part of it under another name, see `remove_unfinished`.
+
     Raises:
         OSError: the file cannot be written; a file that was there before stays as it was.
     """
@@ -21,9 +23,30 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        _flush_folder(path.parent)
     except BaseException:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path, names: str) -> None:
+    """Remove what killed processes have left of files in `folder` whose names match the pattern `names`.
+
+    No other process may be writing such a file.
+    """
+    for unfinished in folder.glob(f".{names}-*"):
+        unfinished.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the renaming to disk, where a folder can be opened for it."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

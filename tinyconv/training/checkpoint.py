@@ -1,39 +1,128 @@
-"""Weights in safetensors files, with the names that PyTorch uses."""
+"""Weights and checkpoints in safetensors files: written whole or not at all, refused where damaged.
+
+Each file that is written here holds in its header the SHA-256 of all its bytes, computed with zeros in the
+place of the checksum itself. Reading checks it, and that no number is NaN or infinite. Nothing is ever
+unpickled, and names are never used as paths.
+"""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from tinyconv.arrays import moved
+from tinyconv.arrays import Array, moved
 from tinyconv.layers import Layer
+
+FORMAT = "tinyconv checkpoint"
+VERSION = 1
+_NO_DIGEST = "0" * 64
+_STATE = "state"  # the tensor whose bytes are JSON; the header would limit its size to 100 MB
 
 
 def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
-    """Write the parameters and buffers of `model` to a safetensors file.
+    """Write the parameters and buffers of `model` to a safetensors file, with the names that PyTorch uses.
 
     The file appears whole or not at all: it is written beside `path`, flushed to disk and renamed.
 
     Raises:
+        ValueError: a parameter or buffer is NaN or infinite, or has a name that looks like a path.
         OSError: the file cannot be written; a file that was there before stays as it was.
     """
+    _write(path, model.state_dict())
+
+
+def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Read the parameters and buffers of `model` from a safetensors file, of `save_weights` or of PyTorch.
+
+    Raises:
+        ValueError: no safetensors file, a damaged one, names and shapes that are not those of the model,
+            or values that are NaN or infinite; the message names the file, and the model is left as it was.
+        OSError: the file cannot be read.
+    """
+    arrays, _ = _read(path)
+    try:
+        model.load_state_dict(arrays)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], arrays: Mapping[str, Array], state: Mapping[str, Any]
+) -> None:
+    """Write arrays, and what else there is to say, to one safetensors file.
+
+    The file appears whole or not at all: it is written beside `path`, flushed to disk and renamed.
+
+    Args:
+        path: the file.
+        arrays: name -> array of real numbers or bools, on any device; "model/0.weight" is a name.
+        state: what JSON can say, with integers of any size and NumPy's numbers and arrays, so that it takes
+            the `bit_generator.state` of a numpy.random.Generator. It is read back with lists for tuples and
+            arrays, and strings for keys.
+
+    Raises:
+        ValueError: an array is NaN or infinite, or has a name that is "state" or looks like a path.
+        TypeError: an array of another dtype, or a state that JSON cannot say.
+        OSError: the file cannot be written; a file that was there before stays as it was.
+    """
+    import json
+
+    if _STATE in arrays:
+        raise ValueError(f"`arrays` must not hold the name {_STATE!r}")
+    envelope = {"format": FORMAT, "version": VERSION, "state": dict(state)}
+    text = json.dumps(envelope, default=_as_list)
+    _write(path, {**arrays, _STATE: np.frombuffer(text.encode(), np.uint8)})
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays, on the CPU, and the state that `write_checkpoint` wrote.
+
+    Raises:
+        ValueError: no checkpoint, a damaged one (one changed byte is enough), or one of another format
+            version; values that are NaN or infinite. The message names the file and says what is wrong.
+        OSError: the file cannot be read.
+    """
+    import json
+
+    arrays, checked = _read(path)
+    try:
+        envelope = json.loads(arrays.pop(_STATE).tobytes())
+        its_format, version, state = (envelope[key] for key in ("format", "version", "state"))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        its_format = version = state = None
+    if its_format != FORMAT or not checked:
+        raise ValueError(f"{path} is a safetensors file, but no tinyconv checkpoint")
+    if version != VERSION:
+        raise ValueError(f"{path} has the checkpoint format {version}, and this tinyconv reads {VERSION}")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is a checkpoint whose state is no JSON object")
+    return arrays, state
+
+
+def _write(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
     from pathlib import Path
 
+    from safetensors import SafetensorError
     from safetensors.numpy import save
 
     from tinyconv.files import write_whole
 
-    state = {name: moved(array, np) for name, array in model.state_dict().items()}
-    write_whole(Path(path), save(state))
+    # In C order, as safetensors writes an array's memory as it lies.
+    tensors = {name: np.asarray(moved(array, np), order="C") for name, array in arrays.items()}
+    try:
+        _check_tensors(tensors)
+        content = save(tensors, {"sha256": _NO_DIGEST})
+    except ValueError as error:
+        raise ValueError(f"{path} was not written: {error}") from error
+    except SafetensorError as error:
+        raise TypeError(f"{path} was not written: {error}") from error
+    digest = _checksum(content, _NO_DIGEST)
+    write_whole(Path(path), content.replace(_entry(_NO_DIGEST), _entry(digest), 1))
 
 
-def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
-    """Read the parameters and buffers of `model` from a safetensors file.
-
-    Raises:
-        ValueError: no safetensors file, or names and shapes that are not those of the model; the
-            message names the file, and the model is left as it was.
-        OSError: the file cannot be read.
-    """
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], bool]:
+    """The tensors of a safetensors file, and whether it has a checksum."""
     from pathlib import Path
 
     from safetensors import SafetensorError
@@ -41,6 +130,51 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
 
     content = Path(path).read_bytes()
     try:
-        model.load_state_dict(load(content))
-    except (SafetensorError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
+        tensors = load(content)
+        digest = _metadata(content).get("sha256")
+        if digest is not None and _checksum(content, digest) != digest:
+            raise ValueError("it is damaged, its checksum is not that of its content")
+        _check_tensors(tensors)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} cannot be read: NumPy has no dtype {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return tensors, digest is not None
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata in the header of a safetensors file that the library has found to be right."""
+    import json
+
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    return json.loads(header).get("__metadata__") or {}
+
+
+def _checksum(content: bytes, digest: str) -> str:
+    """SHA-256 of a file's content with zeros in the place of `digest`, the checksum that its header holds."""
+    import hashlib
+
+    return hashlib.sha256(content.replace(_entry(digest), _entry(_NO_DIGEST), 1)).hexdigest()
+
+
+def _entry(digest: str) -> bytes:
+    return f'"sha256":"{digest}"'.encode()
+
+
+def _check_tensors(tensors: Mapping[str, Array]) -> None:
+    """Refuse names that look like paths out of a folder, and values that are NaN or infinite."""
+    for name, tensor in tensors.items():
+        steps_aside = any(part in ("", ".", "..") for part in name.split("/"))
+        if steps_aside or "\\" in name or not name.isprintable():
+            raise ValueError(f"the name {name!r} of a tensor must not look like a path out of a folder")
+        if tensor.dtype.kind in "fc" and not np.isfinite(tensor).all():
+            raise ValueError(f"the tensor {name!r} holds values that are NaN or infinite")
+
+
+def _as_list(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"`state` holds {value!r} (of type {type(value).__name__}), which JSON cannot say")

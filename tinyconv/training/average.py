@@ -1,0 +1,109 @@
+"""Averaged weights, which often predict better than the last ones."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arguments import number
+from tinyconv.arrays import Array
+from tinyconv.layers import Layer
+
+
+class WeightAverage:
+    """Exponential moving average of a model's parameters and buffers.
+
+    average = decay * average + (1 - decay) * value after each update but the first, which copies.
+    It is PyTorch's AveragedModel with `get_ema_multi_avg_fn(decay)` and `use_buffers=True`, but that integer
+    buffers, as batch norm's `num_batches_tracked`, are copied by every update (PyTorch averages these too,
+    and cuts off the fraction).
+
+    Args:
+        model: the layer that is trained.
+        decay: between 0 and 1.
+
+    Attributes:
+        module: a copy of `model` with the averaged values, to predict with.
+        n_averaged: number of updates.
+
+    Raises:
+        ValueError, TypeError: a `decay` out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.swa_utils.AveragedModel.html
+
+    >>> from tinyconv import Linear
+    >>> layer = Linear(1, 1)
+    >>> average = WeightAverage(layer, decay=0.75)
+    >>> for value in (0.0, 4.0):
+    ...     layer.params["weight"][...] = value
+    ...     average.update()
+    >>> with average.applied():
+    ...     float(layer.params["weight"][0, 0])
+    1.0
+    >>> float(layer.params["weight"][0, 0])
+    4.0
+    """
+
+    def __init__(self, model: Layer, decay: float = 0.999) -> None:
+        self.model = model
+        self.decay = number("decay", decay, 0.0, 1.0)
+        self.module = copy.deepcopy(model)
+        self.module.release()
+        self.n_averaged = 0
+
+    def update(self) -> None:
+        """Take in the model's present values."""
+        for average, value in self._pairs():
+            if self.n_averaged == 0 or value.dtype.kind != "f":
+                average[...] = value
+            else:
+                average += (1 - self.decay) * (value - average)
+        self.n_averaged += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within it the model has the averaged values; afterwards it has its own again."""
+        own = [(value, value.copy()) for _, value in self._pairs()]
+        try:
+            for average, value in self._pairs():
+                value[...] = average
+            yield
+        finally:
+            for value, kept in own:
+                value[...] = kept
+
+    def to(self, target: npt.DTypeLike) -> Self:
+        """Move the averages to a device, or convert them to a dtype, as the model was.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `Layer.to`.
+        """
+        self.module.to(target)
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the averages, named as in PyTorch's AveragedModel: "module.0.weight", "n_averaged"."""
+        averages = {f"module.{name}": array for name, array in self.module.state_dict().items()}
+        return {"n_averaged": np.asarray(self.n_averaged), **averages}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict`, or PyTorch's, gave.
+
+        Raises:
+            ValueError, TypeError: as `Layer.load_state_dict`; nothing is changed then.
+        """
+        if "n_averaged" not in state_dict:
+            raise ValueError("`state_dict` lacks ['n_averaged']")
+        count = int(state_dict["n_averaged"])
+        averages = {k.removeprefix("module."): v for k, v in state_dict.items() if k != "n_averaged"}
+        self.module.load_state_dict(averages)
+        self.n_averaged = count
+
+    def _pairs(self) -> list[tuple[Array, Array]]:
+        """The averages, and the model's values beside them."""
+        averages = {**self.module.params, **self.module.buffers}
+        values = {**self.model.params, **self.model.buffers}
+        return [(averages[name], value) for name, value in values.items()]

@@ -1,0 +1,119 @@
+"""The history of a run, written as it happens."""
+
+import importlib.util
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from tinyconv.arguments import integer
+from tinyconv.files import remove_unfinished, write_whole
+
+Value: TypeAlias = float | str | None
+
+
+class HistoryLog:
+    """One JSON line a record, in `history.jsonl`: `pandas.read_json(path, lines=True)` reads it.
+
+    Each line is in the hands of the operating system when `write` returns. Where tensorboardX is installed,
+    the numbers go to TensorBoard's event files in the same folder as well (`tensorboard --logdir FOLDER`);
+    these are complete after `close`.
+
+    Args:
+        folder: made if need be.
+        step: lines of later steps, which a resumed run will write anew, are cut off, and so is half a line
+            at the end, which a killed process leaves.
+
+    Raises:
+        ValueError: a line, other than half a line at the end, that is no record with a step; the message
+            names file and line.
+        OSError: the file cannot be read or written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with HistoryLog(folder) as log:
+    ...         log.write(1, loss=0.5)
+    ...         log.write(2, loss=0.25)
+    ...     with HistoryLog(folder, step=1) as log:
+    ...         log.write(2, loss=0.125)
+    ...     print(log.path.read_text(), end="")
+    {"step": 1, "loss": 0.5}
+    {"step": 2, "loss": 0.125}
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], step: int = 0) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.path = Path(folder) / "history.jsonl"
+        remove_unfinished(self.path.parent, self.path.name)
+        records = self._cut(integer("step", step, minimum=0))
+        self._board: Any = None
+        if importlib.util.find_spec("tensorboardX"):
+            # Purged from step 0 on and written anew: a killed process's last events may not be in its file.
+            tensorboard = importlib.import_module("tensorboardX")
+            self._board = tensorboard.SummaryWriter(str(folder), purge_step=0)
+            for record in records:
+                self._show(record)
+
+    def write(self, step: int, **values: Value) -> None:
+        """Append a record.
+
+        Args:
+            step: number of steps that the run has made.
+            values: numbers, texts or None; what is NaN or infinite is written as null.
+
+        Raises:
+            ValueError, TypeError: a value that is none of these, a `step` that is no integer of at least 0.
+            OSError: the line cannot be written.
+        """
+        record: dict[str, Any] = {"step": integer("step", step, minimum=0)}
+        record.update({name: _finite_or_none(value) for name, value in values.items()})
+        line = json.dumps(record, allow_nan=False) + "\n"
+        # Opened for each line: nothing is held back, and forked processes share no file.
+        with self.path.open("ab") as file:
+            file.write(line.encode())
+        if self._board is not None:
+            self._show(record)
+
+    def close(self) -> None:
+        """Write what TensorBoard's event file still lacks."""
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _cut(self, step: int) -> list[dict[str, Any]]:
+        """The records up to `step`, which are then all that the file holds."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        *lines, _ = content.split(b"\n")
+        records = [self._parsed(line, number) for number, line in enumerate(lines, 1)]
+        kept = [line + b"\n" for line, record in zip(lines, records, strict=True) if record["step"] <= step]
+        if b"".join(kept) != content:
+            write_whole(self.path, b"".join(kept))
+        return [record for record in records if record["step"] <= step]
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            if isinstance(record, dict) and type(record.get("step")) is int:
+                return record
+        except (ValueError, RecursionError):
+            pass
+        raise ValueError(f"{self.path}, line {number}, is no JSON object with a step: {line[:60]!r}")
+
+    def _show(self, record: dict[str, Any]) -> None:
+        """Send the numbers of a record to TensorBoard."""
+        for name, value in record.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self._board.add_scalar(name, value, record["step"])
+
+
+def _finite_or_none(value: Value) -> Value:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

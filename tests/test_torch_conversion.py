@@ -135,7 +135,7 @@ def test_the_networks_in_pytorch_give_the_same(make: Callable[..., tc.Sequential
 
 def test_the_two_share_no_memory() -> None:
     layer = tc.Linear(2, 3, generator=0)
-    module = tc.to_torch(layer)
+    module: Any = tc.to_torch(layer)
     back = tc.from_torch(module)
     before = layer.state_dict()
     with torch.no_grad():
@@ -245,7 +245,7 @@ def test_pytorch_reads_our_weights(tmp_path: Path) -> None:
     model = network()
     train_here(model, sgd_here(model), range(3))
     tc.save_weights(model, tmp_path / "weights.safetensors")
-    module = tc.to_torch(network()).eval()
+    module: Any = tc.to_torch(network()).eval()
     module.load_state_dict(safetensors_torch.load_file(tmp_path / "weights.safetensors"))
     assert module[1].num_batches_tracked.item() == 3
     assert_close(model.predict(batch(0)[0]), outputs(module, batch(0)[0]))
@@ -277,12 +277,12 @@ def with_hook(module: Any) -> Any:
     return module
 
 
-LAYERS_REFUSED = {
+LAYERS_REFUSED: dict[str, Callable[[], tc.Layer]] = {
     r"layer '1\.0' \(Residual\): PyTorch has no module": lambda: tc.Residual(tc.ReLU()),
     r"layer '1\.0' \(Mine\): PyTorch has no module": Mine,
     r"layer '1\.0' \(GradientLayer\): PyTorch has no module": lambda: tc.GradientLayer(tc.ReLU()),
 }
-MODULES_REFUSED = {
+MODULES_REFUSED: dict[str, Callable[[], Any]] = {
     r"layer '1\.0' \(Hardtanh\): tinyconv has no layer of this kind": nn.Hardtanh,
     r"layer '1\.0' \(Doubled\): tinyconv has no layer of this kind": lambda: Doubled(2, 3),
     r"layer '1\.0' \(LazyLinear\): tinyconv has no layer": lambda: nn.LazyLinear(3),

@@ -20,7 +20,8 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
 
     The graph has one input, "input", and one output, "output". The length of their first dimension, the
     batch, is left open, and the others are fixed. Parameters and buffers have their names in
-    `model.state_dict()`, and all values the dtype of the model.
+    `model.state_dict()`, and all values the dtype of the model (in float64, onnxruntime computes some of
+    the operators only, and no convolution).
 
     Args:
         model: any layer or Sequential; Residual and Sequential may be nested. Dropout is left out, and batch
@@ -33,7 +34,8 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
         ImportError: the package onnx is not installed.
         TypeError: no Layer, or one without an ONNX form here: a gradient layer, MaxUnpool2d, a subclass.
             The message names its place. Parameters of different dtypes.
-        ValueError: an `input_shape` that does not fit, or a layer that moves or changes the batch dimension.
+        ValueError: an `input_shape` that does not fit, or a layer that moves or changes the batch dimension,
+            or has options that ONNX has not.
         OSError: the file cannot be written.
 
     Source: https://onnx.ai/onnx/operators/
@@ -46,6 +48,8 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
     if not isinstance(model, Layer):
         raise TypeError(f"`model` (={model!r}) must be a Layer")
     shape = tuple(integer("input_shape", length) for length in input_shape)
+    if not shape:
+        raise ValueError("`input_shape` (=()) must have a first dimension, the batch")
     graph = Graph(_onnx(), _dtype(model))
     output, output_shape = _add(graph, model, "", INPUT, shape)
     write_whole(Path(path), graph.model(output, shape, output_shape, __version__))
@@ -57,6 +61,7 @@ def _onnx() -> Any:
         import onnx.checker
         import onnx.helper
         import onnx.numpy_helper
+        import onnx.shape_inference
     except ImportError as error:
         raise ImportError("export_onnx needs the package onnx: pip install tinyconv[onnx]") from error
     return onnx
@@ -97,12 +102,15 @@ def _add_residual(graph: Graph, layer: Residual, place: str, x: str, shape: Shap
 
 
 def _shape_after(layer: Layer, shape: Shape) -> Shape:
-    """The output's shape, after checking that the batch is the first dimension before and after the layer."""
+    """The output's shape, after checking that the batch is the first dimension before and after."""
     ndim = NDIMS.get(type(layer), len(shape))
     if len(shape) != ndim:
         raise ValueError(f"the input (of shape {shape}) must have {ndim} dimensions, the batch among them")
-    batch, *rest = shape
     after = layer.output_shape(shape)
-    if layer.output_shape((batch + 1, *rest)) != (batch + 1, *after[1:]) or after[:1] != (batch,):
-        raise ValueError("must keep the first dimension, which is the batch, as it is")
+    try:
+        after_more = layer.output_shape((shape[0] + 1, *shape[1:]))
+    except ValueError:
+        after_more = ()
+    if after[:1] != shape[:1] or after_more != (shape[0] + 1, *after[1:]):
+        raise ValueError("must take a batch of any length, and keep it as the first dimension")
     return after

@@ -58,7 +58,7 @@ class Graph:
         """The checked file's content; the first dimension of both shapes is left open.
 
         Raises:
-            onnx.checker.ValidationError, onnx.shape_inference.InferenceError: the graph is no valid one.
+            ValueError: onnx refuses the graph.
         """
         helper = self._onnx.helper
         if output == INPUT:
@@ -74,6 +74,9 @@ class Graph:
         model = helper.make_model_gen_version(
             graph, opset_imports=opsets, producer_name="tinyconv", producer_version=producer_version
         )
-        self._onnx.checker.check_model(model, full_check=True)
+        try:
+            self._onnx.checker.check_model(model, full_check=True)
+        except (self._onnx.checker.ValidationError, self._onnx.shape_inference.InferenceError) as error:
+            raise ValueError(f"onnx refuses the graph of `model`: {error}") from error
         content: bytes = model.SerializeToString(deterministic=True)
         return content

@@ -90,9 +90,11 @@ def assert_same(found: Array, expected: Array) -> None:
 
 def trained(layer: Layer, shape: tuple[int, ...]) -> Layer:
     """The layer with parameters and running statistics that are not those of its beginning."""
+    dtype: Any = np.float32
     for param in layer.params.values():
-        param += normal(param.shape, 1).astype(param.dtype) / 4
-    layer.train().forward(normal(shape, 2).astype(next(iter(layer.params.values()), np.float32(0)).dtype) * 2)
+        dtype = param.dtype
+        param += normal(param.shape, 1, dtype) / 4
+    layer.train().forward(2 * normal(shape, 2, dtype))
     return layer
 
 
@@ -229,11 +231,11 @@ class Mine(ReLU):
 
 
 REFUSED_LAYERS: dict[str, Callable[[], Layer]] = {
-    r"layer '1.0' \(Mine\): has no ONNX form here": Mine,
-    r"layer '1.0' \(MaxUnpool2d\): has no ONNX form here": lambda: MaxUnpool2d(2),
-    r"layer '1.0' \(GradientLayer\): has no ONNX form here": lambda: GradientLayer(Tanh()),
-    r"layer '1.0.body' \(Mine\): has no ONNX form here": lambda: Residual(Mine()),
-    r"layer '1.0' \(MaxPool2d\): with `return_indices`": lambda: MaxPool2d(2, return_indices=True),
+    r"layer '1.0' \(Mine\): export_onnx has no ONNX form of this": Mine,
+    r"layer '1.0' \(MaxUnpool2d\): export_onnx has no ONNX form of this": lambda: MaxUnpool2d(2),
+    r"layer '1.0' \(GradientLayer\): export_onnx has no ONNX form of this": lambda: GradientLayer(Tanh()),
+    r"layer '1.0.body' \(Mine\): export_onnx has no ONNX form of this": lambda: Residual(Mine()),
+    r"layer '1.0' \(MaxPool2d\): `return_indices`": lambda: MaxPool2d(2, return_indices=True),
     r"layer '1.0' \(Flatten\): must take a batch of any length": lambda: Flatten(0),
     r"layer '1.0' \(Unflatten\): must take a batch of any length": lambda: Unflatten(0, (-1, 2)),
     r"layer '1.0' \(LayerNorm\): must take a batch of any length": lambda: LayerNorm((4, 2, 6, 6)),

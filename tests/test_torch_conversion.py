@@ -108,6 +108,19 @@ def dtype_option(name: str) -> dict[str, Any]:
     return {"dtype": torch.float64} if state else {}
 
 
+def test_every_layer_can_be_converted_or_is_known_not_to_be() -> None:
+    public = {getattr(tc, name) for name in tc.__all__}
+    layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, tc.Layer)}
+    without = {tc.Layer, tc.Residual, tc.GradientLayer, tc.GradientStep, tc.Objective}
+    converted = {type(case.make()) for case in CONVERTIBLE.values()}
+    assert layers - without == converted | {tc.MaxUnpool2d}
+
+
+def test_max_unpool2d_which_takes_two_inputs() -> None:
+    module = nn.MaxUnpool2d(3, 2, (1, 0))
+    assert repr(tc.to_torch(tc.from_torch(module))) == repr(module)
+
+
 def test_nested_networks_keep_their_names_and_each_layers_mode() -> None:
     model = tc.Sequential(
         {

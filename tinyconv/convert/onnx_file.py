@@ -87,7 +87,7 @@ def _add(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> tuple[
         return _add_residual(graph, layer, place, x, shape)
     with named_in_errors(place, layer):
         if type(layer) not in FORMS:
-            raise TypeError("has no ONNX form here")
+            raise TypeError("export_onnx has no ONNX form of this kind of layer")
         output_shape = _shape_after(layer, shape)
         graph.place = place
         return FORMS[type(layer)](graph, layer, x, shape), output_shape
@@ -97,8 +97,10 @@ def _add_residual(graph: Graph, layer: Residual, place: str, x: str, shape: Shap
     ends = [_add(graph, child, inside(place, name), x, shape)[0] for name, child in layer.children.items()]
     with named_in_errors(place, layer):
         output_shape = _shape_after(layer, shape)
+    if "shortcut" not in layer.children:
+        ends.append(x)
     graph.place = place
-    return graph.node("Add", *ends, *[x][: 2 - len(ends)]), output_shape
+    return graph.node("Add", *ends), output_shape
 
 
 def _shape_after(layer: Layer, shape: Shape) -> Shape:

@@ -107,7 +107,7 @@ def _weights(graph: Graph, layer: Layer) -> list[str]:
 
 def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
     if layer.return_indices:
-        raise TypeError("with `return_indices` it has two outputs, and no ONNX form here")
+        raise ValueError("`return_indices` (=True) makes two outputs, where export_onnx has one")
     window, size = pool_geometry(shape, *layer._geometry)
     x = _padded(graph, x, shape, _reach_of_pool(window, size, shape), -math.inf)
     options = {"kernel_shape": window.kernel, "strides": window.stride, "dilations": window.dilation}
@@ -119,7 +119,9 @@ def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
     window, size = pool_geometry(shape, *layer._geometry, 1, layer._options[0])
     pads = _reach_of_pool(window, size, shape)
     x = _padded(graph, x, shape, pads, 0.0)
-    x = graph.node("AveragePool", x, kernel_shape=window.kernel, strides=window.stride)
+    # onnxruntime 1.20 moves a Pad before it into the operator, where it must go on counting.
+    options = {"kernel_shape": window.kernel, "strides": window.stride, "count_include_pad": 1}
+    x = graph.node("AveragePool", x, **options)
     ones = np.ones((1, 1, *shape[2:]))
     mean = F.avg_pool2d(F.pad(ones, pads), window.kernel, window.stride)
     ratio = F.avg_pool2d(ones, *layer._geometry, *layer._options) / mean

@@ -126,8 +126,8 @@ _VALUES: dict[type[Layer], Callable[[Any], Iterable[Any]]] = {
 def to_torch(layer: Layer) -> "torch.nn.Module":
     """The torch.nn module of the same name, arguments, parameters, buffers, dtypes and modes, on the CPU.
 
-    It shares no memory with `layer`, and drawing from PyTorch's generator is left to its forward. PyTorch's
-    Dropout draws from there too, so its masks are others than ours.
+    It shares no memory with `layer`, and to make it nothing is drawn from PyTorch's generator. Its Dropouts
+    draw from there in forward, so their masks are others than ours.
 
     Args:
         layer: a layer, or a Sequential of such, nested as deep as you like. Gradients, and what forward has
@@ -137,7 +137,6 @@ def to_torch(layer: Layer) -> "torch.nn.Module":
         ImportError: PyTorch is not installed.
         TypeError: no Layer, or one that PyTorch has no module for: Residual, a gradient layer, a subclass.
             The message names its place.
-
     """
     _check_type("layer", layer, Layer)
     module: torch.nn.Module = _module(_torch(), layer, "")

@@ -13,6 +13,7 @@
 __version__ = "0.1.0"
 
 from tinyconv import data, functional, models, optim
+from tinyconv.convert import export_onnx, from_torch, to_torch
 from tinyconv.gradcheck import gradcheck
 from tinyconv.layers import (
     ELU,
@@ -121,6 +122,8 @@ __all__ = [
     "Upsample",
     "ZeroPad2d",
     "data",
+    "export_onnx",
+    "from_torch",
     "functional",
     "gradcheck",
     "hessian_operator",
@@ -129,4 +132,5 @@ __all__ = [
     "models",
     "optim",
     "save_weights",
+    "to_torch",
 ]

@@ -1,0 +1,118 @@
+"""Models as ONNX files."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyconv.arguments import integer
+from tinyconv.convert.onnx_graph import INPUT, Graph
+from tinyconv.convert.onnx_layers import FORMS, NDIMS
+from tinyconv.convert.place import inside, named_in_errors
+from tinyconv.layers import Layer, Residual, Sequential
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLike[str]) -> None:
+    """Write what `model.predict` computes to an ONNX file (opset 18).
+
+    The graph has one input, "input", and one output, "output". The length of their first dimension, the
+    batch, is left open, and the others are fixed. Parameters and buffers have their names in
+    `model.state_dict()`, and all values the dtype of the model (in float64, onnxruntime computes some of
+    the operators only, and no convolution).
+
+    Args:
+        model: any layer or Sequential; Residual and Sequential may be nested. Dropout is left out, and batch
+            norm uses the running statistics, whatever the mode is.
+        input_shape: shape of an input, with the batch, as in `model.summary`: (1, 1, 28, 28). The batch
+            may have any length here.
+        path: the file, which appears whole or not at all, over one that was there before.
+
+    Raises:
+        ImportError: the package onnx is not installed.
+        TypeError: no Layer, or one without an ONNX form here: a gradient layer, MaxUnpool2d, a subclass.
+            The message names its place. Parameters of different dtypes.
+        ValueError: an `input_shape` that does not fit, or a layer that moves or changes the batch dimension,
+            or has options that ONNX has not.
+        OSError: the file cannot be written.
+
+    Source: https://onnx.ai/onnx/operators/
+    """
+    from pathlib import Path
+
+    from tinyconv import __version__
+    from tinyconv.files import write_whole
+
+    if not isinstance(model, Layer):
+        raise TypeError(f"`model` (={model!r}) must be a Layer")
+    shape = tuple(integer("input_shape", length) for length in input_shape)
+    if not shape:
+        raise ValueError("`input_shape` (=()) must have a first dimension, the batch")
+    graph = Graph(_onnx(), _dtype(model))
+    output, output_shape = _add(graph, model, "", INPUT, shape)
+    write_whole(Path(path), graph.model(output, shape, output_shape, __version__))
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+        import onnx.shape_inference
+    except ImportError as error:
+        raise ImportError("export_onnx needs the package onnx: pip install tinyconv[onnx]") from error
+    return onnx
+
+
+def _dtype(model: Layer) -> "np.dtype[Any]":
+    """The dtype of all parameters and buffers that are floating; float32 where there are none."""
+    arrays = (*model.params.values(), *model.buffers.values())
+    dtypes = {array.dtype for array in arrays if array.dtype.kind == "f"}
+    if len(dtypes) > 1:
+        names = sorted(str(dtype) for dtype in dtypes)
+        raise TypeError(f"`model` must have parameters of one dtype, not of {' and '.join(names)}")
+    return np.dtype(dtypes.pop() if dtypes else np.float32)
+
+
+def _add(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> tuple[str, Shape]:
+    """Add the nodes of a layer at `x`, of `shape`; returns the output's name and shape."""
+    if type(layer) is Sequential:
+        for name, child in layer.children.items():
+            x, shape = _add(graph, child, inside(place, name), x, shape)
+        return x, shape
+    if type(layer) is Residual:
+        return _add_residual(graph, layer, place, x, shape)
+    with named_in_errors(place, layer):
+        if type(layer) not in FORMS:
+            raise TypeError("export_onnx has no ONNX form of this kind of layer")
+        output_shape = _shape_after(layer, shape)
+        graph.place = place
+        return FORMS[type(layer)](graph, layer, x, shape), output_shape
+
+
+def _add_residual(graph: Graph, layer: Residual, place: str, x: str, shape: Shape) -> tuple[str, Shape]:
+    ends = [_add(graph, child, inside(place, name), x, shape)[0] for name, child in layer.children.items()]
+    with named_in_errors(place, layer):
+        output_shape = _shape_after(layer, shape)
+    if "shortcut" not in layer.children:
+        ends.append(x)
+    graph.place = place
+    return graph.node("Add", *ends), output_shape
+
+
+def _shape_after(layer: Layer, shape: Shape) -> Shape:
+    """The output's shape, after checking that the batch is the first dimension before and after."""
+    ndim = NDIMS.get(type(layer), len(shape))
+    if len(shape) != ndim:
+        raise ValueError(f"the input (of shape {shape}) must have {ndim} dimensions, the batch among them")
+    after = layer.output_shape(shape)
+    try:
+        after_more = layer.output_shape((shape[0] + 1, *shape[1:]))
+    except ValueError:
+        after_more = ()
+    if after[:1] != shape[:1] or after_more != (shape[0] + 1, *after[1:]):
+        raise ValueError("must take a batch of any length, and keep it as the first dimension")
+    return after

@@ -1,0 +1,364 @@
+"""The ONNX form of each layer, in evaluation mode: one small function for each kind.
+
+form(graph, layer, x, shape) adds the nodes that compute the layer at the value named `x`, of `shape`, and
+returns the name of the output. The first dimension of `shape` is the batch, whose length no form may use; all
+other lengths are fixed, so what depends on them (positions, divisors) becomes a constant.
+
+Where an operator of ONNX differs from PyTorch's, or runtimes differ among themselves (ceil_mode, divisors of
+an average over padding, nearest neighbours, paddings by reflection), the form is made of operators that leave
+no choice: Pad with a constant, Gather, a product.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import tinyconv.functional as F
+from tinyconv.arrays import Array
+from tinyconv.convert.onnx_graph import Graph
+from tinyconv.functional.interpolate import interpolate_indices
+from tinyconv.functional.pool import pool_geometry
+from tinyconv.functional.unfold import Window
+from tinyconv.layers import (
+    ELU,
+    GELU,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
+    CircularPad2d,
+    ConstantPad2d,
+    Conv1d,
+    Conv2d,
+    ConvTranspose2d,
+    Dropout,
+    Dropout2d,
+    Flatten,
+    Fold,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    MaxPool2d,
+    ReflectionPad2d,
+    ReLU,
+    ReplicationPad2d,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+    Unflatten,
+    Unfold,
+    Upsample,
+    ZeroPad2d,
+)
+
+Shape: TypeAlias = tuple[int, ...]
+Form: TypeAlias = Callable[[Graph, Any, str, Shape], str]
+
+# Convolutions and linear maps
+
+
+def _conv(graph: Graph, layer: Conv1d | Conv2d, x: str, shape: Shape) -> str:
+    if layer.padding_mode != "zeros":
+        x = _extended(graph, x, shape, layer._pads, layer.padding_mode)
+    options = _convolution(layer, len(layer.kernel_size))
+    return graph.node("Conv", x, *_weights(graph, layer), **options)
+
+
+def _conv_transpose(graph: Graph, layer: ConvTranspose2d, x: str, shape: Shape) -> str:
+    more, strides = layer.output_padding, layer._window.stride
+    if any(m >= stride for m, stride in zip(more, strides, strict=True)):
+        raise ValueError(f"`output_padding` (={more}) must be less than `stride` (={strides}) in ONNX")
+    options = {**_convolution(layer, 2), "output_padding": more}
+    return graph.node("ConvTranspose", x, *_weights(graph, layer), **options)
+
+
+def _convolution(layer: Conv1d | Conv2d | ConvTranspose2d, spatial: int) -> dict[str, Any]:
+    window = layer._window
+    return {
+        "kernel_shape": window.kernel[-spatial:],
+        "strides": window.stride[-spatial:],
+        "pads": [side for sides in zip(*window.padding[-spatial:], strict=True) for side in sides],
+        "dilations": window.dilation[-spatial:],
+        "group": layer.groups,
+    }
+
+
+def _linear(graph: Graph, layer: Linear, x: str, shape: Shape) -> str:
+    weight, *bias = _weights(graph, layer)
+    if len(shape) == 2:
+        return graph.node("Gemm", x, weight, *bias, transB=1)
+    x = graph.node("MatMul", x, graph.node("Transpose", weight, perm=[1, 0]))
+    return graph.node("Add", x, *bias) if bias else x
+
+
+def _weights(graph: Graph, layer: Layer) -> list[str]:
+    return [graph.state(layer, name) for name in ("weight", "bias") if name in layer.params]
+
+
+# Pooling
+
+
+def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
+    if layer.return_indices:
+        raise ValueError("`return_indices` (=True) makes two outputs, where export_onnx has one")
+    window, size = pool_geometry(shape, *layer._geometry)
+    x = _padded(graph, x, shape, _reach_of_pool(window, size, shape), -math.inf)
+    options = {"kernel_shape": window.kernel, "strides": window.stride, "dilations": window.dilation}
+    return graph.node("MaxPool", x, **options)
+
+
+def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
+    """The mean over all taps of a window, times how many they are, over what PyTorch divides by."""
+    window, size = pool_geometry(shape, *layer._geometry, 1, layer._options[0])
+    pads = _reach_of_pool(window, size, shape)
+    x = _padded(graph, x, shape, pads, 0.0)
+    # onnxruntime 1.20 moves a Pad before it into the operator, where it must go on counting.
+    options = {"kernel_shape": window.kernel, "strides": window.stride, "count_include_pad": 1}
+    x = graph.node("AveragePool", x, **options)
+    ones = np.ones((1, 1, *shape[2:]))
+    mean = F.avg_pool2d(F.pad(ones, pads), window.kernel, window.stride)
+    ratio = F.avg_pool2d(ones, *layer._geometry, *layer._options) / mean
+    return x if np.allclose(ratio, 1, 1e-12) else graph.node("Mul", x, graph.constant(ratio))
+
+
+def _reach_of_pool(window: Window, size: Sequence[int], shape: Shape) -> tuple[int, int, int, int]:
+    """The padding (left, right, top, bottom) that the windows reach into, with what ceil_mode adds."""
+    pads: list[int] = []
+    for axis in (1, 0):
+        before = window.padding[axis][0]
+        last = (size[axis] - 1) * window.stride[axis] + window.reaches[axis] - before
+        pads += before, max(last + 1 - shape[2 + axis], 0)
+    return pads[0], pads[1], pads[2], pads[3]
+
+
+def _adaptive_avg_pool(graph: Graph, layer: AdaptiveAvgPool2d, x: str, shape: Shape) -> str:
+    """The mean over a rectangle is one over rows and one over columns: a product from both sides."""
+    oh, ow = layer.output_shape(shape)[2:]
+    rows, columns = (np.eye(length)[None, None] for length in shape[2:])
+    down = F.adaptive_avg_pool2d(rows, (oh, None))[0, 0]
+    across = F.adaptive_avg_pool2d(columns, (ow, None))[0, 0]
+    return graph.node("MatMul", graph.node("MatMul", graph.constant(down), x), graph.constant(across.T))
+
+
+# Normalisation
+
+
+def _batch_norm(graph: Graph, layer: BatchNorm1d | BatchNorm2d, x: str, shape: Shape) -> str:
+    if "running_mean" not in layer.buffers:
+        x = _standardized(graph, x, [0, *range(2, len(shape))], layer.eps)
+        return _scaled(graph, layer, x, len(shape))
+    scale, shift = (
+        graph.state(layer, name) if name in layer.params else graph.constant(np.full(shape[1], default))
+        for name, default in (("weight", 1), ("bias", 0))
+    )
+    statistics = graph.state(layer, "running_mean"), graph.state(layer, "running_var")
+    return graph.node("BatchNormalization", x, scale, shift, *statistics, epsilon=layer.eps)
+
+
+def _layer_norm(graph: Graph, layer: LayerNorm, x: str, shape: Shape) -> str:
+    weights = _weights(graph, layer) or [graph.constant(np.ones(layer.normalized_shape))]
+    axis = -len(layer.normalized_shape)
+    return graph.node("LayerNormalization", x, *weights, axis=axis, epsilon=layer.eps)
+
+
+def _group_norm(graph: Graph, layer: GroupNorm, x: str, shape: Shape) -> str:
+    groups = graph.node("Reshape", x, graph.integers(0, layer.num_groups, -1))
+    x = _reshaped(graph, _standardized(graph, groups, [2], layer.eps), shape)
+    return _scaled(graph, layer, x, len(shape))
+
+
+def _standardized(graph: Graph, x: str, axes: list[int], eps: float) -> str:
+    """x less its mean over `axes`, over its standard deviation."""
+    over = graph.integers(*axes)
+    x = graph.node("Sub", x, graph.node("ReduceMean", x, over))
+    variance = graph.node("ReduceMean", graph.node("Mul", x, x), over)
+    deviation = graph.node("Sqrt", graph.node("Add", variance, graph.constant(eps)))
+    return graph.node("Div", x, deviation)
+
+
+def _scaled(graph: Graph, layer: Layer, x: str, ndim: int) -> str:
+    """x times the weight of its channel, plus the bias of its channel."""
+    for name, op_type in (("weight", "Mul"), ("bias", "Add")):
+        if name in layer.params:
+            column = graph.integers(-1, *[1] * (ndim - 2))
+            x = graph.node(op_type, x, graph.node("Reshape", graph.state(layer, name), column))
+    return x
+
+
+# Activations
+
+
+def _elementwise(op_type: str, **names: str) -> Form:
+    """The form of a layer that one operator computes, whose attributes are options by other names."""
+
+    def form(graph: Graph, layer: Any, x: str, shape: Shape) -> str:
+        return graph.node(op_type, x, **{theirs: layer._options[ours] for theirs, ours in names.items()})
+
+    return form
+
+
+def _silu(graph: Graph, layer: SiLU, x: str, shape: Shape) -> str:
+    return graph.node("Mul", x, graph.node("Sigmoid", x))
+
+
+def _softplus(graph: Graph, layer: Softplus, x: str, shape: Shape) -> str:
+    beta, threshold = (graph.constant(layer._options[name]) for name in ("beta", "threshold"))
+    scaled = graph.node("Mul", x, beta)
+    bent = graph.node("Div", graph.node("Softplus", scaled), beta)
+    return graph.node("Where", graph.node("Greater", scaled, threshold), x, bent)
+
+
+def _gelu(graph: Graph, layer: GELU, x: str, shape: Shape) -> str:
+    """x / 2 (1 + erf(x / sqrt 2)), or x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    if layer._options["approximate"] == "none":
+        curve = graph.node("Erf", graph.node("Mul", x, graph.constant(math.sqrt(0.5))))
+    else:
+        square = graph.node("Mul", graph.node("Mul", x, x), graph.constant(0.044715))
+        bent = graph.node("Mul", x, graph.node("Add", square, graph.constant(1.0)))
+        curve = graph.node("Tanh", graph.node("Mul", bent, graph.constant(math.sqrt(2 / math.pi))))
+    half = graph.node("Mul", x, graph.constant(0.5))
+    return graph.node("Mul", half, graph.node("Add", curve, graph.constant(1.0)))
+
+
+# Shapes, paddings and windows
+
+
+def _dropout(graph: Graph, layer: Dropout, x: str, shape: Shape) -> str:
+    return x
+
+
+def _reshape(graph: Graph, layer: Flatten | Unflatten, x: str, shape: Shape) -> str:
+    return _reshaped(graph, x, layer.output_shape(shape))
+
+
+def _reshaped(graph: Graph, x: str, shape: Shape) -> str:
+    return graph.node("Reshape", x, graph.integers(0, *shape[1:]))  # 0: the length that the batch has
+
+
+def _constant_pad(graph: Graph, layer: ZeroPad2d | ConstantPad2d, x: str, shape: Shape) -> str:
+    value = layer.value if isinstance(layer, ConstantPad2d) else 0.0
+    return _padded(graph, x, shape, layer.padding, value)
+
+
+def _pad(
+    graph: Graph, layer: ReflectionPad2d | ReplicationPad2d | CircularPad2d, x: str, shape: Shape
+) -> str:
+    return _extended(graph, x, shape, layer.padding, layer.mode)
+
+
+def _padded(graph: Graph, x: str, shape: Shape, pads: Sequence[int], value: float) -> str:
+    """x with `value` around the last dimensions; `pads` as those of `functional.pad`."""
+    if not any(pads):
+        return x
+    still = [0] * (len(shape) - len(pads) // 2)
+    around = graph.integers(*still, *pads[-2::-2], *still, *pads[::-2])
+    return graph.node("Pad", x, around, graph.constant(value))
+
+
+def _extended(graph: Graph, x: str, shape: Shape, pads: Sequence[int], mode: str) -> str:
+    """x with values of its own around the last dimensions; `pads` as those of `functional.pad`."""
+    for i in range(len(pads) // 2):
+        axis, around = len(shape) - 1 - i, pads[2 * i : 2 * i + 2]
+        positions = F.pad(np.arange(float(shape[axis])).reshape(1, 1, -1), around, mode)
+        x = _gathered(graph, x, positions.ravel(), axis)
+    return x
+
+
+def _upsample(graph: Graph, layer: Upsample, x: str, shape: Shape) -> str:
+    for axis, positions in enumerate(interpolate_indices(shape, *layer._options), 2):
+        x = _gathered(graph, x, np.asarray(positions), axis)
+    return x
+
+
+def _unfold(graph: Graph, layer: Unfold, x: str, shape: Shape) -> str:
+    window = layer._window
+    (top, bottom), (left, right) = window.padding
+    x = _padded(graph, x, shape, (left, right, top, bottom), 0.0)
+    taps = (
+        np.arange(taps)[:, None] * dilation + np.arange(outputs) * stride
+        for taps, dilation, outputs, stride in zip(
+            window.kernel, window.dilation, window.output_size(shape[2:]), window.stride, strict=True
+        )
+    )
+    for axis, positions in zip((2, 4), taps, strict=True):  # one dimension becomes two
+        x = _gathered(graph, x, positions, axis)
+    x = graph.node("Transpose", x, perm=[0, 1, 2, 4, 3, 5])
+    return _reshaped(graph, x, layer.output_shape(shape))
+
+
+def _fold(graph: Graph, layer: Fold, x: str, shape: Shape) -> str:
+    window = layer._window
+    return graph.node(
+        "Col2Im",
+        x,
+        graph.integers(*layer.output_size),
+        graph.integers(*window.kernel),
+        strides=window.stride,
+        dilations=window.dilation,
+        pads=[side for sides in zip(*window.padding, strict=True) for side in sides],
+    )
+
+
+def _gathered(graph: Graph, x: str, positions: Array, axis: int) -> str:
+    return graph.node("Gather", x, graph.constant(positions, np.int64), axis=axis)
+
+
+FORMS: dict[type[Layer], Form] = {
+    Conv1d: _conv,
+    Conv2d: _conv,
+    ConvTranspose2d: _conv_transpose,
+    Linear: _linear,
+    MaxPool2d: _max_pool,
+    AvgPool2d: _avg_pool,
+    AdaptiveAvgPool2d: _adaptive_avg_pool,
+    BatchNorm1d: _batch_norm,
+    BatchNorm2d: _batch_norm,
+    LayerNorm: _layer_norm,
+    GroupNorm: _group_norm,
+    ReLU: _elementwise("Relu"),
+    LeakyReLU: _elementwise("LeakyRelu", alpha="negative_slope"),
+    ELU: _elementwise("Elu", alpha="alpha"),
+    GELU: _gelu,
+    Sigmoid: _elementwise("Sigmoid"),
+    Tanh: _elementwise("Tanh"),
+    SiLU: _silu,
+    Softplus: _softplus,
+    Softmax: _elementwise("Softmax", axis="dim"),
+    LogSoftmax: _elementwise("LogSoftmax", axis="dim"),
+    ZeroPad2d: _constant_pad,
+    ConstantPad2d: _constant_pad,
+    ReflectionPad2d: _pad,
+    ReplicationPad2d: _pad,
+    CircularPad2d: _pad,
+    Dropout: _dropout,
+    Dropout2d: _dropout,
+    Flatten: _reshape,
+    Unflatten: _reshape,
+    Unfold: _unfold,
+    Fold: _fold,
+    Upsample: _upsample,
+}
+
+# The number of dimensions of the input, for layers that also take one sample without a batch.
+NDIMS: dict[type[Layer], int] = {
+    Conv1d: 3,
+    Conv2d: 4,
+    ConvTranspose2d: 4,
+    MaxPool2d: 4,
+    AvgPool2d: 4,
+    AdaptiveAvgPool2d: 4,
+    ZeroPad2d: 4,
+    ConstantPad2d: 4,
+    ReflectionPad2d: 4,
+    ReplicationPad2d: 4,
+    CircularPad2d: 4,
+    Unfold: 4,
+    Fold: 3,
+}

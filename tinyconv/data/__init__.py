@@ -1,15 +1,25 @@
-"""Data: MNIST and other IDX files, normalisation, shuffled batches."""
+"""Data: MNIST and other IDX files, normalisation, shuffled batches, augmentation."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tinyconv.data.augment import affine, gaussian_noise, random_affine
 from tinyconv.data.batches import Batches
 
 if TYPE_CHECKING:
     from tinyconv.data.idx import read_idx
     from tinyconv.data.mnist import MNIST, load_mnist, normalize
 
-__all__ = ["MNIST", "Batches", "load_mnist", "normalize", "read_idx"]
+__all__ = [
+    "MNIST",
+    "Batches",
+    "affine",
+    "gaussian_noise",
+    "load_mnist",
+    "normalize",
+    "random_affine",
+    "read_idx",
+]
 
 
 def __getattr__(name: str) -> Any:

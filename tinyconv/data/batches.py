@@ -17,10 +17,14 @@ class Batches:
         inputs, targets: arrays of equal length.
         batch_size: the last batch may be smaller.
         shuffle: whether each iteration goes in a new random order.
-        generator: a numpy.random.Generator or seed that the orders are drawn from.
+        generator: a numpy.random.Generator or seed that the orders, and seeds for `augment`, are drawn from.
         transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that
             only a batch of them is ever floating. Where workers share a batch, each applies it to its own
             part: it should look at each sample alone, and keep no state.
+        augment: changes inputs at random, before `transform`, e.g. `random_affine`: called with one sample at
+            a time, as a batch of one, and a numpy.random.Generator for it alone. So what becomes of a sample
+            depends on `generator` and its place in the epoch, not on the size of batches or the number
+            of workers. It runs on the CPU, where both arrays then stay; only batches are moved to a GPU.
 
     Raises:
         ValueError, TypeError: lengths that differ, or an argument out of range.
@@ -39,8 +43,9 @@ class Batches:
         shuffle: bool = False,
         generator: Generator = None,
         transform: Callable[[Array], Array] | None = None,
+        augment: "Callable[[Array, np.random.Generator], Array] | None" = None,
     ) -> None:
-        array_module(inputs, targets)
+        xp = array_module(inputs, targets)
         if len(inputs) != len(targets):
             raise ValueError(
                 f"`inputs` (of length {len(inputs)}) must be as long as `targets` (of length {len(targets)})"
@@ -49,11 +54,13 @@ class Batches:
         self.batch_size = integer("batch_size", batch_size)
         self.shuffle = shuffle
         self.generator = as_generator(generator)
-        self.transform = transform
+        self.transform, self.augment = transform, augment
+        self.move(xp)
 
     def move(self, xp: Any) -> None:
-        """Move both arrays to the device of the module `xp`; its batches are cut out there."""
-        self.inputs, self.targets = moved(self.inputs, xp), moved(self.targets, xp)
+        """Give batches on the device of the module `xp`; both arrays go there unless they are to augment."""
+        self._xp, home = xp, xp if self.augment is None else np
+        self.inputs, self.targets = moved(self.inputs, home), moved(self.targets, home)
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -67,16 +74,21 @@ class Batches:
         count = len(self.inputs)
         return self.generator.permutation(count) if self.shuffle else np.arange(count)
 
-    def parts(self, count: int) -> list[Iterator[tuple[Array, Array]]]:
+    def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
         """One iteration, for `count` workers: each gets a part of each batch's inputs, and all its targets.
 
-        Batches of fewer samples than workers go whole to the first.
+        Batches of fewer samples than workers go whole to the first. The first `skip` batches are left out
+        without being made. What is drawn from `generator` is drawn by this call, whatever is left out.
         """
+        skip = integer("skip", skip, minimum=0)
         order = moved(self.order(), array_module(self.inputs)) if self.shuffle else None
-        return [self._part(order, number, count) for number in range(count)]
+        seed = 0 if self.augment is None else int(self.generator.integers(1 << 63))
+        return [self._part(order, seed, skip, number, count) for number in range(count)]
 
-    def _part(self, order: Array | None, number: int, count: int) -> Iterator[tuple[Array, Array]]:
-        for start in range(0, len(self.inputs), self.batch_size):
+    def _part(
+        self, order: Array | None, seed: int, skip: int, number: int, count: int
+    ) -> Iterator[tuple[Array, Array]]:
+        for start in range(skip * self.batch_size, len(self.inputs), self.batch_size):
             stop = min(start + self.batch_size, len(self.inputs))
             workers = count if stop - start >= count else 1
             if number >= workers:
@@ -85,7 +97,18 @@ class Batches:
             part, batch = slice(start + first, start + last), slice(start, stop)
             inputs = self.inputs[part if order is None else order[part]]
             targets = self.targets[batch if order is None else order[batch]]
-            yield inputs if self.transform is None else self.transform(inputs), targets
+            inputs = moved(self._augmented(inputs, seed, part.start), self._xp)
+            yield inputs if self.transform is None else self.transform(inputs), moved(targets, self._xp)
+
+    def _augmented(self, inputs: Array, seed: int, place: int) -> Array:
+        """`inputs`, of which the first has that place in the epoch, each augmented by numbers of its own."""
+        if self.augment is None:
+            return inputs
+        samples = [
+            self.augment(inputs[index : index + 1], np.random.default_rng((seed, place + index)))
+            for index in range(len(inputs))
+        ]
+        return np.concatenate(samples)
 
 
 def split(batch: Array, count: int) -> list[Array]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, array_module
 from tinyconv.data.batches import Batches
 
 CHUNK_BYTES = 64 << 20
@@ -14,6 +14,8 @@ CHUNK_BYTES = 64 << 20
 
 def fits(batches: Batches, xp: Any) -> bool:
     """Whether half of the free memory of the device of `xp` holds the data set of `batches`."""
+    if array_module(batches.inputs) is xp:
+        return True
     free, _ = xp.cuda.runtime.memGetInfo()
     return 2 * (batches.inputs.nbytes + batches.targets.nbytes) <= int(free)
 
@@ -34,8 +36,14 @@ class Streamed:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return self.parts(1)[0]
+
+    def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
+        """As `Batches.parts`, for the one worker that there is on a GPU."""
+        return [self._chunks(self._batches.order()[skip * self._batches.batch_size :])]
+
+    def _chunks(self, order: Array) -> Iterator[tuple[Array, Array]]:
         batches, stream = self._batches, self._xp.cuda.Stream(non_blocking=True)
-        order = batches.order()
         chunks = [order[start : start + self._length] for start in range(0, len(order), self._length)]
         slots = [_Slot(batches, min(self._length, len(order)), self._xp) for _ in chunks[:2]]
         for slot, chunk in zip(slots, chunks, strict=False):

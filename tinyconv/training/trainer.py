@@ -305,7 +305,7 @@ class Trainer:
         if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
             data = Batches(*data, batch_size, shuffle=shuffle, generator=generator)
         if isinstance(data, Batches):
-            if array_module(data.inputs) is np and xp is not np and not fits(data, xp):
+            if xp is not np and data.augment is None and not fits(data, xp):
                 return Streamed(data, xp)
             with _out_of_memory("the data set"):
                 data.move(xp)

@@ -1,0 +1,263 @@
+"""Augmentation: what it does to images, and where its random numbers come from."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tests import strict_arrays
+from tinyconv import CrossEntropyLoss, Flatten, Linear, Sequential, Trainer, optim
+from tinyconv.arrays import Array
+from tinyconv.data import Batches, affine, gaussian_noise, normalize, random_affine
+
+DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+both = partial(random_affine, degrees=15, translate=2)
+
+
+def noisy(images: Array, generator: np.random.Generator) -> Array:
+    return gaussian_noise(both(images, generator), generator, sigma=0.1)
+
+
+def digits(count: int = 6, dtype: Any = np.uint8) -> Array:
+    """Smooth blobs, with an empty border."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((count, 28, 28))
+    images[:, 10:18, 10:18] = rng.uniform(0, 1, (count, 8, 8))
+    images = ndimage.gaussian_filter(images, (0, 1, 1))
+    images /= images.max()
+    result: Array = (images * (255 if dtype == np.uint8 else 1)).astype(dtype)
+    return result
+
+
+# Images
+
+
+@DTYPES
+@pytest.mark.parametrize("augment", [both, gaussian_noise, noisy])
+def test_shape_and_dtype_stay_and_the_images_are_not_written_to(
+    augment: Callable[..., Array], dtype: Any
+) -> None:
+    for images in (digits(dtype=dtype), digits(dtype=dtype).reshape(2, 3, 28, 28), digits(dtype=dtype)[:0]):
+        before = images.copy()
+        result = augment(images, np.random.default_rng(0))
+        assert (result.shape, result.dtype) == (images.shape, images.dtype)
+        np.testing.assert_array_equal(images, before)
+        assert not len(images) or (result != images).any()
+
+
+@DTYPES
+def test_no_strength_changes_nothing(dtype: Any) -> None:
+    images = digits(dtype=dtype)
+    np.testing.assert_array_equal(random_affine(images, 0), images)
+    np.testing.assert_array_equal(gaussian_noise(images, 0, sigma=0), images)
+
+
+@DTYPES
+def test_whole_shifts_move_to_the_right_and_down(dtype: Any) -> None:
+    images = digits(2, dtype)
+    shifted = affine(images, [0, 0], [(3, 0), (-2, 5)])
+    np.testing.assert_array_equal(shifted[0], np.roll(images[0], 3, axis=1))
+    np.testing.assert_array_equal(shifted[1], np.roll(images[1], (5, -2), axis=(0, 1)))
+
+
+def test_half_a_pixel_is_the_mean_of_two() -> None:
+    images = digits(1, np.float64)
+    expected = (images + np.roll(images, 1, axis=2)) / 2
+    np.testing.assert_allclose(affine(images, [0], [(0.5, 0)]), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 1, 27, 27)])
+def test_a_right_angle_turns_clockwise(shape: tuple[int, ...]) -> None:
+    images = digits(2, np.float64)[:, : shape[-1], : shape[-1]].reshape(shape)
+    turned = affine(images, [90, 180], np.zeros((2, 2)))
+    np.testing.assert_allclose(turned[0], np.rot90(images[0], -1, axes=(-2, -1)), atol=1e-9)
+    np.testing.assert_allclose(turned[1], np.rot90(images[1], 2, axes=(-2, -1)), atol=1e-9)
+
+
+def test_small_rotations_are_those_of_scipy_and_come_before_the_shift() -> None:
+    images = digits(1, np.float64)
+    turned = affine(images, [10], [(2, 1)])[0]
+    expected = ndimage.rotate(images[0], -10, reshape=False, order=1)
+    np.testing.assert_allclose(turned, np.roll(expected, (1, 2), axis=(0, 1)), atol=1e-9)
+
+
+def test_channels_move_together_and_images_apart() -> None:
+    images = np.repeat(digits(1, np.float32)[:, None], 2, axis=1).repeat(3, axis=0)
+    moved = both(images, 0)
+    np.testing.assert_array_equal(moved[:, 0], moved[:, 1])
+    assert np.abs(moved[0] - moved[1]).max() > 0.1
+
+
+@DTYPES
+def test_values_stay_in_range_and_the_border_goes_on(dtype: Any) -> None:
+    images = digits(dtype=dtype)
+    top, low = images.max(), images.max() // 2 if dtype == np.uint8 else dtype(0.5)
+    moved = random_affine(np.maximum(images, low), 0, degrees=180, translate=20)
+    assert moved.min() == pytest.approx(low)
+    assert moved.max() <= top
+
+
+def test_the_strengths_are_the_largest_amounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    amounts: list[Array] = []
+    monkeypatch.setattr("tinyconv.data.augment.affine", lambda images, *drawn: amounts.extend(drawn))
+    random_affine(np.zeros((2000, 1, 1)), 0, degrees=10, translate=3)
+    angle, translate = amounts
+    assert 9.9 < angle.max() <= 10
+    assert -10 <= angle.min() < -9.9
+    assert (translate.min(axis=0) < -2.9).all()
+    assert (translate.max(axis=0) > 2.9).all()
+    assert np.abs(translate).max() <= 3
+    correlations = np.corrcoef([angle, *translate.T])
+    assert np.abs(correlations - np.eye(3)).max() < 0.1
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(np.uint8, 255), (np.float32, 1), (np.float64, 1)])
+def test_noise_has_the_given_deviation(dtype: Any, unit: int) -> None:
+    images = np.full((5, 40, 40), unit // 2, dtype)
+    noise = gaussian_noise(images, 0, sigma=0.05).astype(float) / unit - unit // 2 / unit
+    assert abs(noise.mean()) < 0.002
+    assert noise.std() == pytest.approx(0.05, rel=0.05)
+
+
+def test_noise_keeps_bytes_between_0_and_255() -> None:
+    black_and_white = np.array([[[0, 255]] * 50], np.uint8)
+    result = gaussian_noise(black_and_white, 0, sigma=0.2)
+    assert result[..., 0].max() < 255 * 0.8  # would be 255 where a negative value had wrapped around
+    assert result[..., 1].min() > 255 * 0.2
+
+
+@pytest.mark.parametrize("augment", [both, gaussian_noise])
+def test_equal_seeds_give_equal_images(augment: Callable[..., Array]) -> None:
+    np.testing.assert_array_equal(augment(digits(), 3), augment(digits(), np.random.default_rng(3)))
+    assert (augment(digits(), 3) != augment(digits(), 4)).any()
+
+
+def test_wrong_arguments_are_named() -> None:
+    images = digits(2)
+    with pytest.raises(ValueError, match=r"`degrees` \(=-1\)"):
+        random_affine(images, 0, degrees=-1)
+    with pytest.raises(ValueError, match=r"`translate` \(=-1\)"):
+        random_affine(images, 0, translate=-1)
+    with pytest.raises(ValueError, match=r"`sigma` \(=-1\)"):
+        gaussian_noise(images, 0, sigma=-1)
+    with pytest.raises(ValueError, match="`angle`"):
+        affine(images, [1, 2, 3], np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="`translate`"):
+        affine(images, [1, 2], np.zeros(2))
+    for augment in (both, gaussian_noise):
+        with pytest.raises(ValueError, match="`images`"):
+            augment(images[0], 0)
+        with pytest.raises(TypeError, match=r"`images`.* int64"):
+            augment(images.astype(np.int64), 0)
+
+
+# Batches
+
+
+def batches(size: int = 8, **arguments: Any) -> Batches:
+    defaults: dict[str, Any] = {"shuffle": True, "generator": 1, "augment": noisy}
+    return Batches(digits(21), np.arange(21), size, **(defaults | arguments))
+
+
+def whole(parts: list[Any]) -> Array:
+    """The inputs of an epoch, put together from the workers' parts."""
+    inputs: list[Array] = []
+    for own, _ in parts[0]:
+        inputs += [own, *(part[0] for other in parts[1:] if (part := next(other, None)) is not None)]
+    return np.concatenate(inputs)
+
+
+def test_equal_seeds_give_equal_epochs_and_each_epoch_is_another() -> None:
+    one, same = batches(), batches()
+    first = whole(one.parts(1))
+    np.testing.assert_array_equal(first, whole(same.parts(1)))
+    second = whole(one.parts(1))
+    np.testing.assert_array_equal(second, whole(same.parts(1)))
+    unshuffled = batches(shuffle=False)
+    assert (whole(unshuffled.parts(1)) != whole(unshuffled.parts(1))).mean() > 0.1
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_the_images_do_not_depend_on_the_number_of_workers(workers: int) -> None:
+    np.testing.assert_array_equal(whole(batches().parts(workers)), whole(batches().parts(1)))
+
+
+def test_the_images_do_not_depend_on_the_size_of_batches() -> None:
+    np.testing.assert_array_equal(whole(batches(5).parts(1)), whole(batches(21).parts(1)))
+
+
+def test_the_images_do_not_depend_on_the_order_in_which_workers_take_them() -> None:
+    taken = [list(part) for part in reversed(batches().parts(2))]
+    together = [np.concatenate([pair[0][0], pair[1][0]]) for pair in zip(*reversed(taken), strict=True)]
+    np.testing.assert_array_equal(np.concatenate(together), whole(batches().parts(1)))
+
+
+def test_no_two_samples_are_given_the_same_numbers() -> None:
+    same = np.repeat(digits(1), 16, axis=0)
+    parts = Batches(same, np.arange(16), 8, augment=both, generator=0).parts(2)
+    assert len(np.unique(whole(parts), axis=0)) == 16
+
+
+def test_transform_follows_augment() -> None:
+    (x, y), *_ = batches(transform=normalize)
+    (plain, labels), *_ = batches()
+    np.testing.assert_array_equal(x, normalize(plain))
+    np.testing.assert_array_equal(y, labels)
+
+
+def test_an_augmentation_leaves_the_order_of_the_first_epoch_alone() -> None:
+    targets = [[y.tolist() for _, y in batches(augment=augment)] for augment in (None, noisy)]
+    assert targets[0] == targets[1]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("augment", [None, noisy])
+def test_an_epoch_goes_on_after_the_batches_that_it_skips(count: int, augment: Any) -> None:
+    interrupted, resumed = batches(augment=augment), batches(augment=augment)
+    whole(interrupted.parts(1))
+    state = interrupted.generator.bit_generator.state
+    expected = whole(interrupted.parts(count))
+    resumed.generator.bit_generator.state = state
+    np.testing.assert_array_equal(whole(resumed.parts(count, skip=2)), expected[16:])
+    np.testing.assert_array_equal(whole(resumed.parts(count)), whole(interrupted.parts(count)))
+
+
+def test_skipped_batches_are_not_made() -> None:
+    made: list[int] = []
+
+    def record(images: Array, generator: np.random.Generator) -> Array:
+        made.append(len(images))
+        return images
+
+    list(batches(augment=record).parts(1, skip=2)[0])
+    assert made == [1] * 5
+    assert list(batches().parts(1, skip=4)[0]) == []
+    with pytest.raises(ValueError, match="`skip`"):
+        batches().parts(1, skip=-1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need fork")
+def test_workers_train_on_the_images_of_one_process() -> None:
+    def trained(workers: int) -> Array:
+        model = Sequential(Flatten(), Linear(784, 21, generator=0))
+        trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model, lr=0.1), workers=workers)
+        trainer.fit(batches(transform=normalize), epochs=2)
+        return model.params["1.weight"]
+
+    np.testing.assert_array_equal(trained(2), trained(2))
+    np.testing.assert_allclose(trained(2), trained(1), rtol=1e-4, atol=1e-5)
+
+
+def test_on_a_gpu_only_augmented_batches_are_moved() -> None:
+    expected = list(batches(transform=normalize))
+    with strict_arrays.installed() as cupy:
+        moving = batches(transform=normalize)
+        moving.move(cupy)
+        for (x, y), (expected_x, expected_y) in zip(moving, expected, strict=True):
+            assert isinstance(x, cupy.ndarray)
+            np.testing.assert_allclose(cupy.asnumpy(x), expected_x, rtol=1e-6)
+            np.testing.assert_array_equal(cupy.asnumpy(y), expected_y)

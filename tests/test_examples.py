@@ -153,7 +153,7 @@ def test_the_readmes_other_python_runs() -> None:
 
 
 def test_importing_tinyconv_imports_numpy_and_little_else() -> None:
-    heavy = ("matplotlib", "cupy", "tqdm", "mnist", "torch", "scipy", "safetensors", "threadpoolctl")
+    heavy = ("matplotlib", "cupy", "tqdm", "mnist", "torch", "onnx", "scipy", "safetensors", "threadpoolctl")
     code = f"import sys, tinyconv; print([m for m in {heavy!r} if m in sys.modules])"
     assert run("-c", code).strip() == "[]"
 
@@ -190,6 +190,7 @@ def test_imports_run_one_way() -> None:
         "optim": {"arrays", "arguments", "layers"},
         "models": {"arrays", "arguments", "layers"},
         "training": {"arrays", "cublas", "arguments", "files", "layers", "data", "optim"},
+        "convert": {"arrays", "arguments", "functional", "files", "layers"},
         "gradcheck": {"arrays", "arguments", "layers"},
         "second_order": {"arrays", "arguments", "layers"},
         "reference": {"arrays"},

@@ -174,3 +174,111 @@ def test_an_optimizer_updates_all_parameters_of_a_network() -> None:
     optim.SGD(model, lr=0.5).step()
     for name, param in model.params.items():
         np.testing.assert_allclose(param, before[name] - 0.5, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW])
+def test_groups_have_options_of_their_own_and_follow_the_schedule(make: Any) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    model = Sequential(
+        Linear(3, 2, dtype=np.float64, generator=0), Linear(2, 2, dtype=np.float64, generator=1)
+    )
+    theirs = {name: torch.tensor(param) for name, param in model.params.items()}
+    own = {"lr": 0.02, "weight_decay": 0.3}
+    ours = make(model, lr=0.1, weight_decay=0.1, groups=[{"params": ["1.weight", "0"], **own}])
+    chosen = [theirs[name] for name in ("0.weight", "0.bias", "1.weight")]
+    expected = getattr(torch.optim, make.__name__)(
+        [{"params": [theirs["1.bias"]]}, {"params": chosen, **own}], lr=0.1, weight_decay=0.1
+    )
+    schedules = optim.StepLR(ours, 3), torch.optim.lr_scheduler.StepLR(expected, 3)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        for name, grad in model.grads.items():
+            grad[...] = rng.standard_normal(grad.shape)
+            theirs[name].grad = torch.tensor(grad)
+        for step in (ours, expected, *schedules):
+            step.step()
+    for name, param in model.params.items():
+        assert_close(param, theirs[name].numpy(), name)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([{"params": ["2"]}], "'2' names no parameter and no layer"),
+        ([{"params": ["0"]}, {"params": ["0.bias"]}], "'0.bias' is in two groups"),
+        ([{"params": ["0"], "momentums": 1}], "unknown option 'momentums'"),
+        ([{"params": ["0"], "lr": -1}], "`lr` .=-1. must be"),
+        ([{"params": ["0"], "nesterov": True}], "`nesterov` needs a `momentum`"),
+    ],
+    ids=str,
+)
+def test_groups_that_are_wrong_are_refused(groups: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        optim.SGD(Sequential(Linear(1, 1)), groups=groups)
+
+
+def test_frozen_layers_stay_as_they_are_and_start_later_as_in_pytorch() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    model = Sequential(
+        Linear(3, 2, dtype=np.float64, generator=0), Linear(2, 2, dtype=np.float64, generator=1)
+    )
+    theirs = {name: torch.tensor(param) for name, param in model.params.items()}
+    ours, expected = optim.Adam(model, lr=0.1), torch.optim.Adam(list(theirs.values()), lr=0.1)
+    before = model[0].state_dict()
+    model[0].requires_grad_(False)
+    rng = np.random.default_rng(0)
+    for step in range(8):
+        if step == 4:
+            for name, value in before.items():
+                np.testing.assert_array_equal(model[0].params[name], value)
+            model[0].requires_grad_()
+        x, g = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
+        ours.zero_grad()
+        model.forward(x)
+        model.backward(g)
+        assert list(model.grads) == list(model.params)[2 if step < 4 else 0 :]
+        for name, grad in model.grads.items():
+            theirs[name].grad = torch.tensor(grad)
+        ours.step()
+        expected.step()
+    for name, param in model.params.items():
+        assert_close(param, theirs[name].numpy(), name)
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS, ids=str)
+def test_a_state_dict_takes_an_optimiser_on(case: str) -> None:
+    make, options = OPTIMIZERS[case]
+    models_ = [Linear(3, 2, dtype=np.float64, generator=0) for _ in range(2)]
+    first, second = (make(model, **options) for model in models_)
+    rng = np.random.default_rng(0)
+
+    def step(optimizer: optim.Optimizer) -> None:
+        for grad in optimizer.model.grads.values():
+            grad[...] = rng.standard_normal(grad.shape)
+        optimizer.step()
+
+    for _ in range(3):
+        step(first)
+    first.lr = 0.05
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state_dict(first.state_dict())
+    for optimizer in (first, second):
+        rng = np.random.default_rng(1)
+        for _ in range(3):
+            step(optimizer)
+    for name, param in first.model.params.items():
+        np.testing.assert_array_equal(second.model.params[name], param)
+
+
+def test_a_state_dict_of_another_model_is_refused() -> None:
+    optimizer = optim.SGD(Linear(2, 1), momentum=0.9)
+    optimizer.step()
+    state = optimizer.state_dict()
+    for model, message in (
+        (Linear(3, 1), "must have the shape"),
+        (Linear(2, 1, bias=False), "other parameters"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            optim.SGD(model, momentum=0.9).load_state_dict(state)
+    with pytest.raises(ValueError, match="other parameters or options"):
+        optim.Adam(Linear(2, 1)).load_state_dict(state)

@@ -6,16 +6,18 @@ An optimiser is made for a model and updates its parameters in place from its gr
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import conversion, integer, number, one_of
-from tinyconv.arrays import Array, array_module, fused
+from tinyconv.arrays import Array, array_module, fused, moved
 from tinyconv.layers import Layer
+
+Groups: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 class Optimizer:
@@ -23,19 +25,50 @@ class Optimizer:
 
     Attributes:
         lr: the learning rate, which schedules change.
+        initial_lr: the one that the optimiser was made with.
+        groups: the groups of parameters with options of their own, after one, without any, of the others.
         state: name of a parameter -> what the optimiser remembers of it.
     """
 
-    def __init__(self, model: Layer, lr: float, weight_decay: float) -> None:
+    options: ClassVar[tuple[str, ...]] = ()  # what a group can have of its own
+
+    def __init__(self, model: Layer, lr: float, weight_decay: float, groups: Groups) -> None:
         if not isinstance(model, Layer):
             raise TypeError(f"`model` (={model!r}) must be a Layer")
         self.model = model
-        self.lr = number("lr", lr, 0.0)
-        self.weight_decay = number("weight_decay", weight_decay, 0.0)
+        self.lr = self.initial_lr = lr
+        self.weight_decay = weight_decay
+        self.groups: list[Mapping[str, Any]] = [{}, *groups]
+        self._group_of = self._members()
         self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
         self._steps = 0
-        # (step before a parameter's first one, dtype) -> the numbers of the last step, and where they lie.
+        # Of parameters that are alike -> the numbers of the last step, and where they lie.
         self._on_device: dict[Any, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
+
+    def _members(self) -> dict[str, int]:
+        """For each parameter the number of its group."""
+        members = dict.fromkeys(self.model.params, 0)
+        for index, group in enumerate(self.groups[1:], 1):
+            unknown = [name for name in group if name not in (*self.options, "params")]
+            if unknown:
+                raise ValueError(
+                    f"`groups` holds the unknown option {unknown[0]!r}, not one of {self.options}"
+                )
+            for chosen in group["params"]:
+                names = [name for name in members if name == chosen or name.startswith(f"{chosen}.")]
+                taken = [name for name in names if members[name]]
+                if taken or not names:
+                    what = f"is in two groups: {taken[0]!r}" if taken else "names no parameter and no layer"
+                    raise ValueError(f"`groups`: {chosen!r} {what}")
+                members.update(dict.fromkeys(names, index))
+        for group in self.groups:
+            self._check(**self._options(group))
+        return members
+
+    def _check(self, **options: Any) -> None:
+        """Refuse options that are out of range or of the wrong type."""
+        number("lr", options["lr"], 0.0)
+        number("weight_decay", options["weight_decay"], 0.0)
 
     def to(self, target: npt.DTypeLike) -> Self:
         """Move what is remembered of the parameters to a device, or convert it to a dtype, as the model was.
@@ -64,38 +97,95 @@ class Optimizer:
         the updates are the same kernels on the same arrays in each step, and can be a part of a CUDA graph.
         """
         self._steps += 1
-        numbers: dict[int, tuple[Any, ...]] = {}
+        numbers: dict[Any, tuple[Any, ...]] = {}
         updates: list[Callable[[], None]] = []
         for name, layer, key in _places(self.model):
-            param, grad, state = layer._params[key], layer._grads[key], self.state[name]
+            if key not in layer._grads:
+                continue
+            param, state, group = layer._params[key], self.state[name], self._group_of[name]
             state["step"] = state.get("step", 0) + 1
-            started = self._steps - state["step"]
-            if started not in numbers:
-                numbers[started] = self._placed(started, self._numbers(state["step"]), param)
-            updates.append(partial(self._update, param, grad, state, *numbers[started]))
+            alike = group, self._steps - state["step"], param.dtype
+            if alike not in numbers:
+                options = self._options(self.groups[group])
+                numbers[alike] = self._placed(alike, self._numbers(state["step"], **options), param)
+            updates.append(partial(self._update, param, layer._grads[key], state, *numbers[alike]))
         return updates
 
-    def _numbers(self, step: int) -> tuple[float | None, ...]:
+    def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a group: its own, and otherwise the optimiser's."""
+        options = {name: group.get(name, getattr(self, name)) for name in self.options}
+        if "lr" in group and self.lr != self.initial_lr:
+            options["lr"] *= self.lr / self.initial_lr if self.initial_lr else 1
+        return options
+
+    def _numbers(self, step: int, **options: Any) -> tuple[float | None, ...]:
         """What the update takes besides arrays, in a parameter's `step`; None for what it does without."""
         raise NotImplementedError
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
         raise NotImplementedError
 
-    def _placed(self, started: int, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
-        """`numbers` where `like` lies."""
+    def _placed(self, alike: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
+        """`numbers`, those of the parameters that are `alike`, where `like` lies."""
         xp = array_module(like)
         if xp is np:
             return numbers
-        known, placed = self._on_device.get((started, like.dtype), ((), ()))
+        known, placed = self._on_device.get(alike, ((), ()))
         if [old is None for old in known] != [new is None for new in numbers]:
             known = (None,) * len(numbers)
             placed = tuple(None if new is None else xp.empty((), like.dtype) for new in numbers)
         for array, new, old in zip(placed, numbers, known, strict=True):
             if array is not None and new != old:
                 array.fill(new)
-        self._on_device[started, like.dtype] = numbers, placed
+        self._on_device[alike] = numbers, placed
         return placed
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on: "steps", "options" (with what a schedule has changed) and "state".
+
+        "state" holds, for each parameter's name, copies of what is remembered of it.
+        """
+        state = {
+            name: {key: value.copy() if hasattr(value, "copy") else value for key, value in own.items()}
+            for name, own in self.state.items()
+        }
+        options = {name: getattr(self, name) for name in self.options}
+        return {"steps": self._steps, "options": options, "state": state}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; arrays are copied to where the parameters lie.
+
+        Raises:
+            ValueError: a name that is missing or unknown, or an array of another shape than its parameter.
+                Nothing is changed then.
+        """
+        params, options, state = self.model.params, state_dict["options"], state_dict["state"]
+        if set(state) != set(params) or set(options) != set(self.options):
+            raise ValueError(
+                f"`state_dict` is of an optimiser of other parameters or options: {sorted(state)} and "
+                f"{sorted(options)} instead of {sorted(params)} and {sorted(self.options)}"
+            )
+        for name, own in state.items():
+            for key, value in own.items():
+                if hasattr(value, "shape") and value.shape != params[name].shape:
+                    raise ValueError(
+                        f"`state_dict`: {key!r} of {name!r} (of shape {value.shape}) must have the shape "
+                        f"{params[name].shape}"
+                    )
+        self._steps = state_dict["steps"]
+        for name, value in options.items():
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+        for name, own in state.items():
+            self.state[name] = {key: _copied(value, params[name]) for key, value in own.items()}
+
+
+def _copied(value: Any, param: Array) -> Any:
+    """A copy of `value`, if it is an array, of the dtype of `param` and where it lies."""
+    if not hasattr(value, "shape"):
+        return value
+    copy = array_module(param).empty_like(param)
+    copy[...] = moved(value, array_module(param))
+    return copy
 
 
 def _places(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer, str]]:
@@ -117,12 +207,17 @@ class SGD(Optimizer):
         lr: learning rate.
         momentum, dampening, weight_decay: as in the formula.
         nesterov: needs a momentum and no dampening.
+        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
+            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes all learning rates in proportion.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
     """
+
+    options = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
 
     def __init__(
         self,
@@ -132,31 +227,34 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        groups: Groups = (),
     ) -> None:
-        super().__init__(model, lr, weight_decay)
-        self.momentum = number("momentum", momentum, 0.0)
-        self.dampening = number("dampening", dampening, -math.inf)
-        self.nesterov = nesterov
-        if nesterov and (momentum == 0 or dampening != 0):
+        self.momentum, self.dampening, self.nesterov = momentum, dampening, nesterov
+        super().__init__(model, lr, weight_decay, groups)
+
+    def _check(self, **options: Any) -> None:
+        super()._check(**options)
+        momentum, dampening = options["momentum"], options["dampening"]
+        number("momentum", momentum, 0.0)
+        number("dampening", dampening, -math.inf)
+        if options["nesterov"] and (momentum == 0 or dampening != 0):
             raise ValueError(
                 f"`nesterov` needs a `momentum` above 0 (got {momentum}) "
                 f"and a `dampening` of 0 (got {dampening})"
             )
 
-    def _numbers(self, step: int) -> tuple[float | None, ...]:
-        undamped = None if self.dampening == 0 or step == 1 else 1 - self.dampening
-        return (
-            self.lr,
-            self.momentum or None,
-            undamped,
-            self.momentum if self.nesterov else None,
-            self.weight_decay or None,
-        )
+    def _numbers(self, step: int, **options: Any) -> tuple[float | None, ...]:
+        momentum, dampening = options["momentum"], options["dampening"]
+        undamped = None if dampening == 0 or step == 1 else 1 - dampening
+        ahead = momentum if options["nesterov"] else None
+        return options["lr"], momentum or None, undamped, ahead, options["weight_decay"] or None
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
-        if self.momentum and "momentum_buffer" not in state:
+        _, momentum, *_ = numbers
+        if momentum is not None and "momentum_buffer" not in state:
             state["momentum_buffer"] = array_module(param).zeros_like(param)
-        _sgd(param, grad, state.get("momentum_buffer"), *numbers)
+        _sgd(param, grad, None if momentum is None else state["momentum_buffer"], *numbers)
 
 
 @fused
@@ -192,6 +290,9 @@ class Adam(Optimizer):
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: added to the denominator.
         weight_decay: as above.
+        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
+            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes all learning rates in proportion.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
@@ -200,6 +301,8 @@ class Adam(Optimizer):
         https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
     """
 
+    options = ("lr", "betas", "eps", "weight_decay")
+
     def __init__(
         self,
         model: Layer,
@@ -207,22 +310,28 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        *,
+        groups: Groups = (),
     ) -> None:
-        super().__init__(model, lr, weight_decay)
-        self.betas = tuple(betas)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        self.betas, self.eps = tuple(betas), eps
+        super().__init__(model, lr, weight_decay, groups)
+
+    def _check(self, **options: Any) -> None:
+        super()._check(**options)
+        number("eps", options["eps"], 0.0)
+        betas = options["betas"]
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"`betas` (={betas!r}) must be two numbers, each at least 0 and less than 1")
-        self.eps = number("eps", eps, 0.0)
 
-    def _numbers(self, step: int) -> tuple[float | None, ...]:
-        beta1, beta2 = self.betas
-        corrected = self.lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-        return *corrected, beta1, 1 - beta1, beta2, 1 - beta2, self.eps, *self._decay
+    def _numbers(self, step: int, **options: Any) -> tuple[float | None, ...]:
+        lr, (beta1, beta2) = options["lr"], options["betas"]
+        corrected = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+        decay = self._decay(lr, options["weight_decay"])
+        return *corrected, beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], *decay
 
-    @property
-    def _decay(self) -> tuple[float | None, float | None]:
+    def _decay(self, lr: float, weight_decay: float) -> tuple[float | None, float | None]:
         """What times a parameter is added to its gradient, and what the parameter itself is multiplied by."""
-        return self.weight_decay or None, None
+        return weight_decay or None, None
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
         if "exp_avg" not in state:
@@ -273,6 +382,9 @@ class AdamW(Adam):
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: added to the denominator.
         weight_decay: as above.
+        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
+            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes all learning rates in proportion.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
@@ -288,12 +400,13 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        *,
+        groups: Groups = (),
     ) -> None:
-        super().__init__(model, lr, betas, eps, weight_decay)
+        super().__init__(model, lr, betas, eps, weight_decay, groups=groups)
 
-    @property
-    def _decay(self) -> tuple[float | None, float | None]:
-        return None, 1 - self.lr * self.weight_decay if self.weight_decay else None
+    def _decay(self, lr: float, weight_decay: float) -> tuple[float | None, float | None]:
+        return None, 1 - lr * weight_decay if weight_decay else None
 
 
 class Schedule:

@@ -65,7 +65,8 @@ class Layer(ForwardCache):
 
     Attributes:
         params: name -> parameter, in order. A layer with children shows theirs as "child.name".
-        grads: name -> gradient, same keys; backward adds to them, `zero_grad` clears them.
+        grads: name -> gradient, same keys but those of frozen layers; backward adds to them, `zero_grad`
+            clears them.
         grads_dot: name -> tangent of the gradient; backward_jvp adds to them, `zero_grad` empties it.
         buffers: name -> array that is no parameter but belongs to the state (running statistics).
         children: name -> layer, for layers that are made of layers.
@@ -255,6 +256,20 @@ class Layer(ForwardCache):
     def eval(self) -> Self:
         """Switch to evaluation mode; returns the layer."""
         return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """With False, freeze the parameters: backward computes no gradients for them, optimisers skip them.
+
+        The layer's `grads` are then without their names. Their tangents (`grads_dot`) are still computed. A
+        frozen batch norm in training still updates its running statistics. Returns the layer.
+        """
+        for layer in self.layers():
+            if requires_grad:
+                zeros = {name: array_module(p).zeros_like(p) for name, p in layer._params.items()}
+                layer._grads = {name: layer._grads.get(name, zero) for name, zero in zeros.items()}
+            else:
+                layer._grads = {}
+        return self
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, and forget their tangents."""

@@ -95,9 +95,9 @@ class Sequential(Layer):
         return grad_output_dot
 
     def backward_params(self, grad_output: Array) -> None:
-        """`backward` down to the first layer with parameters, and no further."""
+        """`backward` down to the first layer that wants gradients, and no further."""
         order = self._order(grad_output)
-        first = next((name for name, layer in order if layer.params), None)
+        first = next((name for name, layer in order if layer.grads), None)
         for name, layer in reversed(order):
             try:
                 if name == first:

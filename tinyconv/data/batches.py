@@ -1,11 +1,12 @@
 """Batches of a data set, shuffled anew in each epoch."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import Generator, integer
+from tinyconv.arguments import Generator, integer, number
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, moved
 
@@ -109,6 +110,29 @@ class Batches:
             for index in range(len(inputs))
         ]
         return np.concatenate(samples)
+
+
+def split_off(data: Any, share: float) -> tuple[Any, Any]:
+    """`data`, a pair of arrays or a `Batches`, in two: the last `share` of its samples is the second.
+
+    Of a `Batches` the second is not shuffled and not augmented.
+
+    Raises:
+        TypeError: `data` is neither.
+        ValueError: `share` is out of range, or leaves one of the two without samples.
+    """
+    if not isinstance(data, (tuple, Batches)):
+        raise TypeError(f"`validation_split` needs arrays or a Batches, got {type(data).__name__}")
+    inputs, targets = data if isinstance(data, tuple) else (data.inputs, data.targets)
+    count = len(inputs) - round(len(inputs) * number("validation_split", share, 0.0, 1.0))
+    if not 0 < count < len(inputs):
+        raise ValueError(f"`validation_split` (={share}) must leave samples for both of {len(inputs)}")
+    first, last = (inputs[:count], targets[:count]), (inputs[count:], targets[count:])
+    if isinstance(data, tuple):
+        return first, last
+    own = copy.copy(data)
+    own.inputs, own.targets = first
+    return own, Batches(*last, data.batch_size, transform=data.transform)
 
 
 def split(batch: Array, count: int) -> list[Array]:

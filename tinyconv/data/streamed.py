@@ -1,7 +1,8 @@
 """Batches of a data set that the GPU's memory does not hold, moved there chunk by chunk."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class Streamed:
         self._batches, self._xp = batches, xp
         sample = sum(array[:1].nbytes for array in (batches.inputs, batches.targets))
         self._length = batches.batch_size * max(1, CHUNK_BYTES // max(1, sample * batches.batch_size))
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """The one of `batches`."""
+        return self._batches.generator
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -85,3 +91,10 @@ class _Slot:
             )
             yield inputs if batches.transform is None else batches.transform(inputs), targets
         self._used.record(current)
+
+
+def iterate(batches: Iterable[tuple[Array, Array]], skip: int) -> Iterator[tuple[Array, Array]]:
+    """`batches` but the first `skip`, which a `Batches` does not even make."""
+    if skip and isinstance(batches, (Batches, Streamed)):
+        return batches.parts(1, skip)[0]
+    return islice(iter(batches), skip, None)

@@ -21,6 +21,13 @@ class Epoch:
     seconds: float
     images_per_second: float
 
+    @property
+    def merit(self) -> float:
+        """What makes one epoch better than another: validation accuracy, else a loss, negative."""
+        if self.validation_accuracy is not None:
+            return self.validation_accuracy
+        return -(self.train_loss if self.validation_loss is None else self.validation_loss)
+
 
 @dataclass(slots=True)
 class History:
@@ -38,10 +45,9 @@ class History:
         """
         if not self.epochs:
             raise ValueError("no epoch has been finished")
-        return max(self.epochs, key=_merit)
+        return max(self.epochs, key=lambda epoch: epoch.merit)
 
-
-def _merit(epoch: Epoch) -> float:
-    if epoch.validation_accuracy is not None:
-        return epoch.validation_accuracy
-    return -(epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss)
+    @property
+    def epochs_since_best(self) -> int:
+        """Number of epochs after `best`; 0 where there is none."""
+        return len(self.epochs) - 1 - self.epochs.index(self.best) if self.epochs else 0

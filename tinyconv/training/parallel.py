@@ -16,6 +16,7 @@ import mmap
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,10 +54,13 @@ class Workers:
         self._peers: list[_Peer] = []
         self._own_params = [(layer, dict(layer._params)) for layer in model.layers()]
         self._divided = False
+        self._number = 0  # of the batch, in its epoch
 
     def __enter__(self) -> Self:
         from threadpoolctl import threadpool_limits
 
+        # Drawn here and not where the first batch comes: a resumed epoch comes to its own first batch later.
+        self._seeds = [[_seeds(layer) for layer in self._model.layers()] for _ in range(self._count - 1)]
         self._limits = threadpool_limits(1, user_api="blas")
         for layer, params in self._own_params:
             layer._params.update({name: _shared_copy(param) for name, param in params.items()})
@@ -77,21 +81,31 @@ class Workers:
             self._set_communicator(None)
             self._limits.restore_original_limits()
 
-    def divide(self, batches: Iterable[tuple[Array, Array]]) -> Iterator[tuple[Array, Array]]:
-        """`batches`, of whose inputs only this process's own part, and all targets.
+    def divide(self, batches: Iterable[tuple[Array, Array]], skip: int = 0) -> Iterator[tuple[Array, Array]]:
+        """`batches` but the first `skip`, of whose inputs only this process's own part, and all targets.
 
         A batch of fewer samples than workers is not divided, nor is one of an iterable other than
-        `Batches` that is larger than its first batch, or of another form.
+        `Batches` that is larger than its first batch, or of another form. What a `Batches` draws is drawn
+        by this call.
         """
+        self._number = skip
         if isinstance(batches, Batches) and type(batches).__iter__ is Batches.__iter__:
-            own, *others = batches.parts(self._count)
-            for inputs, targets in own:
-                self._divided = len(targets) >= self._count
-                if self._divided and not self._peers:
-                    self._start(inputs, len(targets), others)
-                yield inputs, targets
-            return
+            return self._own_parts(*batches.parts(self._count, skip))
+        return self._handed_out(islice(batches, skip, None))
+
+    def _own_parts(
+        self, own: Iterator[tuple[Array, Array]], *others: Iterator[tuple[Array, Array]]
+    ) -> Iterator[tuple[Array, Array]]:
+        for inputs, targets in own:
+            self._number += 1
+            self._divided = len(targets) >= self._count
+            if self._divided and not self._peers:
+                self._start(inputs, len(targets), others)
+            yield inputs, targets
+
+    def _handed_out(self, batches: Iterator[tuple[Array, Array]]) -> Iterator[tuple[Array, Array]]:
         for inputs, targets in batches:
+            self._number += 1
             if not self._peers:
                 self._start(inputs, len(inputs), [None] * (self._count - 1))
             yield self._hand_out(inputs), targets
@@ -103,6 +117,7 @@ class Workers:
             return self._model.forward(x)
         self._set_communicator(_First(self._peers))
         for peer in self._peers:
+            peer.rows[1] = self._number
             peer.go.release()
         outputs = [self._model.forward(x)]
         for peer in self._peers:
@@ -132,9 +147,9 @@ class Workers:
         """Fork the other workers, for batches of up to `batch_size` inputs `like` these."""
         self._model.release()
         self._batch_size, rows = batch_size, -(-batch_size // self._count)
-        for part in parts:
+        for part, seeds in zip(parts, self._seeds, strict=True):
             peer = _Peer(self._model, (rows, *like.shape[1:]), like.dtype)
-            peer.start(self._model, part)
+            peer.start(self._model, part, seeds)
             self._peers.append(peer)
 
     def _hand_out(self, inputs: Array) -> Array:
@@ -166,7 +181,7 @@ class _Peer:
 
         context = multiprocessing.get_context("fork")
         output_shape = model.output_shape(shape)
-        self.rows = _shared((1,), np.int64)
+        self.rows = _shared((2,), np.int64)  # of the worker's part; the batch's number
         self.inputs = _shared_batch_last(shape, dtype)
         self.outputs = _shared_batch_last(output_shape, dtype)
         self.grad_outputs = _shared_batch_last(output_shape, dtype)
@@ -178,9 +193,10 @@ class _Peer:
         self.go, self.done = context.Semaphore(0), context.Semaphore(0)
         self._context = context
 
-    def start(self, model: Layer, parts: Iterator[tuple[Array, Array]] | None) -> None:
-        generators = [_spawned_generators(layer) for layer in model.layers()]
-        self.process = self._context.Process(target=self._serve, args=(model, generators, parts), daemon=True)
+    def start(
+        self, model: Layer, parts: Iterator[tuple[Array, Array]] | None, seeds: list[dict[str, int]]
+    ) -> None:
+        self.process = self._context.Process(target=self._serve, args=(model, seeds, parts), daemon=True)
         self.process.start()
 
     def wait(self) -> None:
@@ -196,15 +212,16 @@ class _Peer:
     def _serve(
         self,
         model: Layer,
-        generators: list[dict[str, Any]],
+        seeds: list[dict[str, int]],
         parts: Iterator[tuple[Array, Array]] | None,
     ) -> None:
         """Run the worker process: forward, backward, forward, … until it is killed."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         communicator = _Other(self)
-        _make_own(model, self.grads, generators, communicator)
+        _make_own(model, self.grads, communicator)
         try:
             for inputs in self._inputs(parts, communicator):
+                _seed(model, seeds, int(self.rows[1]))
                 self.outputs[: len(inputs)] = model.forward(inputs)
                 self.done.release()
                 communicator.wait()
@@ -264,23 +281,32 @@ class _Other:
         return _as(self._peer.reduced, array).copy()
 
 
-def _make_own(
-    model: Layer, grads: dict[str, Array], generators: list[dict[str, Any]], communicator: _Other
-) -> None:
-    """In a worker: gradients in shared memory, random numbers of its own."""
+def _make_own(model: Layer, grads: dict[str, Array], communicator: _Other) -> None:
+    """In a worker: gradients in shared memory."""
     names = {id(grad): name for name, grad in model.grads.items()}
-    for layer, own in zip(model.layers(), generators, strict=True):
+    for layer in model.layers():
         layer.communicator = communicator
         layer._grads.update({key: grads[names[id(grad)]] for key, grad in layer._grads.items()})
-        for key, generator in own.items():
-            setattr(layer, key, generator)
 
 
-def _spawned_generators(layer: Layer) -> dict[str, Any]:
-    """For each random generator of `layer` an independent one; each call gives new ones."""
-    return {
-        key: value.spawn(1)[0] for key, value in vars(layer).items() if isinstance(value, np.random.Generator)
-    }
+def _seeds(layer: Layer) -> dict[str, int]:
+    """For each random generator of `layer` a seed that it draws; each call draws new ones."""
+    return {key: int(generator.integers(1 << 63)) for key, generator in generators(layer).items()}
+
+
+def _seed(model: Layer, seeds: list[dict[str, int]], number: int) -> None:
+    """In a worker: random numbers of its own, which depend on the `number` of the batch alone.
+
+    So they need not be known where a run goes on.
+    """
+    for layer, own in zip(model.layers(), seeds, strict=True):
+        for key, seed in own.items():
+            setattr(layer, key, np.random.default_rng((seed, number)))
+
+
+def generators(layer: Layer) -> dict[str, np.random.Generator]:
+    """The random generators that `layer` itself has, by the attributes' names."""
+    return {key: value for key, value in vars(layer).items() if isinstance(value, np.random.Generator)}
 
 
 def _acquired(semaphore: Any) -> bool:

@@ -4,23 +4,28 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyconv.arguments import Generator, integer
+from tinyconv.arguments import Generator, integer, number
 from tinyconv.arrays import Array, array_module, device_module, moved
 from tinyconv.cublas import tf32
-from tinyconv.data.batches import Batches
-from tinyconv.data.streamed import Streamed, fits
+from tinyconv.data.batches import Batches, split_off
+from tinyconv.data.streamed import Streamed, fits, iterate
 from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
+from tinyconv.training.average import WeightAverage
+from tinyconv.training.clip import clip_grad_norm_, clip_grad_value_
+from tinyconv.training.device import Moved, out_of_memory
 from tinyconv.training.graph import StepGraph, capturable
 from tinyconv.training.history import Epoch, History
 from tinyconv.training.parallel import Workers
+from tinyconv.training.running import Evaluation, Running
+from tinyconv.training.saving import Saving
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +33,6 @@ logger = logging.getLogger(__name__)
 SHOWN_SECONDS = 0.2
 
 Data: TypeAlias = tuple[Array, Array] | Iterable[tuple[Array, Array]]
-
-
-class Evaluation(NamedTuple):
-    """Mean loss, and share of right classes (None where the targets are no class indices)."""
-
-    loss: float
-    accuracy: float | None
 
 
 class Trainer:
@@ -52,10 +50,20 @@ class Trainer:
             a data set that takes more than half of the free memory is moved in chunks.
         cuda_graph: whether training steps on a GPU run as one CUDA graph, which gives the same bits; by
             default they do. A model with a layer that is not `capturable` runs plainly, and the log says so.
+        accumulate: number of batches whose gradients, divided by that number, are added up for one update.
+        clip_grad_norm, clip_grad_value: what the gradients are clipped to before an update, see
+            `clip_grad_norm_` and `clip_grad_value_`.
+        ema_decay: keep an exponential moving average of the weights with this decay, see `WeightAverage`;
+            evaluation uses it.
+        checkpoint_dir: folder for checkpoints, and for the history as JSON lines, see `Checkpoints` and
+            `HistoryLog`. A checkpoint is written after each epoch.
+        checkpoint_every: write one within epochs too, each time that so many batches have been trained with.
+        keep: how many of the last checkpoints are kept; the best one stays besides.
         progress: whether to show a progress bar, on a terminal.
 
     Attributes:
         history: what `fit` has seen so far, over all its calls.
+        average: the `WeightAverage`, or None.
 
     Raises:
         ValueError: a criterion that does not reduce, an optimiser of another model, an unknown device,
@@ -82,6 +90,13 @@ class Trainer:
         workers: int = 1,
         device: str | None = None,
         cuda_graph: bool | None = None,
+        accumulate: int = 1,
+        clip_grad_norm: float | None = None,
+        clip_grad_value: float | None = None,
+        ema_decay: float | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        keep: int = 3,
         progress: bool = True,
     ) -> None:
         if criterion.reduction == "none":
@@ -104,9 +119,20 @@ class Trainer:
         if device is not None:
             for part in (model, criterion, optimizer):
                 part.to(device)
+        self.accumulate = integer("accumulate", accumulate)
+        self.clip_grad_norm = clip_grad_norm and number("clip_grad_norm", clip_grad_norm, 0.0)
+        self.clip_grad_value = clip_grad_value and number("clip_grad_value", clip_grad_value, 0.0)
+        self.average = None if ema_decay is None else WeightAverage(model, ema_decay)
         self.progress = progress
         self.history = History()
+        self._accumulated = 0  # batches since the last update
         self._unread: list[tuple[Array, float]] = []
+        self._saving = Saving(self, checkpoint_dir, checkpoint_every, keep)
+
+    @property
+    def steps(self) -> int:
+        """Number of batches trained with, over all calls of `fit`."""
+        return len(self.history.step_losses) + len(self._unread)
 
     @property
     def _xp(self) -> Any:
@@ -120,10 +146,13 @@ class Trainer:
         *,
         batch_size: int = 64,
         validation: Data | None = None,
+        validation_split: float = 0.0,
+        patience: int | None = None,
+        restore_best: bool = False,
         generator: Generator = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> History:
-        """Train for `epochs` more epochs.
+        """Train for `epochs` more epochs. An epoch that a resumed run stands within is the first of them.
 
         Args:
             data: a pair of arrays (inputs, targets), or an iterable of such pairs, one a batch,
@@ -131,6 +160,11 @@ class Trainer:
             epochs: number of epochs.
             batch_size: for arrays; they are shuffled in each epoch.
             validation: data to evaluate on after each epoch.
+            validation_split: share of the samples of `data`, arrays or a `Batches`, that is split off for
+                validation: the last ones, before any shuffling.
+            patience: stop when so many epochs have not been better than the best before them (by
+                validation accuracy, else validation loss, else training loss).
+            restore_best: end with the weights of the best epoch, as they were evaluated.
             generator: a numpy.random.Generator or seed for the shuffling of arrays.
             on_epoch: called with the record of each epoch when it is finished.
 
@@ -141,23 +175,55 @@ class Trainer:
             FloatingPointError: the loss became NaN or infinite; the message names epoch, step and
                 learning rate, and the parameters are those before that step (on a GPU those after
                 the epoch).
-            ValueError: an epoch without a batch.
+            ValueError: an epoch without a batch; both a `validation` and a `validation_split`; a checkpoint
+                folder of another run, or data that are not those of the run that goes on.
             MemoryError: a batch that the GPU's memory does not hold; a smaller `batch_size` may do.
+            OSError: a checkpoint cannot be written; those before it stay as they were.
         """
+        if validation_split:
+            if validation is not None:
+                raise ValueError("`validation` and `validation_split` must not both be given")
+            data, validation = split_off(data, validation_split)
         batches = self._as_batches(data, batch_size, shuffle=True, generator=generator)
         if validation is not None:
             validation = self._as_batches(validation, 256, shuffle=False, generator=0)
         first = len(self.history.epochs) + 1
+        last = first + integer("epochs", epochs, minimum=0) - 1
+        best: dict[str, Array] | None = None
         graph = self._step_graph()
-        for epoch in range(first, first + integer("epochs", epochs, minimum=0)):
-            record = self._train_epoch(batches, epoch, first + epochs - 1, graph)
-            self.history.epochs.append(self._validated(record, validation))
-            if on_epoch is not None:
-                on_epoch(self.history.epochs[-1])
+        with self._saving.opened():
+            for epoch in range(first, last + 1):
+                if patience is not None and self.history.epochs_since_best >= integer("patience", patience):
+                    break
+                record = self._train_epoch(batches, epoch, last, graph)
+                self.history.epochs.append(self._validated(record, validation))
+                if restore_best and self.history.epochs_since_best == 0:
+                    best = self._evaluated()
+                self._saving.save_epoch(batches)
+                if on_epoch is not None:
+                    on_epoch(self.history.epochs[-1])
+            if restore_best and self.history.epochs_since_best:
+                self.model.load_state_dict(best or self._saving.best_weights())
         return self.history
 
+    def resume(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Take over a checkpoint, so that `fit` goes on as if the run had never stopped, bit by bit.
+
+        It needs the model, optimiser, schedule and data of that run, made as they were then, and the same
+        number of workers. (On a GPU the numbers that dropout draws are others.)
+
+        Args:
+            path: a checkpoint's file, or a folder for the newest one in it; by default `checkpoint_dir`.
+
+        Raises:
+            ValueError: a damaged or foreign file, or one of another model, dtype, optimiser or schedule. Of
+                a folder whose newest checkpoint is damaged the message names the next older one.
+            OSError: it cannot be read, or there is none.
+        """
+        self._saving.resume(path)
+
     def evaluate(self, data: Data, *, batch_size: int = 256) -> Evaluation:
-        """Mean loss and accuracy of the model in evaluation mode.
+        """Mean loss and accuracy of the model in evaluation mode, with its averaged weights if there are any.
 
         Args:
             data: a pair of arrays (inputs, targets), or an iterable of such pairs.
@@ -166,60 +232,105 @@ class Trainer:
         Raises:
             ValueError: no batch in `data`.
         """
-        total = _Running(self.criterion.reduction)
-        for inputs, targets in self._as_batches(data, batch_size, shuffle=False, generator=0):
-            prediction = self.model.predict(inputs, batch_size=max(1, len(inputs)))
-            total.add(self.criterion.forward(prediction, targets), prediction, targets)
+        total = Running(self.criterion.reduction)
+        with self._averaged():
+            for inputs, targets in self._as_batches(data, batch_size, shuffle=False, generator=0):
+                prediction = self.model.predict(inputs, batch_size=max(1, len(inputs)))
+                total.add(self.criterion.forward(prediction, targets), prediction, targets)
         return total.result("the evaluation")
 
     def _train_epoch(
         self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int, graph: StepGraph | None
     ) -> Epoch:
-        total, lr = _Running(self.criterion.reduction), self.optimizer.lr
+        total, position = Running(self.criterion.reduction), self._saving.begin_epoch(batches)
         start = shown = time.perf_counter()
         self.model.train()
+        self._accumulated = 0
         network: Layer | Workers = self.model
-        step, parts = 0, batches
+        step = first = position["step"]
         with ExitStack() as stack:
-            stack.callback(self._read_losses)
+            stack.callback(self.read_losses)
             bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
             if self.workers > 1:
                 network = stack.enter_context(Workers(self.model, self.workers))
-                parts = network.divide(batches)
-            for step, (inputs, targets) in enumerate(parts, 1):
-                if graph is None:
-                    loss, prediction = self._train_step(network, inputs, targets, epoch, step)
-                else:
-                    loss, prediction = self._launch(graph, inputs, targets)
-                if self.schedule is not None and self.schedule.interval == "step":
-                    self.schedule.step()
+                parts = network.divide(batches, first)
+            else:
+                parts = iterate(batches, first)
+            if first:
+                self._saving.go_on(batches, position, total)
+                bar.update(total.images)
+            for step, (inputs, targets) in enumerate(parts, first + 1):
+                if not self._accumulated:
+                    self._saving.save_within(batches, position, step - 1, total)
+                loss, prediction = self._train_step(network, graph, inputs, targets, epoch, step)
                 total.add(loss, prediction, targets)
                 bar.update(len(targets))
                 if not bar.disable and time.perf_counter() > shown + SHOWN_SECONDS:
                     bar.set_postfix(total.shown(), refresh=False)
                     shown = time.perf_counter()
+            self._update()
             self._check_losses(epoch, step)
             if not bar.disable and step:
                 bar.set_postfix(total.shown())
         mean, accuracy = total.result(f"epoch {epoch}")
         seconds = time.perf_counter() - start
+        rate = (total.images - position["sums"].get("images", 0)) / seconds
         if self.schedule is not None and self.schedule.interval == "epoch":
             self.schedule.step()
-        return Epoch(epoch, step, lr, mean, accuracy, None, None, seconds, total.images / seconds)
+        return Epoch(epoch, step, position["lr"], mean, accuracy, None, None, seconds, rate)
 
     def _train_step(
-        self, network: Layer | Workers, inputs: Array, targets: Array, epoch: int, step: int
+        self,
+        network: Layer | Workers,
+        graph: StepGraph | None,
+        inputs: Array,
+        targets: Array,
+        epoch: int,
+        step: int,
     ) -> tuple[Array, Array]:
-        with _out_of_memory(f"a batch of {len(inputs)}"):
+        lr = self.optimizer.lr
+        with out_of_memory(f"a batch of {len(inputs)}"):
+            if graph is not None:
+                loss, prediction = graph(inputs, targets)
+                self._unread.append((loss.copy(), lr))
+                self._updated()
+                return loss, prediction
             prediction = network.forward(inputs)
             loss = self.criterion.forward(prediction, targets)
-            self._unread.append((loss, self.optimizer.lr))
+            self._unread.append((loss, lr))
             if array_module(loss) is np:
                 self._check_losses(epoch, step)
-            self.optimizer.zero_grad()
-            network.backward_params(self.criterion.backward())
-            self.optimizer.step()
+            self._backward(network, loss)
+            if self._accumulated == self.accumulate:
+                self._update()
         return loss, prediction
+
+    def _backward(self, network: Layer | Workers, loss: Array) -> None:
+        if self._accumulated == 0:
+            self.optimizer.zero_grad()
+        share = None if self.accumulate == 1 else array_module(loss).full_like(loss, 1 / self.accumulate)
+        network.backward_params(self.criterion.backward(share))
+        self._accumulated += 1
+
+    def _update(self) -> None:
+        """The optimiser's step with the gradients that have been added up, if there are any."""
+        if self._accumulated:
+            self._clip()
+            self.optimizer.step()
+            self._accumulated = 0
+            self._updated()
+
+    def _clip(self) -> None:
+        if self.clip_grad_norm is not None:
+            clip_grad_norm_(self.model, self.clip_grad_norm)
+        if self.clip_grad_value is not None:
+            clip_grad_value_(self.model, self.clip_grad_value)
+
+    def _updated(self) -> None:
+        if self.average is not None:
+            self.average.update()
+        if self.schedule is not None and self.schedule.interval == "step":
+            self.schedule.step()
 
     def _step_graph(self) -> StepGraph | None:
         """The steps of a training as a CUDA graph; None where they run plainly."""
@@ -228,7 +339,7 @@ class Trainer:
             return None
         if tf32():
             logger.warning("TF32 is on (CUPY_TF32): float32 is multiplied with 10 bits of mantissa")
-        if self.cuda_graph is False:
+        if self.cuda_graph is False or self.accumulate > 1:
             return None
         if not capturable(self.model, xp):
             logger.info("the model cannot be captured as a CUDA graph: its steps run plainly")
@@ -240,14 +351,6 @@ class Trainer:
         kinds = self.model.params, self.model.grads, self.model.buffers
         return [array for kind in kinds for array in kind.values()]
 
-    def _launch(self, graph: StepGraph, inputs: Array, targets: Array) -> tuple[Array, Array]:
-        lr = self.optimizer.lr
-        with _out_of_memory(f"a batch of {len(inputs)}"):
-            loss, prediction = graph(inputs, targets)
-            loss = loss.copy()
-        self._unread.append((loss, lr))
-        return loss, prediction
-
     def _compute(
         self, inputs: Array, targets: Array, updates: list[Callable[[], None]]
     ) -> tuple[Array, Array]:
@@ -256,27 +359,29 @@ class Trainer:
         loss = self.criterion.forward(prediction, targets)
         self.optimizer.zero_grad()
         self.model.backward_params(self.criterion.backward())
+        self._clip()
         for update in updates:
             update()
         return loss, prediction
 
-    def _read_losses(self) -> list[tuple[float, float]]:
+    def read_losses(self) -> list[tuple[float, float]]:
         """Move the losses of the last steps to the history; returns them with their learning rates."""
         if not self._unread:
             return []
         losses, rates = zip(*self._unread, strict=True)
         self._unread.clear()
         read = moved(array_module(*losses).stack(losses), np).tolist()
+        self._saving.log_steps(read, rates)
         self.history.step_losses.extend(read)
         return list(zip(read, rates, strict=True))
 
     def _check_losses(self, epoch: int, step: int) -> None:
         """Refuse losses of the last steps, up to `step`, that are not finite."""
-        read = self._read_losses()
-        for number, (loss, lr) in enumerate(read, step - len(read) + 1):
+        read = self.read_losses()
+        for at, (loss, lr) in enumerate(read, step - len(read) + 1):
             if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss is {loss} in epoch {epoch}, step {number}, at a learning rate of {lr:g}"
+                    f"the loss is {loss} in epoch {epoch}, step {at}, at a learning rate of {lr:g}"
                 )
 
     def _validated(self, record: Epoch, validation: Data | None) -> Epoch:
@@ -284,6 +389,15 @@ class Trainer:
             return record
         loss, accuracy = self.evaluate(validation)
         return replace(record, validation_loss=loss, validation_accuracy=accuracy)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """In which the model has the weights that it is evaluated with."""
+        average = self.average
+        return nullcontext() if average is None or not average.n_averaged else average.applied()
+
+    def _evaluated(self) -> dict[str, Array]:
+        with self._averaged():
+            return self.model.state_dict()
 
     def _bar(self, batches: Iterable[tuple[Array, Array]], description: str) -> Any:
         from tqdm import tqdm
@@ -307,64 +421,7 @@ class Trainer:
         if isinstance(data, Batches):
             if xp is not np and data.augment is None and not fits(data, xp):
                 return Streamed(data, xp)
-            with _out_of_memory("the data set"):
+            with out_of_memory("the data set"):
                 data.move(xp)
             return data
-        return data if xp is np else _Moved(data, xp)
-
-
-@contextmanager
-def _out_of_memory(what: str) -> Iterator[None]:
-    """CuPy's error, which is not known here, as a MemoryError that says what was too large."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        raise MemoryError(f"{error}: {what} is too large for the GPU's memory") from error
-
-
-class _Moved:
-    """Batches of any iterable, each moved to the device of `xp`."""
-
-    def __init__(self, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
-        self._batches, self._xp = batches, xp
-
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        for inputs, targets in self._batches:
-            yield moved(inputs, self._xp), moved(targets, self._xp)
-
-
-class _Running:
-    """Loss and accuracy, added up over batches."""
-
-    def __init__(self, reduction: str) -> None:
-        self._loss_is_mean = reduction == "mean"
-        self._loss: Any = 0.0
-        self._right: Any = 0
-        self._targets = 0
-        self.images = 0
-
-    def add(self, loss: Array, prediction: Array, targets: Array) -> None:
-        self.images += len(targets)
-        self._loss += loss * (len(targets) if self._loss_is_mean else 1)
-        if targets.dtype.kind in "iu" and self._right is not None:
-            self._targets += targets.size
-            self._right += (prediction.argmax(axis=1) == targets).sum()
-        else:
-            self._right = None
-
-    def result(self, where: str) -> Evaluation:
-        if not self.images:
-            raise ValueError(
-                f"`data` gave no batch in {where}; it must be an iterable that can be iterated again"
-            )
-        accuracy = None if self._right is None else int(self._right) / max(1, self._targets)
-        return Evaluation(float(self._loss) / self.images, accuracy)
-
-    def shown(self) -> dict[str, str]:
-        loss, accuracy = self.result("epoch")
-        shown = {"loss": f"{loss:.4f}"}
-        if accuracy is not None:
-            shown["accuracy"] = f"{accuracy:.2%}"
-        return shown
+        return data if xp is np else Moved(data, xp)

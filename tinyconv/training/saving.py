@@ -1,0 +1,144 @@
+"""When a training run is written to checkpoints, and how it goes on from one."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyconv.arguments import integer
+from tinyconv.arrays import Array
+from tinyconv.training.running import Running
+from tinyconv.training.snapshot import random_states, restore, set_random_states, snapshot, under
+
+if TYPE_CHECKING:
+    from tinyconv.training.checkpoints import Checkpoints
+    from tinyconv.training.log import HistoryLog
+    from tinyconv.training.trainer import Trainer
+
+
+class Saving:
+    """Saves a trainer's run, and resumes it.
+
+    A position says where in its data a run stands: the "step" of the epoch, the random states at its "begin"
+    and "now", the "sums" of losses so far, its first "lr" and its number of "batches". To go on within an
+    epoch, what was drawn at its beginning is drawn again, and the first steps are left out.
+
+    Args:
+        trainer: whose run it is.
+        folder: for checkpoints and history; None to write nothing.
+        every: number of batches after which there is a checkpoint within an epoch; None for none.
+        keep: how many of the last checkpoints are kept.
+    """
+
+    def __init__(
+        self, trainer: "Trainer", folder: str | os.PathLike[str] | None, every: int | None, keep: int
+    ) -> None:
+        if every is not None and folder is None:
+            raise ValueError(f"`checkpoint_every` (={every}) needs a `checkpoint_dir`")
+        self._trainer, self._folder, self._keep = trainer, folder, integer("keep", keep)
+        self._every = math.inf if every is None else integer("checkpoint_every", every)
+        self._saved = 0  # the step of the last checkpoint
+        self._resumed: dict[str, Any] | None = None  # a position, until an epoch goes on from there
+        self._open: tuple[Checkpoints, HistoryLog] | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """In which there is a folder to save to, if there is to be one."""
+        self._saved = steps = len(self._trainer.history.step_losses)
+        if self._folder is None:
+            yield
+            return
+        from tinyconv.training.checkpoints import Checkpoints
+        from tinyconv.training.log import HistoryLog
+
+        checkpoints = Checkpoints(self._folder, self._keep)
+        if steps == 0 and checkpoints.paths():
+            raise ValueError(
+                f"`checkpoint_dir` (={os.fspath(self._folder)!r}) holds the checkpoints of another run: "
+                "resume it, or name another folder"
+            )
+        with HistoryLog(self._folder, steps) as log:
+            self._open = checkpoints, log
+            try:
+                yield
+            finally:
+                self._open = None
+
+    def resume(self, path: str | os.PathLike[str] | None) -> None:
+        """See `Trainer.resume`."""
+        from tinyconv.training.checkpoint import read_checkpoint
+        from tinyconv.training.checkpoints import Checkpoints
+
+        path = self._folder if path is None else path
+        if path is None:
+            raise ValueError("`path` must be given, as there is no `checkpoint_dir`")
+        if Path(path).is_dir():
+            path, arrays, state = Checkpoints(path).latest()
+        else:
+            arrays, state = read_checkpoint(path)
+        try:
+            position = dict(state["position"])
+            restore(self._trainer, arrays, state)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} does not fit this run: {error}") from error
+        self._resumed = position
+
+    def begin_epoch(self, batches: Iterable[Any]) -> dict[str, Any]:
+        """The position in which an epoch begins: a resumed one, or that of its first batch."""
+        resumed, self._resumed = self._resumed, None
+        length = len(batches) if isinstance(batches, Sized) else None
+        if resumed is not None:
+            if resumed["batches"] != length:
+                raise ValueError(f"`data` has {length} batches, the resumed run's had {resumed['batches']}")
+            set_random_states(self._trainer, batches, resumed["begin"])
+            if resumed["step"]:
+                return resumed
+        begin, lr = random_states(self._trainer, batches), self._trainer.optimizer.lr
+        return {"step": 0, "begin": begin, "sums": {}, "lr": lr, "batches": length}
+
+    def go_on(self, batches: Iterable[Any], position: dict[str, Any], total: Running) -> None:
+        """Within an epoch that has drawn what it draws at its beginning: take over the state of its step."""
+        set_random_states(self._trainer, batches, position["now"])
+        total.restore(position["sums"])
+
+    def save_within(
+        self, batches: Iterable[Any], position: dict[str, Any], step: int, total: Running
+    ) -> None:
+        """Save before the next batch of an epoch, if it is time; after the last one `save_epoch` does."""
+        if self._open is None or step == 0 or self._trainer.steps - self._saved < self._every:
+            return
+        self._trainer.read_losses()
+        now = random_states(self._trainer, batches)
+        self._save({**position, "step": step, "now": now, "sums": total.sums()})
+
+    def save_epoch(self, batches: Iterable[Any]) -> None:
+        """Save after an epoch, when the next one is about to begin."""
+        if self._open is None:
+            return
+        record = self._trainer.history.epochs[-1]
+        self._open[1].write(self._trainer.steps, **asdict(record))
+        self._save(self.begin_epoch(batches), record.merit)
+
+    def log_steps(self, losses: Sequence[float], rates: Sequence[float]) -> None:
+        """Write the losses that follow those in the trainer's history."""
+        if self._open is None:
+            return
+        history = self._trainer.history
+        for number, (loss, lr) in enumerate(zip(losses, rates, strict=True), len(history.step_losses) + 1):
+            self._open[1].write(number, epoch=len(history.epochs) + 1, loss=loss, lr=lr)
+
+    def best_weights(self) -> dict[str, Array]:
+        """What the best checkpoint was evaluated with."""
+        assert self._open is not None
+        arrays = self._open[0].best().arrays
+        averages = under("average/module.", arrays)
+        return averages or under("model/", arrays)
+
+    def _save(self, position: dict[str, Any], metric: float | None = None) -> None:
+        assert self._open is not None
+        arrays, state = snapshot(self._trainer)
+        self._saved = self._trainer.steps
+        self._open[0].save(self._saved, arrays, {**state, "position": position}, metric)

@@ -1,0 +1,117 @@
+"""All of a training run as arrays and a JSON object, and a run from these again: what a checkpoint holds.
+
+The arrays have the names "model/0.weight", "optimizer/0.weight/momentum_buffer", "average/module.0.weight"
+and "history/step_losses".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyconv.arrays import Array
+from tinyconv.training.history import Epoch
+from tinyconv.training.parallel import generators
+
+if TYPE_CHECKING:
+    from tinyconv.training.trainer import Trainer
+
+
+def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
+    """Everything that `restore` needs of a run, but where in its data it stands."""
+    optimizer = trainer.optimizer.state_dict()
+    arrays = {f"model/{name}": array for name, array in trainer.model.state_dict().items()}
+    arrays["history/step_losses"] = np.array(trainer.history.step_losses, np.float64)
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, own in optimizer.pop("state").items():
+        numbers[name] = {key: value for key, value in own.items() if not hasattr(value, "shape")}
+        arrays |= {f"optimizer/{name}/{key}": own[key] for key in own.keys() - numbers[name].keys()}
+    if trainer.average is not None:
+        arrays |= {f"average/{name}": array for name, array in trainer.average.state_dict().items()}
+    state = {
+        **_kinds(trainer),
+        "optimizer": {**optimizer, "state": numbers},
+        "schedule": None if trainer.schedule is None else trainer.schedule.count,
+        "epochs": [asdict(epoch) for epoch in trainer.history.epochs],
+    }
+    return arrays, state
+
+
+def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+    """Bring `trainer` to where `snapshot` was taken.
+
+    Raises:
+        ValueError: the run was one of another model, dtype, optimiser or schedule, or what belongs to it is
+            missing. Nothing is changed then.
+    """
+    kinds = _kinds(trainer)
+    for what, own in kinds.items():
+        if state.get(what) != own:
+            raise ValueError(f"it is of another run: its {what} is {state.get(what)}, and this one's {own}")
+    model = under("model/", arrays)
+    for name, array in {**trainer.model.params, **trainer.model.buffers}.items():
+        if name in model and model[name].dtype != array.dtype:
+            raise ValueError(f"it is of another dtype: {name!r} is {model[name].dtype}, not {array.dtype}")
+    try:
+        optimizer = {**state["optimizer"], "state": dict(state["optimizer"]["state"])}
+        for name, array in under("optimizer/", arrays).items():
+            param, _, key = name.rpartition("/")
+            optimizer["state"][param] = {**optimizer["state"][param], key: array}
+        epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        losses, count = arrays["history/step_losses"].tolist(), state["schedule"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
+    trainer.model.load_state_dict(model)
+    trainer.optimizer.load_state_dict(optimizer)
+    if trainer.schedule is not None:
+        trainer.schedule.count = count
+    if trainer.average is not None:
+        trainer.average.load_state_dict(under("average/", arrays))
+    trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
+
+
+def random_states(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, Any]:
+    """The states of all random generators of the model and of `batches`, by name."""
+    return {name: own.bit_generator.state for name, own in _generators(trainer, batches).items()}
+
+
+def set_random_states(trainer: "Trainer", batches: Iterable[Any], states: Mapping[str, Any]) -> None:
+    """Bring the generators to what `random_states` gave.
+
+    Raises:
+        ValueError: there are other generators, or generators of another kind.
+    """
+    own = _generators(trainer, batches)
+    if own.keys() != states.keys():
+        raise ValueError(
+            f"the checkpoint has random numbers for {sorted(states)}, and this run for {sorted(own)}"
+        )
+    for name, generator in own.items():
+        generator.bit_generator.state = states[name]
+
+
+def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, np.random.Generator]:
+    found = {
+        f"layer {index}, {key}": generator
+        for index, layer in enumerate(trainer.model.layers())
+        for key, generator in generators(layer).items()
+    }
+    own = getattr(batches, "generator", None)
+    return {**found, "batches": own} if isinstance(own, np.random.Generator) else found
+
+
+def _kinds(trainer: "Trainer") -> dict[str, Any]:
+    """What must be the same in the run that goes on."""
+    parts = {"optimizer kind": trainer.optimizer, "schedule kind": trainer.schedule}
+    kinds = {name: None if part is None else type(part).__name__ for name, part in parts.items()}
+    return {
+        "model": repr(trainer.model),
+        **kinds,
+        "averaging": trainer.average is not None,
+    }
+
+
+def under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -44,7 +44,8 @@ def test_points_are_drawn_in_a_colour_for_each_label() -> None:
     assert list(drawn) == ["0", "3", "7"]
     for label, group in drawn.items():
         np.testing.assert_array_equal(group.get_offsets(), points[labels == int(str(label))])
-    assert len({tuple(group.get_facecolor()[0]) for group in drawn.values()}) == 3
+    colours = [np.asarray(group.get_facecolor()) for group in drawn.values()]
+    assert len(np.unique(np.concatenate(colours), axis=0)) == 3
 
 
 def test_pictures_go_to_their_files(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The autoencoder and the DCGAN: run as a user runs them, on a few images."""
 
 import gzip
-import importlib
+import importlib.util
 import re
 import struct
 import sys

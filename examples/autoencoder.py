@@ -1,0 +1,146 @@
+"""Train a convolutional autoencoder on MNIST: each digit becomes two numbers, and a digit again.
+
+The encoder makes a code of two numbers of each image, the decoder an image of each code, and both learn to
+lower the squared error of the images that come out. No label is used. The gradient goes back the same way:
+the decoder's backward gives the gradient by the codes, and the encoder's takes it on from there.
+
+    python examples/autoencoder.py               two minutes on two idle cores
+    python examples/autoencoder.py --epochs 2    already recognisable
+
+Where matplotlib is installed, OUT/reconstructions.png shows test digits, and what comes out under each, and
+OUT/codes.png the codes of all test digits, coloured by digit. The weights go to OUT/autoencoder.safetensors.
+"""
+
+import argparse
+import importlib.util
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import tinyconv as tc
+from tinyconv.arrays import Array
+from tinyconv.data import Batches, load_mnist, normalize
+from tinyconv.functional import sigmoid
+
+CHANNELS, HIDDEN, CODE = 16, 128, 2
+BATCH_SIZE, LR = 128, 0.003
+COLUMNS, SHOWN = 12, 60
+
+scaled = partial(normalize, mean=0, std=1)  # pixels from 0 to 1
+
+
+def make_encoder(rng: np.random.Generator) -> tc.Sequential:
+    """From images (N, 1, 28, 28) to codes (N, 2)."""
+    c = CHANNELS
+    return tc.Sequential(
+        tc.Conv2d(1, c, 4, stride=2, padding=1, generator=rng),  # 14x14
+        tc.ReLU(),
+        tc.Conv2d(c, 2 * c, 4, stride=2, padding=1, generator=rng),  # 7x7
+        tc.ReLU(),
+        tc.Flatten(),
+        tc.Linear(2 * c * 49, HIDDEN, generator=rng),
+        tc.ReLU(),
+        tc.Linear(HIDDEN, CODE, generator=rng),
+        tc.BatchNorm1d(CODE, affine=False),  # codes of variance 1, that none may run away
+    )
+
+
+def make_decoder(rng: np.random.Generator) -> tc.Sequential:
+    """From codes to images, as logits of the pixels: the encoder's way back."""
+    c = CHANNELS
+    return tc.Sequential(
+        tc.Linear(CODE, HIDDEN, generator=rng),
+        tc.ReLU(),
+        tc.Linear(HIDDEN, 2 * c * 49, generator=rng),
+        tc.ReLU(),
+        tc.Unflatten(1, (2 * c, 7, 7)),
+        tc.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1, generator=rng),  # 14x14
+        tc.ReLU(),
+        tc.ConvTranspose2d(c, 1, 4, stride=2, padding=1, generator=rng),  # 28x28
+    )
+
+
+def train(model: tc.Sequential, batches: Batches, epochs: int) -> None:
+    """Train encoder and decoder, with a line after each epoch."""
+    encoder, decoder = model["encoder"], model["decoder"]
+    criterion = tc.BCEWithLogitsLoss()  # of grey pixels too: 0.3 is 30 % white
+    adam = tc.optim.Adam(model, LR)
+    schedule = tc.optim.OneCycleLR(adam, LR, total_steps=epochs * len(batches))
+    for epoch in range(1, epochs + 1):
+        start, total = time.perf_counter(), 0.0
+        for images, _ in batches:
+            adam.zero_grad()
+            codes = encoder.forward(images)
+            total += float(criterion.forward(decoder.forward(codes), images))
+            grad_codes = decoder.backward(criterion.backward())
+            encoder.backward_params(grad_codes)  # as backward, without the gradient by the images
+            adam.step()
+            schedule.step()
+        seconds = time.perf_counter() - start
+        print(f"epoch {epoch}/{epochs}: loss {total / len(batches):.4f}; {seconds:.1f} s", flush=True)
+
+
+def draw(images: Array, reconstructions: Array, codes: Array, labels: Array, out: Path) -> None:
+    """Draw both pictures, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib"):
+        from tinyconv.plots.grids import image_grid, scatter
+
+        rows = [
+            row[start : start + COLUMNS]
+            for start in range(0, SHOWN, COLUMNS)
+            for row in (images, reconstructions)
+        ]
+        image_grid(np.concatenate(rows), COLUMNS, out / "reconstructions.png")
+        scatter(codes, labels, out / "codes.png")
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Train a convolutional autoencoder on MNIST in pure NumPy.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    data = Path(__file__).parent / "data" / "mnist"
+    parser.add_argument("--epochs", type=_positive, default=10, help="passes over the training images")
+    parser.add_argument("--seed", type=int, default=1, help="of the parameters and the order of the images")
+    parser.add_argument("--subset", type=_positive, default=60000, help="train on the first SUBSET images")
+    parser.add_argument("--data", type=Path, default=data, help="folder with the four IDX files")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for pictures and weights")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def main() -> None:
+    """Train, and show what becomes of the test digits; wrong arguments and files end it with exit code 2."""
+    parser = options()
+    args = parser.parse_args()
+    try:
+        mnist = load_mnist(args.data)
+        rng = np.random.default_rng(args.seed)
+        args.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    model = tc.Sequential({"encoder": make_encoder(rng), "decoder": make_decoder(rng)})
+    images, labels = mnist.train_images[: args.subset], mnist.train_labels[: args.subset]
+    train(
+        model, Batches(images, labels, BATCH_SIZE, shuffle=True, generator=rng, transform=scaled), args.epochs
+    )
+    tc.save_weights(model, args.out / "autoencoder.safetensors")
+
+    test = scaled(mnist.test_images)
+    codes = model["encoder"].predict(test)
+    reconstructions = sigmoid(model["decoder"].predict(codes))
+    print(f"test digits: mean squared error {np.square(reconstructions - test).mean():.4f}")
+    draw(test, reconstructions, codes, mnist.test_labels, args.out)
+
+
+if __name__ == "__main__":
+    main()

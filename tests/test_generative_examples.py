@@ -1,0 +1,181 @@
+"""The autoencoder and the DCGAN: run as a user runs them, on a few images."""
+
+import gzip
+import importlib.util
+import re
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import tinyconv as tc
+from tinyconv.arrays import Array
+from tinyconv.plots.grids import image_grid
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NAMES = ("autoencoder", "dcgan")
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports an example by its name."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield importlib.import_module
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def run(
+    example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs an example with a folder to write to and further arguments; returns what it printed."""
+
+    def main(name: str, out: Path, *args: str) -> str:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--out", str(out), *args])
+        example(name).main()
+        return capsys.readouterr().out
+
+    return main
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the first 1280 training images of MNIST, and the first 100 test images."""
+    folder, mnist = tmp_path_factory.mktemp("few"), tc.data.load_mnist(EXAMPLES / "data" / "mnist")
+    for name, array in zip(tc.data.mnist.FILES, mnist, strict=True):
+        part = array[: 1280 if name.startswith("train") else 100]
+        header = struct.pack(f">HBB{part.ndim}I", 0, 8, part.ndim, *part.shape)
+        (folder / name).write_bytes(gzip.compress(header + part.tobytes(), 1))
+    return str(folder)
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_autoencoder_learns_and_draws_two_pictures(
+    run: Callable[..., str], few: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    printed = run("autoencoder", tmp_path, "--data", few, "--epochs", "3")
+    losses = [float(loss) for loss in re.findall(r"^epoch \d/3: loss (\d\.\d{4}); ", printed, re.MULTILINE)]
+    assert len(losses) == 3
+    assert losses[0] > losses[1] > losses[2]
+    error = re.search(r"^test digits: mean squared error (0\.\d{4})$", printed, re.MULTILINE)
+    assert error is not None
+    assert float(error[1]) < 0.09  # 0.1 if every pixel were as bright as all are on average
+    assert written(tmp_path) == ["autoencoder.safetensors", "codes.png", "reconstructions.png"]
+    for name in ("codes.png", "reconstructions.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_dcgan_draws_after_each_epoch(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, few: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    drawn = []
+
+    def watched(images: Array, columns: int, path: Path) -> None:
+        image_grid(images, columns, path)
+        drawn.append(images)
+
+    monkeypatch.setattr("tinyconv.plots.grids.image_grid", watched)
+    printed = run("dcgan", tmp_path, "--data", few, "--subset", "320", "--epochs", "2")
+    form = r"^epoch \d/2: discriminator loss \d\.\d{3}, generator loss \d\.\d{3}; [\d.]+ s$"
+    assert len(re.findall(form, printed, re.MULTILINE)) == 2
+    first, last = drawn
+    assert last.shape == (64, 1, 28, 28)
+    assert np.isfinite(last).all()
+    assert not np.allclose(first, last)
+    assert written(tmp_path) == ["dcgan.png", "dcgan.safetensors"]
+    assert (tmp_path / "dcgan.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_matplotlib_weights_alone_are_written(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, few: str, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    run(name, tmp_path, "--data", few, "--subset", "64", "--epochs", "1")
+    assert written(tmp_path) == [f"{name}.safetensors"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_seeds_give_equal_weights_and_others_do_not(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, few: str, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        args = ("--data", few, "--subset", "192", "--epochs", "1", "--seed", seed)
+        run(name, tmp_path / folder, *args)
+    first, same, other = (load_file(tmp_path / folder / f"{name}.safetensors") for folder in "abc")
+    assert all((first[key] == same[key]).all() for key in first)
+    assert any((first[key] != other[key]).any() for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_arguments_and_files_end_it_with_code_2(
+    run: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    for file in tc.data.mnist.FILES:
+        (tmp_path / file).write_bytes(gzip.compress(b"nothing"))
+    wrong = {
+        "argument --epochs: 0 is less than 1": ("--epochs", "0"),
+        "train-images-idx3-ubyte.gz is not an IDX file": ("--data", str(tmp_path)),
+    }
+    for message, args in wrong.items():
+        with pytest.raises(SystemExit) as ended:
+            run(name, tmp_path / "out", *args)
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+# The two steps of the DCGAN
+
+
+@pytest.fixture
+def gan(example: Callable[[str], ModuleType]) -> Any:
+    """A DCGAN in float64."""
+    gan = example("dcgan").DCGAN(np.random.default_rng(0))
+    gan.generator.to(np.float64)
+    gan.discriminator.to(np.float64)
+    return gan
+
+
+def generators_loss(gan: Any, noise: Array) -> float:
+    logits = gan.discriminator.forward(gan.generator.forward(noise))
+    return float(np.logaddexp(0, -logits).mean())
+
+
+def test_the_generators_gradient_is_that_of_its_loss_through_the_discriminator(gan: Any) -> None:
+    noise, before = gan.noise(4).astype(np.float64), gan.generator.state_dict()
+    judge = {name: param.copy() for name, param in gan.discriminator.params.items()}
+    loss = gan.generator_step(gan.generator.forward(noise))
+    assert all((judge[name] == param).all() for name, param in gan.discriminator.params.items())
+    rng = np.random.default_rng(1)
+    direction = {name: rng.standard_normal(grad.shape) for name, grad in gan.generator.grads.items()}
+    expected = sum((grad * direction[name]).sum() for name, grad in gan.generator.grads.items())
+    found = []
+    for step in (0.0, 1e-8, -1e-8):  # so small that hardly an activation changes its sign
+        for name, param in gan.generator.params.items():
+            param[...] = before[name] + step * direction[name]
+        found.append(generators_loss(gan, noise))
+    assert loss == pytest.approx(found[0], rel=1e-12)
+    assert (found[1] - found[2]) / 2e-8 == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_discriminators_steps_tell_the_images_apart_and_leave_the_generator(gan: Any) -> None:
+    rng = np.random.default_rng(1)
+    real, fake = rng.standard_normal((2, 8, 1, 28, 28))
+    before = {name: param.copy() for name, param in gan.generator.params.items()}
+    losses = [gan.discriminator_step(real, fake) for _ in range(8)]
+    assert losses[0] == pytest.approx(2 * np.log(2), rel=0.3)
+    assert losses[-1] < 0.5 * losses[0]
+    assert all((before[name] == param).all() for name, param in gan.generator.params.items())

@@ -136,7 +136,7 @@ def _mark(contrast: Array) -> Array:
     ink = ndimage.sum(contrast, labels, numbers)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     main = numbers[np.argmax(np.where(np.isin(numbers, edge), ink / 10, ink))]
-    extent, reach = _extent(labels == main), _size(labels == main) // 4
+    extent, reach = _extent(labels == main), _size(labels == main) // 2
     near = np.zeros(labels.shape, bool)
     near[tuple(_wider(part, reach) for part in extent)] = True
     pieces = np.setdiff1d(numbers[ink >= ink[main - 1] / 20], labels[~near])
@@ -186,11 +186,13 @@ def _thickened(ink: Array, width: float) -> Array:
 
 
 def _centred(ink: Array) -> Array:
-    """(28, 28) uint8: `ink` scaled into MNIST's box, with its centre of mass in the centre."""
+    """(28, 28) uint8: `ink` scaled into MNIST's box, and moved by whole pixels to its centre of mass."""
     from scipy import ndimage
 
     scale = _size(ink > 0.5) / BOX
     smooth = ndimage.gaussian_filter(ink, max(scale - 1, 0) / 2)
-    first = np.array(ndimage.center_of_mass(smooth)) - CENTRE * scale
+    box = np.array([part.start for part in _extent(ink > 0.5)]) - 0.5  # its corner
+    place = np.round(CENTRE + 0.5 - (np.array(ndimage.center_of_mass(ink)) - box) / scale)
+    first = box + (0.5 - place) * scale
     image: Array = ndimage.affine_transform(255 * smooth, [scale, scale], first, (SIDE, SIDE), order=1)
     return image.round().astype(np.uint8)

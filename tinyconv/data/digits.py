@@ -37,6 +37,12 @@ def find_digit(pixels: Array) -> Array:
         TypeError: `pixels` has another dtype.
         ValueError: `pixels` has another shape, or is not finite; nothing stands out from the background, or
             nothing of a digit's size.
+
+    >>> picture = np.full((200, 300, 3), 255, np.uint8)
+    >>> picture[50:150, 120:130] = 0, 0, 160  # a blue stroke on white
+    >>> image = find_digit(picture)
+    >>> image.shape, int((image > 127).any(axis=1).sum())
+    ((28, 28), 20)
     """
     contrast = _denoised(_contrast(_colours(pixels)))
     mark = _mark(contrast)

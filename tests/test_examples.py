@@ -195,7 +195,21 @@ def test_imports_run_one_way() -> None:
         "second_order": {"arrays", "arguments", "layers"},
         "reference": {"arrays"},
         "vectors": {"arrays", "arguments", "files", "layers"},
-        "__main__": {"arguments", "layers", "vectors"},
+        "recipes": {"data", "layers", "models", "optim", "training"},
+        "commands": {
+            *(
+                "arguments",
+                "arrays",
+                "data",
+                "functional",
+                "layers",
+                "models",
+                "recipes",
+                "training",
+                "vectors",
+            )
+        },
+        "__main__": {"commands"},
         "plots": {"arrays", "arguments", "functional", "layers", "training"},
     }
     package = ROOT / "tinyconv"

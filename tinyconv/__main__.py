@@ -1,118 +1,30 @@
 """The commands of `python -m tinyconv`.
 
-    python -m tinyconv vectors OPERATOR ... --out DIR      test vectors for a kernel, see tinyconv/vectors.py
+    python -m tinyconv train                               train a network on MNIST
+    python -m tinyconv evaluate --weights FILE             its loss, accuracy and errors
+    python -m tinyconv predict IMAGE ...                   the digits in pictures
+    python -m tinyconv summary                             a network's layers
+    python -m tinyconv vectors OPERATOR ... --out DIR      test vectors for a kernel
 
-Wrong arguments end a command with one line and exit code 2.
+Wrong arguments and files end a command with one line and exit code 2.
 """
 
-import argparse
-import inspect
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from functools import partial
 
-from tinyconv.arguments import pair
-from tinyconv.layers import Unfold
-from tinyconv.vectors import OPERATORS, Operator, signature, write_vectors
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+from tinyconv.commands import evaluate, predict, summary, train, vectors
+from tinyconv.commands.errors import Parser, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (default: the process's arguments); returns the exit code."""
-    parser = _Parser(prog="python -m tinyconv", description="tinyconv's commands")
+    parser = Parser(prog="python -m tinyconv", description="tinyconv's commands")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    vectors = commands.add_parser("vectors", help="write an operator's tensors and gradients to files")
-    operators = vectors.add_subparsers(dest="operator", required=True, metavar="OPERATOR")
-    for operator in OPERATORS:
-        _add_operator(operators, operator)
+    for command in (train, evaluate, predict, summary, vectors):
+        command.add_parser(commands)
     args = parser.parse_args(argv)
-    try:
-        print(_vectors(args))
-    except (ValueError, TypeError, OSError, MemoryError) as error:
-        print(f"{parser.prog} vectors {args.operator}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _add_operator(operators: Any, operator: str) -> None:
-    """Add the operator's command, whose options are its attributes and the form of its input."""
-    layer, form, size = OPERATORS[operator]
-    doc = (inspect.getdoc(layer) or "").partition("\n\nRaises:")[0]
-    summary = doc.partition("\n")[0].replace("%", "%%")
-    parser = operators.add_parser(operator, help=summary, description=doc, formatter_class=_Formatter)
-    for name, parameter in signature(operator).parameters.items():
-        _add_attribute(parser, name, parameter.default)
-    parser.add_argument("--batch", type=int, default=2, help="length of the input's first dimension")
-    if "channels" in form.split():
-        parser.add_argument("--channels", type=int, default=3, help="channels of the images")
-    if "size" in form.split():
-        help = f"part of the input's shape, {form}" + "; one length stands for two" * (len(size) == 2)
-        parser.add_argument("--size", nargs="*", type=int, default=size, metavar="LENGTH", help=help)
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all tensors")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
-    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder to write")
-
-
-def _add_attribute(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
-    kinds: dict[type, dict[str, Any]] = {
-        bool: {"action": argparse.BooleanOptionalAction},
-        str: {"metavar": "NAME"},
-    }
-    kind = kinds.get(type(default), {"type": _value, "nargs": "+", "metavar": "VALUE"})
-    required = default is inspect.Parameter.empty
-    default = argparse.SUPPRESS if required else default
-    help = "required; see above" if required else "see above"
-    option = f"--{name.replace('_', '-')}"
-    parser.add_argument(option, required=required, default=default, help=help, **kind)
-
-
-def _value(text: str) -> Any:
-    """None, an integer or a number if `text` looks like one, else `text` itself."""
-    if text.lower() == "none":
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _vectors(args: argparse.Namespace) -> Path:
-    """Write the vectors that `args` ask for; returns the path of their description."""
-    attributes = {name: _one_or_many(getattr(args, name)) for name in signature(args.operator).parameters}
-    shape = _input_shape(OPERATORS[args.operator], {**vars(args), **attributes})
-    if args.operator == "fold":
-        window = {name: value for name, value in attributes.items() if name != "output_size"}
-        shape = Unfold(**window).output_shape(shape)
-    return write_vectors(args.operator, attributes, shape, args.out, args.seed, args.dtype)
-
-
-def _one_or_many(value: Any) -> Any:
-    """What was given to an option as the layers take it."""
-    if not isinstance(value, list):
-        return value
-    return value[0] if len(value) == 1 else tuple(value)
-
-
-def _input_shape(operator: Operator, values: dict[str, Any]) -> tuple[int, ...]:
-    """The lengths that the words of the operator's form stand for."""
-    shape: list[int] = []
-    for word in operator.form.split():
-        value = values[word]
-        if word == "output_size" or (word == "size" and len(value) == 1 and len(operator.size) == 2):
-            value = pair(word, value)
-        shape += value if isinstance(value, (tuple, list)) else [value]
-    return tuple(shape)
+    return exit_code(args.program, partial(args.run, args))
 
 
 if __name__ == "__main__":

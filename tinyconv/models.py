@@ -5,13 +5,19 @@ import numpy.typing as npt
 
 from tinyconv.arguments import Generator
 from tinyconv.arguments import generator as as_generator
+from tinyconv.arrays import Array
 from tinyconv.layers import BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
 
 
-def lenet5(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None) -> Sequential:
+def lenet5(
+    *, pretrained: bool = False, dtype: npt.DTypeLike = np.float32, generator: Generator = None
+) -> Sequential:
     """LeNet-5 for (N, 1, 28, 28) images and 10 classes, in its modern form (ReLU, max-pooling).
 
     Args:
+        pretrained: whether to load the weights that come with the package, which read MNIST's digits
+            (weights/README.md says how they were trained, and how well they do). They replace what was
+            drawn from `generator`.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -19,7 +25,7 @@ def lenet5(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None) ->
         recognition", Proceedings of the IEEE 86 (1998).
     """
     rng = as_generator(generator)
-    return Sequential(
+    model = Sequential(
         Conv2d(1, 6, 5, padding=2, dtype=dtype, generator=rng),
         ReLU(),
         MaxPool2d(2),
@@ -33,6 +39,9 @@ def lenet5(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None) ->
         ReLU(),
         Linear(84, 10, dtype=dtype, generator=rng),
     )
+    if pretrained:
+        model.load_state_dict(_shipped_weights("lenet5"))
+    return model
 
 
 def mnist_cnn(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None) -> Sequential:
@@ -55,3 +64,11 @@ def mnist_cnn(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None)
         ReLU(),
         Linear(256, 10, dtype=dtype, generator=rng),
     )
+
+
+def _shipped_weights(name: str) -> dict[str, Array]:
+    from importlib.resources import files
+
+    from safetensors.numpy import load
+
+    return load((files("tinyconv") / "weights" / f"{name}.safetensors").read_bytes())

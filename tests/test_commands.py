@@ -1,0 +1,193 @@
+"""`python -m tinyconv`: train, evaluate and summary; see also test_predict.py and test_vectors.py."""
+
+import gzip
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import tinyconv
+from tinyconv.__main__ import main
+from tinyconv.data import load_mnist, normalize
+from tinyconv.data.mnist import FILES
+from tinyconv.models import lenet5, mnist_cnn
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "examples" / "data" / "mnist"
+
+
+def printed_by(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(command.split()) == 0
+    printed = capsys.readouterr()
+    return printed.out
+
+
+def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a command that ends with code 2."""
+    try:
+        code: object = main(command.split())
+    except SystemExit as error:
+        code = error.code
+    printed = capsys.readouterr()
+    assert code == 2
+    match = re.fullmatch(r"python -m tinyconv.*?: error: (.*)\n", printed.err)
+    assert match is not None, printed.err
+    return match[1]
+
+
+def write_data(folder: Path, images: int, seed: int = 0) -> None:
+    """A data set of random images, in MNIST's four files."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    for name in FILES:
+        shape = (images, 28, 28) if "images" in name else (images,)
+        values = rng.integers(0, 256 if "images" in name else 10, shape).astype(np.uint8)
+        header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+        (folder / name).write_bytes(gzip.compress(header + values.tobytes()))
+
+
+# Trained weights
+
+
+def test_the_shipped_weights_read_mnist() -> None:
+    data = load_mnist(DATA)
+    model = lenet5(pretrained=True)
+    found = model.predict(normalize(data.test_images)).argmax(axis=1)
+    assert (found == data.test_labels).mean() >= 0.992
+
+
+def test_the_shipped_weights_are_small_and_what_is_loaded() -> None:
+    path = Path(tinyconv.__file__).parent / "weights" / "lenet5.safetensors"
+    assert path.stat().st_size < 300_000
+    state, model = load_file(path), lenet5(pretrained=True)
+    assert list(model.state_dict()) == list(lenet5().state_dict())
+    assert all((array == state[name]).all() for name, array in model.state_dict().items())
+
+
+def test_the_shipped_weights_are_converted_and_replace_what_was_drawn() -> None:
+    single, double = lenet5(pretrained=True), lenet5(pretrained=True, dtype=np.float64, generator=5)
+    assert {array.dtype for array in double.params.values()} == {np.dtype(np.float64)}
+    for name, array in double.params.items():
+        np.testing.assert_array_equal(array, single.params[name])
+
+
+# train
+
+
+def test_train_and_the_example_print_and_write_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path / "data", 300)
+    options = f"--data {tmp_path / 'data'} --subset 256 --epochs 2 --seed 3 --batch-size 32"
+    ours = printed_by(f"train {options} --out {tmp_path / 'a'}", capsys)
+    example = subprocess.run(
+        [sys.executable, ROOT / "examples" / "mnist.py", *options.split(), "--out", tmp_path / "b"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ).stdout
+
+    def without_times(printed: str) -> list[str]:
+        return [re.split(r"; [\d.]+ s,| after [\d.]+ s", line)[0] for line in printed.splitlines()[:-2]]
+
+    assert without_times(ours) == without_times(example)
+    assert len(re.findall(r"epoch \d/2: ", ours)) == 2
+    first, second = (load_file(tmp_path / name / "lenet.safetensors") for name in "ab")
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_train_finds_the_data_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(tmp_path / "data", 40)
+    monkeypatch.setenv("TINYCONV_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    assert "epoch 1/1" in printed_by("train --epochs 1", capsys)
+    assert (tmp_path / "runs" / "lenet.safetensors").exists()
+
+
+def test_train_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path / "data", 40)
+    (tmp_path / "file").touch()
+    data = f"--data {tmp_path / 'data'}"
+    assert "`lr`" in refused(f"train {data} --lr -1 --out {tmp_path}", capsys)
+    assert "--epochs" in refused(f"train {data} --epochs 0", capsys)
+    assert "file" in refused(f"train {data} --out {tmp_path / 'file'}", capsys)
+    assert str(tmp_path / "none") in refused(f"train --data {tmp_path / 'none'}", capsys)
+    (tmp_path / "data" / "train-images-idx3-ubyte.gz").write_bytes(b"")
+    assert "train-images-idx3-ubyte.gz" in refused(f"train {data} --out {tmp_path}", capsys)
+
+
+# evaluate
+
+
+def test_evaluate_prints_loss_accuracy_and_the_errors_of_each_class(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    title, _, *rows = printed_by(f"evaluate --data {DATA}", capsys).splitlines()
+    match = re.fullmatch(r"test loss (0\.0\d+), accuracy (99\.\d+)% of 10,000 images", title)
+    assert match is not None
+    cells = [row.replace(",", "").split() for row in rows]
+    assert [row[0] for row in cells] == list("0123456789")
+    assert sum(int(row[1]) for row in cells) == 10_000
+    wrong = sum(int(row[2]) for row in cells)
+    assert 100 - wrong / 100 == pytest.approx(float(match[2]))
+
+
+def test_evaluate_takes_weights_of_either_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path / "data", 30)
+    for name, model in (("lenet", lenet5(generator=0)), ("cnn", mnist_cnn(generator=0))):
+        path = tmp_path / f"{name}.safetensors"
+        tinyconv.save_weights(model, path)
+        options = f"--model {name} --weights {path} --data {tmp_path / 'data'}"
+        assert " of 30 images" in printed_by(f"evaluate {options}", capsys)
+
+
+def test_evaluate_refuses_wrong_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.safetensors"
+    tinyconv.save_weights(lenet5(generator=0), path)
+    command = f"evaluate --data {DATA} --weights {path}"
+    assert "a.safetensors does not hold the weights" in refused(f"{command} --model cnn", capsys)
+    path.write_bytes(path.read_bytes()[:-5])
+    assert "a.safetensors does not hold the weights" in refused(command, capsys)
+    assert "none.safetensors" in refused(f"evaluate --weights {tmp_path / 'none.safetensors'}", capsys)
+    assert "needs --weights" in refused("evaluate --model cnn", capsys)
+
+
+def test_evaluate_refuses_a_folder_without_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TINYCONV_DATA", str(DATA))
+    for folder in (tmp_path, tmp_path / "none"):
+        assert f"{folder} holds none of" in refused(f"evaluate --data {folder}", capsys)
+    write_data(tmp_path, 10)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert "t10k-labels-idx1-ubyte.gz is missing" in refused(f"evaluate --data {tmp_path}", capsys)
+
+
+# The others
+
+
+@pytest.mark.parametrize(("model", "total"), [("lenet", "61,706"), ("cnn", "2,381,066")])
+def test_summary_prints_the_table(model: str, total: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.search(rf"total +{total} ", printed_by(f"summary --model {model}", capsys))
+
+
+@pytest.mark.parametrize("command", ["", "fly", "predict", "summary --model vgg", "evaluate --weights"])
+def test_wrong_arguments_give_one_line_and_code_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(command, capsys)
+
+
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "summary", "vectors"])
+def test_help_is_printed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    assert "usage: python -m tinyconv" in capsys.readouterr().out

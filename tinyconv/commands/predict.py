@@ -1,0 +1,82 @@
+"""python -m tinyconv predict: the digits in pictures, with their probabilities."""
+
+import argparse
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyconv.arrays import Array
+from tinyconv.commands.errors import exit_code
+from tinyconv.commands.model import add_model_options, trained_model
+from tinyconv.data import normalize
+from tinyconv.data.digits import find_digit
+from tinyconv.functional import softmax
+from tinyconv.layers import Sequential
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BAR = 40  # characters of a probability of 1
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("predict", help="read the digits in pictures")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG or what Pillow reads"
+    )
+    add_model_options(parser)
+    parser.set_defaults(run=_run, program=parser.prog)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Print a block for each image; one that cannot be read does not keep the others from it."""
+    model = trained_model(args)
+    return max([exit_code(args.program, partial(_predict, model, path)) for path in args.images])
+
+
+def _predict(model: Sequential, path: Path) -> None:
+    pixels = read_image(path)
+    try:
+        image = find_digit(pixels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    probabilities = softmax(model.predict(normalize(image[None])), 1)[0]
+    print(f"{path}: {probabilities.argmax()}")
+    for digit, probability in enumerate(probabilities):
+        print(f"  {digit}  {probability:6.1%}  {'#' * round(BAR * float(probability))}".rstrip())
+
+
+def read_image(path: Path) -> Array:
+    """The pixels of an image file, upright as its EXIF data say, as `find_digit` takes them.
+
+    Raises:
+        ImportError: there is no Pillow.
+        OSError: the file cannot be read.
+        ValueError: no image, a damaged one, or one of more pixels than Pillow takes for harmless.
+    """
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError as error:
+        raise ImportError("reading images needs Pillow: pip install 'tinyconv[images]'") from error
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(file) as image:
+                return _pixels(ImageOps.exif_transpose(image))
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{path} is no image that Pillow knows") from error
+        except Exception as error:  # whatever a decoder stumbles over in a foreign file
+            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _pixels(image: "Image.Image") -> Array:
+    """(H, W, 4) uint8, or (H, W) floating up to 1 where the image has more than 8 bits."""
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, np.float32)
+        return values / max(1.0, float(values.max()))
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))

@@ -1,0 +1,95 @@
+"""python -m tinyconv vectors: test vectors for a kernel, see tinyconv/vectors.py."""
+
+import argparse
+import inspect
+from pathlib import Path
+from typing import Any
+
+from tinyconv.arguments import pair
+from tinyconv.layers import Unfold
+from tinyconv.vectors import OPERATORS, Operator, signature, write_vectors
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command, with one command below it an operator."""
+    parser = commands.add_parser("vectors", help="write an operator's tensors and gradients to files")
+    operators = parser.add_subparsers(dest="operator", required=True, metavar="OPERATOR")
+    for operator in OPERATORS:
+        _add_operator(operators, operator)
+
+
+def _add_operator(operators: Any, operator: str) -> None:
+    """Add the operator's command, whose options are its attributes and the form of its input."""
+    layer, form, size = OPERATORS[operator]
+    doc = (inspect.getdoc(layer) or "").partition("\n\nRaises:")[0]
+    summary = doc.partition("\n")[0].replace("%", "%%")
+    parser = operators.add_parser(operator, help=summary, description=doc, formatter_class=_Formatter)
+    for name, parameter in signature(operator).parameters.items():
+        _add_attribute(parser, name, parameter.default)
+    parser.add_argument("--batch", type=int, default=2, help="length of the input's first dimension")
+    if "channels" in form.split():
+        parser.add_argument("--channels", type=int, default=3, help="channels of the images")
+    if "size" in form.split():
+        help = f"part of the input's shape, {form}" + "; one length stands for two" * (len(size) == 2)
+        parser.add_argument("--size", nargs="*", type=int, default=size, metavar="LENGTH", help=help)
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all tensors")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder to write")
+    parser.set_defaults(run=_run, program=parser.prog)
+
+
+def _add_attribute(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
+    kinds: dict[type, dict[str, Any]] = {
+        bool: {"action": argparse.BooleanOptionalAction},
+        str: {"metavar": "NAME"},
+    }
+    kind = kinds.get(type(default), {"type": _value, "nargs": "+", "metavar": "VALUE"})
+    required = default is inspect.Parameter.empty
+    default = argparse.SUPPRESS if required else default
+    help = "required; see above" if required else "see above"
+    option = f"--{name.replace('_', '-')}"
+    parser.add_argument(option, required=required, default=default, help=help, **kind)
+
+
+def _value(text: str) -> Any:
+    """None, an integer or a number if `text` looks like one, else `text` itself."""
+    if text.lower() == "none":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Write the vectors that `args` ask for; print the path of their description."""
+    attributes = {name: _one_or_many(getattr(args, name)) for name in signature(args.operator).parameters}
+    shape = _input_shape(OPERATORS[args.operator], {**vars(args), **attributes})
+    if args.operator == "fold":
+        window = {name: value for name, value in attributes.items() if name != "output_size"}
+        shape = Unfold(**window).output_shape(shape)
+    print(write_vectors(args.operator, attributes, shape, args.out, args.seed, args.dtype))
+
+
+def _one_or_many(value: Any) -> Any:
+    """What was given to an option as the layers take it."""
+    if not isinstance(value, list):
+        return value
+    return value[0] if len(value) == 1 else tuple(value)
+
+
+def _input_shape(operator: Operator, values: dict[str, Any]) -> tuple[int, ...]:
+    """The lengths that the words of the operator's form stand for."""
+    shape: list[int] = []
+    for word in operator.form.split():
+        value = values[word]
+        if word == "output_size" or (word == "size" and len(value) == 1 and len(operator.size) == 2):
+            value = pair(word, value)
+        shape += value if isinstance(value, (tuple, list)) else [value]
+    return tuple(shape)

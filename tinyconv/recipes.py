@@ -1,0 +1,149 @@
+"""How the two networks are trained on MNIST: the steps of examples/mnist.py and `python -m tinyconv train`.
+
+An option is added in `add_options`, and read in the step that it changes.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyconv.data import MNIST, Batches, load_mnist, normalize
+from tinyconv.data.mnist import FILES
+from tinyconv.layers import CrossEntropyLoss
+from tinyconv.models import lenet5, mnist_cnn
+from tinyconv.optim import SGD, AdamW, OneCycleLR
+from tinyconv.training import Epoch, Trainer, save_weights
+
+MODELS = {"lenet": lenet5, "cnn": mnist_cnn}
+DEFAULT_LR = {"lenet": 0.005, "cnn": 0.01}
+INPUT_SHAPE = (1, 1, 28, 28)
+
+
+def add_options(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
+    """Add the options of a training; `data` is the default of --data."""
+    shown = "(default: %(default)s)"
+    counts: dict[str, Any] = {"type": _positive, "metavar": "N"}
+    add_model_option(parser)
+    parser.add_argument("--epochs", default=5, help=f"passes over the images {shown}", **counts)
+    parser.add_argument("--batch-size", default=64, help=f"images a step {shown}", **counts)
+    lr = "learning rate; for lenet its highest value (default: lenet 0.005, cnn 0.01)"
+    parser.add_argument("--lr", type=float, help=lr)
+    seed = f"of the parameters and the order of the images {shown}"
+    parser.add_argument("--seed", type=int, default=1, help=seed)
+    add_data_option(parser, data)
+    out = f"folder for weights and picture {shown}"
+    parser.add_argument("--out", type=Path, default=Path("runs"), help=out)
+    device = f"cuda: on a GPU, by CuPy {shown}"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)
+    parser.add_argument("--subset", help="train on the first N images only", **counts)
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Add --model."""
+    parser.add_argument(
+        "--model",
+        choices=tuple(MODELS),
+        default="lenet",
+        help="lenet: LeNet-5, 62 thousand parameters, trained by AdamW with weight decay 0.1 "
+        "and a one-cycle learning rate; "
+        "cnn: 2.4 million parameters, trained by SGD with momentum 0.9 and weight decay 1e-4 "
+        "(default: %(default)s)",
+    )
+
+
+def add_data_option(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
+    """Add --data, the folder of MNIST, with the default `data`."""
+    default = "%(default)s" if data else "$TINYCONV_DATA, the user's cache folder, or downloaded there"
+    help = f"folder with the four IDX files (Fashion-MNIST's do as well; default: {default})"
+    parser.add_argument("--data", type=Path, default=data, help=help)
+
+
+def load_data(folder: Path | None) -> MNIST:
+    """MNIST from `folder`; where that is None, from where `load_mnist` finds it.
+
+    Raises:
+        FileNotFoundError: none of the four files is in `folder`.
+        ValueError, OSError: as `load_mnist`.
+    """
+    if folder is not None and not any((folder / name).exists() for name in FILES):
+        raise FileNotFoundError(f"{folder} holds none of the files {', '.join(FILES)}")
+    return load_mnist(folder)
+
+
+def make_batches(args: argparse.Namespace, data: MNIST, rng: np.random.Generator) -> tuple[Batches, Batches]:
+    """Batches of the training images, shuffled anew in each epoch, and of the test images."""
+    images, labels = data.train_images[: args.subset], data.train_labels[: args.subset]
+    batches = Batches(images, labels, args.batch_size, shuffle=True, generator=rng, transform=normalize)
+    return batches, Batches(data.test_images, data.test_labels, 256, transform=normalize)
+
+
+def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.Generator) -> Trainer:
+    """Model, loss, optimiser and schedule."""
+    several = args.device == "cpu" and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+    where: dict[str, Any] = {"workers": 2 if several else 1, "device": args.device}
+    lr = DEFAULT_LR[args.model] if args.lr is None else args.lr
+    model, criterion = MODELS[args.model](generator=rng), CrossEntropyLoss()
+    if args.model == "lenet":
+        adamw = AdamW(model, lr=lr, weight_decay=0.1)
+        schedule = OneCycleLR(adamw, lr, total_steps=args.epochs * steps_per_epoch)
+        return Trainer(model, criterion, adamw, schedule, **where)
+    sgd = SGD(model, lr=lr, momentum=0.9, weight_decay=1e-4)
+    return Trainer(model, criterion, sgd, **where)
+
+
+def fit(args: argparse.Namespace, trainer: Trainer, batches: Batches, test: Batches) -> float:
+    """Print the network's table and train, with a line after each epoch.
+
+    Ctrl-C ends the training, but not the program. Returns the seconds that it took.
+    """
+
+    def show(epoch: Epoch) -> None:
+        print(
+            f"epoch {epoch.epoch}/{args.epochs}: training loss {epoch.train_loss:.4f}, "
+            f"accuracy {epoch.train_accuracy:.2%}; test loss {epoch.validation_loss:.4f}, "
+            f"accuracy {epoch.validation_accuracy:.2%}; "
+            f"{epoch.seconds:.1f} s, {epoch.images_per_second:,.0f} images/s",
+            flush=True,
+        )
+
+    print(trainer.model.summary(INPUT_SHAPE))  # type: ignore[attr-defined]
+    start = time.perf_counter()
+    try:
+        trainer.fit(batches, args.epochs, validation=test, on_epoch=show)
+    except KeyboardInterrupt:
+        print("\ninterrupted: going on with what has been learnt so far")
+    return time.perf_counter() - start
+
+
+def report(args: argparse.Namespace, trainer: Trainer, data: MNIST, seconds: float) -> None:
+    """Print the result; write weights and picture."""
+    epochs = trainer.history.epochs
+    logits = trainer.model.to("cpu").predict(normalize(data.test_images))
+    accuracy = float((logits.argmax(axis=1) == data.test_labels).mean())
+    rate = float(np.median([epoch.images_per_second for epoch in epochs])) if epochs else 0.0
+    print(f"test accuracy {accuracy:.2%} after {seconds:.1f} s, training at {rate:,.0f} images/s")
+    if epochs:
+        best = trainer.history.best
+        print(f"best after epoch {best.epoch}: {best.validation_accuracy:.2%}")
+    weights = args.out / f"{args.model}.safetensors"
+    save_weights(trainer.model, weights)
+    print(f"weights: {weights}")
+    if importlib.util.find_spec("matplotlib"):
+        from tinyconv.plots import training_report
+
+        picture = args.out / f"{args.model}.png"
+        training_report(trainer.history, data.test_images, data.test_labels, logits, picture)
+        print(f"picture: {picture}")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value

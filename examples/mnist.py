@@ -3,6 +3,8 @@
     python examples/mnist.py                 LeNet-5, 5 epochs of AdamW with a one-cycle schedule
     python examples/mnist.py --model cnn     two 3x3 convolutions, 5 epochs of SGD
     python examples/mnist.py --device cuda   on a GPU, with CuPy (pip install ".[gpu]")
+    python examples/mnist.py --checkpoint-dir runs/a    written to as it goes; after a crash,
+    python examples/mnist.py --resume runs/a            ends with the same bits as without it
 
 The weights go to OUT/MODEL.safetensors and, where matplotlib is installed, a picture of the run to
 OUT/MODEL.png. Ctrl-C ends the training early and keeps what has been learnt.
@@ -18,11 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from tinyconv.commands.errors import exit_code
-from tinyconv.recipes import add_options, fit, load_data, make_batches, make_trainer, report
+from tinyconv.recipes import (
+    add_options,
+    fit,
+    load_data,
+    make_batches,
+    make_trainer,
+    report,
+    with_resumed_options,
+)
 
 
 def train(args: argparse.Namespace) -> None:
     """Load the data, make the trainer, train, report."""
+    args = with_resumed_options(args)  # with --resume, the options that the run began with
     data = load_data(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)  # draws the parameters, then each epoch's order

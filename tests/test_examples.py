@@ -195,7 +195,7 @@ def test_imports_run_one_way() -> None:
         "second_order": {"arrays", "arguments", "layers"},
         "reference": {"arrays"},
         "vectors": {"arrays", "arguments", "files", "layers"},
-        "recipes": {"data", "layers", "models", "optim", "training"},
+        "recipes": {"data", "files", "layers", "models", "optim", "training"},
         "commands": {
             *(
                 "arguments",

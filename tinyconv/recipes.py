@@ -5,9 +5,11 @@ An option is added in `add_options`, and read in the step that it changes.
 
 import argparse
 import importlib.util
+import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from tinyconv.data import MNIST, Batches, load_mnist, normalize
 from tinyconv.data.mnist import FILES
+from tinyconv.files import write_whole
 from tinyconv.layers import CrossEntropyLoss
 from tinyconv.models import lenet5, mnist_cnn
 from tinyconv.optim import SGD, AdamW, OneCycleLR
@@ -23,6 +26,8 @@ from tinyconv.training import Epoch, Trainer, save_weights
 MODELS = {"lenet": lenet5, "cnn": mnist_cnn}
 DEFAULT_LR = {"lenet": 0.005, "cnn": 0.01}
 INPUT_SHAPE = (1, 1, 28, 28)
+OPTIONS = "options.json"  # of a run, beside its checkpoints
+KEPT = ("model", "epochs", "batch_size", "lr", "seed", "out", "subset", "checkpoint_every")
 
 
 def add_options(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
@@ -41,6 +46,16 @@ def add_options(parser: argparse.ArgumentParser, data: Path | None = None) -> No
     parser.add_argument("--out", type=Path, default=Path("runs"), help=out)
     device = f"cuda: on a GPU, by CuPy {shown}"
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)
+    parser.add_argument(
+        "--checkpoint-dir",
+        type=Path,
+        metavar="DIR",
+        help="write checkpoints there, after each epoch and every --checkpoint-every batches, and a history",
+    )
+    every = f"batches between two checkpoints {shown}"
+    parser.add_argument("--checkpoint-every", default=200, help=every, **counts)
+    resume = "go on with the run whose checkpoints are in DIR, with the options that it had"
+    parser.add_argument("--resume", type=Path, metavar="DIR", help=resume)
     parser.add_argument("--subset", help="train on the first N images only", **counts)
 
 
@@ -62,6 +77,37 @@ def add_data_option(parser: argparse.ArgumentParser, data: Path | None = None) -
     default = "%(default)s" if data else "$TINYCONV_DATA, the user's cache folder, or downloaded there"
     help = f"folder with the four IDX files (Fashion-MNIST's do as well; default: {default})"
     parser.add_argument("--data", type=Path, default=data, help=help)
+
+
+def with_resumed_options(args: argparse.Namespace) -> argparse.Namespace:
+    """The options of the run in `args.resume`; those of a new run are written to its folder.
+
+    Where the data are and which device there is, is as `args` says.
+
+    Raises:
+        ValueError, OSError: the folder has no options of a run, or cannot be written.
+    """
+    if args.resume is None:
+        if args.checkpoint_dir is not None:
+            if (args.checkpoint_dir / OPTIONS).exists():
+                raise ValueError(
+                    f"{args.checkpoint_dir} holds another run: --resume it, or name another folder"
+                )
+            args.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+            kept = {name: value for name, value in vars(args).items() if name in KEPT}
+            text = json.dumps(kept, default=str, indent=1) + "\n"
+            write_whole(args.checkpoint_dir / OPTIONS, text.encode())
+        return args
+    path = args.resume / OPTIONS
+    try:
+        kept = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} does not hold the options of a run: {error}") from error
+    if not isinstance(kept, dict) or set(kept) != set(KEPT):
+        raise ValueError(f"{path} does not hold the options of a run: {', '.join(KEPT)}")
+    resumed = argparse.Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume})
+    resumed.out = Path(resumed.out)
+    return resumed
 
 
 def load_data(folder: Path | None) -> MNIST:
@@ -87,6 +133,8 @@ def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.
     """Model, loss, optimiser and schedule."""
     several = args.device == "cpu" and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
     where: dict[str, Any] = {"workers": 2 if several else 1, "device": args.device}
+    if args.checkpoint_dir is not None:
+        where |= {"checkpoint_dir": args.checkpoint_dir, "checkpoint_every": args.checkpoint_every}
     lr = DEFAULT_LR[args.model] if args.lr is None else args.lr
     model, criterion = MODELS[args.model](generator=rng), CrossEntropyLoss()
     if args.model == "lenet":
@@ -113,9 +161,13 @@ def fit(args: argparse.Namespace, trainer: Trainer, batches: Batches, test: Batc
         )
 
     print(trainer.model.summary(INPUT_SHAPE))  # type: ignore[attr-defined]
+    if args.resume is not None:
+        with suppress(FileNotFoundError):  # a run that was killed before its first checkpoint begins anew
+            trainer.resume()
+        print(f"going on after {trainer.steps:,} batches")
     start = time.perf_counter()
     try:
-        trainer.fit(batches, args.epochs, validation=test, on_epoch=show)
+        trainer.fit(batches, args.epochs - len(trainer.history.epochs), validation=test, on_epoch=show)
     except KeyboardInterrupt:
         print("\ninterrupted: going on with what has been learnt so far")
     return time.perf_counter() - start

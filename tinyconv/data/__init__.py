@@ -1,4 +1,4 @@
-"""Data: MNIST and other IDX files, normalisation, shuffled batches, augmentation."""
+"""Data: MNIST and other IDX files, normalisation, shuffled batches, augmentation, digits in pictures."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ from tinyconv.data.augment import affine, gaussian_noise, random_affine
 from tinyconv.data.batches import Batches
 
 if TYPE_CHECKING:
+    from tinyconv.data.digits import find_digit
     from tinyconv.data.idx import read_idx
     from tinyconv.data.mnist import MNIST, load_mnist, normalize
 
@@ -14,6 +15,7 @@ __all__ = [
     "MNIST",
     "Batches",
     "affine",
+    "find_digit",
     "gaussian_noise",
     "load_mnist",
     "normalize",
@@ -24,7 +26,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What reads files is imported when it is first asked for, as that takes a quarter of the time."""
-    if name not in (*__all__, "idx", "mnist"):
+    homes = {"find_digit": "digits", "read_idx": "idx"}
+    if name in ("digits", "idx", "mnist"):
+        return import_module(f"tinyconv.data.{name}")
+    if name not in __all__:
         raise AttributeError(f"module 'tinyconv.data' has no attribute {name!r}")
-    modules = {kind: import_module(f"tinyconv.data.{kind}") for kind in ("idx", "mnist")}
-    return modules[name] if name in modules else getattr(modules["mnist"], name)
+    return getattr(import_module(f"tinyconv.data.{homes.get(name, 'mnist')}"), name)

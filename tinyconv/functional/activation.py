@@ -83,6 +83,9 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False
     """
     xp = check_arrays(input=input)
     slope = number("negative_slope", negative_slope)
+    if 0 < slope <= 1:  # the larger of the two, several times as fast as `where`, whose branches are dear
+        larger: Array = xp.maximum(input, input * slope)
+        return larger
     with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
         output: Array = xp.where(input > 0, input, xp.minimum(input, 0) * slope)
     return output

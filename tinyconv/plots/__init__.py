@@ -4,8 +4,18 @@
 """
 
 from tinyconv.plots.graph import draw
+from tinyconv.plots.grids import image_grid, scatter
 from tinyconv.plots.network import activations, filters, saliency
 from tinyconv.plots.training import training_report
 from tinyconv.plots.unfold import unfold_view
 
-__all__ = ["activations", "draw", "filters", "saliency", "training_report", "unfold_view"]
+__all__ = [
+    "activations",
+    "draw",
+    "filters",
+    "image_grid",
+    "saliency",
+    "scatter",
+    "training_report",
+    "unfold_view",
+]

@@ -132,7 +132,8 @@ class Saving:
 
     def best_weights(self) -> dict[str, Array]:
         """What the best checkpoint was evaluated with."""
-        assert self._open is not None
+        if self._open is None:
+            raise ValueError("`restore_best` needs a `checkpoint_dir`, as the best epoch was in an earlier `fit`")
         arrays = self._open[0].best().arrays
         averages = under("average/module.", arrays)
         return averages or under("model/", arrays)

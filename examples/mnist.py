@@ -2,6 +2,7 @@
 
     python examples/mnist.py                 LeNet-5, 5 epochs of AdamW with a one-cycle schedule
     python examples/mnist.py --model cnn     two 3x3 convolutions, 5 epochs of SGD
+    python examples/mnist.py --model cnn --augment    15 epochs of shifted and rotated images
     python examples/mnist.py --device cuda   on a GPU, with CuPy (pip install ".[gpu]")
     python examples/mnist.py --checkpoint-dir runs/a    written to as it goes; after a crash,
     python examples/mnist.py --resume runs/a            ends with the same bits as without it
@@ -27,13 +28,13 @@ from tinyconv.recipes import (
     make_batches,
     make_trainer,
     report,
-    with_resumed_options,
+    with_all_options,
 )
 
 
 def train(args: argparse.Namespace) -> None:
     """Load the data, make the trainer, train, report."""
-    args = with_resumed_options(args)  # with --resume, the options that the run began with
+    args = with_all_options(args)  # with --resume those that the run began with
     data = load_data(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)  # draws the parameters, then each epoch's order

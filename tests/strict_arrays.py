@@ -148,6 +148,8 @@ def on_hosts(function: Callable[..., Any]) -> Callable[..., Any]:
             raise AttributeError("the condition has no attribute 'astype'")
         if function.__name__ in ("nonzero", "unique"):
             count_read()  # how many there are
+        if function in (np.stack, np.concatenate) and len(arguments[0]) > 8:
+            refuse_in_capture("a copy of addresses from the host")
         if function is np.matmul:
             refuse_in_capture("calling cuBLAS API", NotImplementedError)
         out = options.get("out")
@@ -234,6 +236,8 @@ class ndarray:  # noqa: N801 (CuPy's name)
         return ndarray(np.asarray(made(lambda: np.asarray(self.host[place]), self.host)))
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if any(getattr(part, "dtype", None) == np.dtype(bool) for part in _flat([index])):
+            count_read()  # how many there are, though only to write to them
         place, values = to_place(index), to_host(value)
         written(lambda: self.host.__setitem__(place, values), self.host)
 
@@ -475,7 +479,8 @@ def modules() -> dict[str, types.ModuleType]:
         "asnumpy": asnumpy,
         "lib": lib,
     }
-    cupy = _module("cupy", cuda=cuda, fuse=fuse, **contents)
+    pool = types.SimpleNamespace(free_all_blocks=lambda: None)
+    cupy = _module("cupy", cuda=cuda, fuse=fuse, get_default_memory_pool=lambda: pool, **contents)
     names = ("erf", "expit", "log_ndtr", "ndtr")
     special = _module(
         "cupyx.scipy.special", **{name: on_hosts(getattr(scipy.special, name)) for name in names}

@@ -433,6 +433,68 @@ def test_a_step_as_a_cuda_graph_gives_the_same_bits(
     ]
 
 
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4), (4,)], ids=str)
+def test_a_linear_layer_before_a_relu_gives_the_same(cupy: Any, shape: tuple[int, ...]) -> None:
+    model = Sequential(tinyconv.Linear(4, 3, dtype=np.float64, generator=0), tinyconv.ReLU())
+    expected = model.forward(normal(shape, 0))
+    assert_same(on_host(model.to("cuda").forward(cupy.asarray(normal(shape, 0)))), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 6), (1, 5, 6)], ids=str)
+def test_a_convolution_before_a_relu_gives_the_same(cupy: Any, shape: tuple[int, ...]) -> None:
+    model = Sequential(Conv2d(1, 3, 3, dtype=np.float64, generator=0), tinyconv.ReLU())
+    expected = model.forward(normal(shape, 0))
+    assert_same(on_host(model.to("cuda").forward(cupy.asarray(normal(shape, 0)))), expected)
+
+
+def test_what_changes_between_epochs_reaches_the_graph(cupy: Any) -> None:
+    images, labels = normal((16, 1, 8, 8), 0), np.zeros(16, int)
+    states = []
+    for cuda_graph in (False, True):
+        model = small_network()
+        model[0].requires_grad_(False)
+        optimizer = optim.SGD(model, 0.1, momentum=0.9)
+        trainer = Trainer(
+            model, CrossEntropyLoss(), optimizer, device="cuda", cuda_graph=cuda_graph, progress=False
+        )
+
+        def on_epoch(_: Any, model: Any = model, optimizer: optim.SGD = optimizer) -> None:
+            model[0].requires_grad_()
+            optimizer.weight_decay += 0.01
+            optimizer.load_state_dict(optimizer.state_dict())
+
+        trainer.fit((images, labels), 3, batch_size=4, generator=0, on_epoch=on_epoch)
+        momentum = optimizer.state["0.weight"]["momentum_buffer"]
+        states.append(on_host({**model.state_dict(), "momentum": momentum}))
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(states[1][name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "options", [{"clip_grad_norm": 0.1, "clip_grad_value": 0.05}, {"ema_decay": 0.9}], ids=str
+)
+def test_clipping_and_averages_give_the_same_from_a_graph(cupy: Any, options: dict[str, Any]) -> None:
+    images, labels = normal((16, 1, 8, 8), 0), np.zeros(16, int)
+    states = []
+    for cuda_graph in (False, True):
+        model = Sequential(*small_network(), tinyconv.Linear(3, 3, dtype=np.float64, generator=5))
+        optimizer = optim.SGD(model, 0.1)
+        trainer = Trainer(
+            model,
+            CrossEntropyLoss(),
+            optimizer,
+            device="cuda",
+            cuda_graph=cuda_graph,
+            progress=False,
+            **options,
+        )
+        trainer.fit((images, labels), 2, batch_size=4, generator=0)
+        average = trainer.average.module.state_dict() if trainer.average else {}
+        states.append(on_host({**model.state_dict(), **{f"average {k}": v for k, v in average.items()}}))
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(states[1][name], value, err_msg=name)
+
+
 def captured(cupy: Any, run: Callable[[], Any]) -> tuple[Any, Any]:
     """What `run` gives as a graph, after its launch, and the graph."""
     stream = cupy.cuda.Stream(non_blocking=True)

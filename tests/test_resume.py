@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import random
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import tinyconv as tc
 from tinyconv.arrays import Array
 from tinyconv.data import Batches
 from tinyconv.data.augment import random_affine
+from tinyconv.training.checkpoint import read_checkpoint, write_checkpoint
 from tinyconv.training.checkpoints import Checkpoints
 
 EPOCHS = 3
@@ -182,8 +182,8 @@ def another_model(folder: Path) -> tc.Trainer:
 
 
 def another_dtype(folder: Path) -> tc.Trainer:
-    optimizer = tc.optim.SGD(small_model("float64"))
-    return trainer(optimizer.model, optimizer, tc.optim.StepLR(optimizer, 1), folder)
+    optimizer = tc.optim.SGD(small_model("float64"), lr=0.05)
+    return trainer(optimizer.model, optimizer, tc.optim.StepLR(optimizer, 1, 0.5), folder)
 
 
 def another_schedule(folder: Path) -> tc.Trainer:
@@ -196,11 +196,12 @@ def another_schedule(folder: Path) -> tc.Trainer:
     [
         (another_model, "its model is"),
         (another_dtype, "'0.weight' is float32, not float64"),
-        (another_schedule, "its schedule kind is StepLR, and this one's None"),
+        (another_schedule, r"its schedule kind is \[.StepLR., 0.05\], and this one.s None"),
         (adamw, "its optimizer kind is SGD, and this one's AdamW"),
-        (partial(sgd, ema_decay=0.9), "its averaging is False"),
+        (partial(sgd, ema_decay=0.9), "its average's decay is None, and this one's 0.9"),
+        (partial(sgd, workers=2), "its workers is 1, and this one's 2"),
     ],
-    ids=["model", "dtype", "schedule", "optimizer", "averaging"],
+    ids=["model", "dtype", "schedule", "optimizer", "averaging", "workers"],
 )
 def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(
     make: Callable[[Path], tc.Trainer], message: str, folder: Path
@@ -218,9 +219,100 @@ def test_data_of_another_length_are_refused(folder: Path) -> None:
     run.resume()
     with pytest.raises(ValueError, match="`data` has 5 batches, the resumed run's had 6"):
         run.fit(small_data(count=40))
-    run.resume()
-    with pytest.raises(ValueError, match=r"random numbers for .*'batches'"):
+    with pytest.raises(ValueError, match="`data` has 45 samples, the resumed run's had 44"):
+        run.fit(small_data(count=45))
+    with pytest.raises(ValueError, match=r"`data` has None samples"):
         run.fit(list(small_data()))
+    run.fit(small_data(), EPOCHS - 1)
+    expected = sgd(None)
+    expected.fit(small_data(), EPOCHS)
+    assert_equal(end_of(run), end_of(expected))
+
+
+def test_a_list_of_batches_goes_on_as_well(tmp_path: Path) -> None:
+    batches = list(small_data())
+    run, expected = sgd(tmp_path), sgd(None)
+    run.fit(batches)
+    expected.fit(batches)
+    resumed = sgd(None)
+    resumed.resume(Checkpoints(tmp_path).paths()[2])
+    with pytest.raises(ValueError, match="`data` has 44 samples, the resumed run's had None"):
+        resumed.fit(small_data())
+    resumed.fit(batches)
+    assert_equal(end_of(resumed), end_of(expected))
+
+
+class Lazy:
+    """An iterable that draws its order when its first batch is asked for."""
+
+    def __init__(self) -> None:
+        self.data, self.generator = small_data(), np.random.default_rng(5)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        for place in self.generator.permutation(40):
+            yield self.data.inputs[place : place + 4], self.data.targets[place : place + 4]
+
+
+class Doubled(Batches):
+    """Batches that are more than those of the class."""
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        for inputs, targets in super().__iter__():
+            yield 2 * inputs, targets
+
+
+def doubled() -> Doubled:
+    data = small_data()
+    return Doubled(data.inputs, data.targets, 8, shuffle=True, generator=4)
+
+
+@pytest.mark.parametrize("make", [Lazy, doubled])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_iterables_of_ones_own_go_on_within_an_epoch(
+    make: Callable[[], Any], workers: int, tmp_path: Path
+) -> None:
+    expected = sgd(tmp_path, workers=workers)
+    expected.fit(make(), 2)
+    for step in (3, 9):
+        resumed = sgd(None, workers=workers)
+        resumed.resume(Checkpoints(tmp_path).paths()[step])
+        resumed.fit(make(), 2 - len(resumed.history.epochs))
+        assert_equal(end_of(resumed), end_of(expected))
+
+
+def test_another_run_in_another_folder_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    sgd(tmp_path / "other").fit(small_data(), 2)
+    before = sorted((tmp_path / "other").iterdir())
+    run = sgd(tmp_path / "other")
+    run.resume(folder)
+    with pytest.raises(ValueError, match="holds the checkpoints of another run"):
+        run.fit(small_data())
+    assert sorted((tmp_path / "other").iterdir()) == before
+
+
+def test_a_run_goes_on_after_a_loss_that_was_not_finite(tmp_path: Path) -> None:
+    data = small_data()
+    bad = Batches(data.inputs.copy(), data.targets, 8)
+    bad.inputs[20] = np.nan
+    run = sgd(tmp_path)
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="in epoch 1, step 3"):
+        run.fit(bad)
+    for name, value in run.model.buffers.items():
+        run.model.buffers[name][...] = np.nan_to_num(value)
+    run.fit(data)
+    assert len(run.history.epochs) == 1
+
+
+def test_a_state_without_a_position_is_refused(folder: Path) -> None:
+    path = Checkpoints(folder).paths()[-1]
+    arrays, state = read_checkpoint(path)
+    for name, value in (("position", {}), ("position", None), ("optimizer", {}), ("epochs", 3)):
+        write_checkpoint(path, arrays, {**state, name: value})
+        run = sgd(folder)
+        before = run.model.state_dict()
+        with pytest.raises(ValueError, match="does not fit this run"):
+            run.resume()
+        assert_equal(run.model.state_dict(), before)
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_offered(folder: Path) -> None:
@@ -378,7 +470,9 @@ def test_evaluation_uses_the_averaged_weights_and_leaves_the_models_alone() -> N
     assert_equal(run.model.state_dict(), own)
     run.model.load_state_dict(run.average.module.state_dict())
     run.average = None
-    assert run.evaluate(small_data()).loss == averaged.loss != tc.Trainer.evaluate(run, small_data()).accuracy
+    assert run.evaluate(small_data()).loss == averaged.loss
+    run.model.load_state_dict(own)
+    assert run.evaluate(small_data()).loss != averaged.loss
 
 
 def test_pandas_reads_the_history_in_one_line(folder: Path) -> None:
@@ -393,4 +487,3 @@ def test_a_folder_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
     place.write_text("not a folder")
     with pytest.raises(OSError, match="file"):
         sgd(place).fit(small_data())
-    shutil.rmtree(tmp_path)

@@ -49,6 +49,11 @@ class Optimizer:
         """For each parameter the number of its group."""
         members = dict.fromkeys(self.model.params, 0)
         for index, group in enumerate(self.groups[1:], 1):
+            chosen = group.get("params") if isinstance(group, Mapping) else None
+            if not isinstance(chosen, Sequence) or isinstance(chosen, str):
+                raise TypeError(
+                    f"`groups` must be mappings whose 'params' are a list of names, got {group!r}"
+                )
             unknown = [name for name in group if name not in (*self.options, "params")]
             if unknown:
                 raise ValueError(
@@ -140,8 +145,14 @@ class Optimizer:
         self._on_device[alike] = numbers, placed
         return placed
 
+    def arrays(self) -> list[Array]:
+        """All arrays that the updates read and write besides parameters and gradients."""
+        kept = [value for own in self.state.values() for value in own.values() if hasattr(value, "shape")]
+        placed = [array for _, arrays in self._on_device.values() for array in arrays if array is not None]
+        return kept + placed
+
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs to go on: "steps", "options" (with what a schedule has changed) and "state".
+        """What a run needs to go on: "steps", "initial_lr", "options" (as schedules have them now), "state".
 
         "state" holds, for each parameter's name, copies of what is remembered of it.
         """
@@ -150,7 +161,7 @@ class Optimizer:
             for name, own in self.state.items()
         }
         options = {name: getattr(self, name) for name in self.options}
-        return {"steps": self._steps, "options": options, "state": state}
+        return {"steps": self._steps, "initial_lr": self.initial_lr, "options": options, "state": state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave; arrays are copied to where the parameters lie.
@@ -172,9 +183,14 @@ class Optimizer:
                         f"`state_dict`: {key!r} of {name!r} (of shape {value.shape}) must have the shape "
                         f"{params[name].shape}"
                     )
-        self._steps = state_dict["steps"]
+        options = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+        }
+        self._check(**options)
+        self._steps = integer("steps", state_dict["steps"], minimum=0)
+        self.initial_lr = number("initial_lr", state_dict["initial_lr"], 0.0)
         for name, value in options.items():
-            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+            setattr(self, name, value)
         for name, own in state.items():
             self.state[name] = {key: _copied(value, params[name]) for key, value in own.items()}
 

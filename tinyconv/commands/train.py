@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    args = recipes.with_resumed_options(args)
+    args = recipes.with_all_options(args)
     data = recipes.load_data(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)

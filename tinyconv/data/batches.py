@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -112,6 +112,11 @@ class Batches:
         return np.concatenate(samples)
 
 
+def is_pair(data: Any) -> TypeGuard[tuple[Array, Array]]:
+    """Whether `data` is a pair of arrays, and not one of batches."""
+    return isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple)
+
+
 def split_off(data: Any, share: float) -> tuple[Any, Any]:
     """`data`, a pair of arrays or a `Batches`, in two: the last `share` of its samples is the second.
 
@@ -121,7 +126,7 @@ def split_off(data: Any, share: float) -> tuple[Any, Any]:
         TypeError: `data` is neither.
         ValueError: `share` is out of range, or leaves one of the two without samples.
     """
-    if not isinstance(data, (tuple, Batches)):
+    if not (is_pair(data) or isinstance(data, Batches)):
         raise TypeError(f"`validation_split` needs arrays or a Batches, got {type(data).__name__}")
     inputs, targets = data if isinstance(data, tuple) else (data.inputs, data.targets)
     count = len(inputs) - round(len(inputs) * number("validation_split", share, 0.0, 1.0))

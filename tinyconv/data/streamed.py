@@ -54,11 +54,14 @@ class Streamed:
         slots = [_Slot(batches, min(self._length, len(order)), self._xp) for _ in chunks[:2]]
         for slot, chunk in zip(slots, chunks, strict=False):
             slot.fetch(chunk, stream)
-        for number, chunk in enumerate(chunks):
-            slot = slots[number % 2]
-            yield from slot.batches(len(chunk), batches)
-            if number + 2 < len(chunks):
-                slot.fetch(chunks[number + 2], stream)
+        try:
+            for number, chunk in enumerate(chunks):
+                slot = slots[number % 2]
+                yield from slot.batches(len(chunk), batches)
+                if number + 2 < len(chunks):
+                    slot.fetch(chunks[number + 2], stream)
+        finally:
+            stream.synchronize()  # before the slots' memory is given to others
 
 
 class _Slot:
@@ -71,6 +74,8 @@ class _Slot:
         self._host = [pinned(*form) for form in forms]
         self._device = [xp.empty(*form) for form in forms]
         self._copied, self._used, self._xp = xp.cuda.Event(), xp.cuda.Event(), xp
+        # What the pool has given may still be in use by what the current stream has been told before.
+        self._used.record(xp.cuda.get_current_stream())
 
     def fetch(self, chunk: Array, stream: Any) -> None:
         """Gather the samples of `chunk` and have `stream` copy them, once the last ones are not needed."""
@@ -93,8 +98,11 @@ class _Slot:
         self._used.record(current)
 
 
+MADE_BY_PARTS = Batches.__iter__, Streamed.__iter__
+
+
 def iterate(batches: Iterable[tuple[Array, Array]], skip: int) -> Iterator[tuple[Array, Array]]:
     """`batches` but the first `skip`, which a `Batches` does not even make."""
-    if skip and isinstance(batches, (Batches, Streamed)):
+    if skip and isinstance(batches, (Batches, Streamed)) and type(batches).__iter__ in MADE_BY_PARTS:
         return batches.parts(1, skip)[0]
     return islice(iter(batches), skip, None)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_shape, number
-from tinyconv.arrays import Array, fused, special, zero_where
+from tinyconv.arrays import Array, batch_first, batch_last, fused, special, zero_where
 
 
 def relu(input: Array, inplace: bool = False) -> Array:
@@ -45,12 +45,17 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     The output of `relu` may be given for its input: both have the same sign.
     """
     check_grad(grad_output, input)
-    return zero_where(input <= 0, grad_output)
+    # CuPy walks arrays, and lays out results, in the order of their axes.
+    return batch_first(zero_where(batch_last(input) <= 0, batch_last(grad_output)))
+
+
+def bias_relu(output: Array, bias: Array) -> None:
+    """Add `bias`, (C,), to `output`, (N, C, ...), and apply ReLU to the sum, in place."""
+    _bias_relu(batch_last(output), bias.reshape(-1, *[1] * (output.ndim - 1)))
 
 
 @fused
-def bias_relu(xp: Any, output: Array, bias: Array) -> None:
-    """Add `bias` to `output`, and apply ReLU to the sum, in place."""
+def _bias_relu(xp: Any, output: Array, bias: Array) -> None:
     output += bias
     xp.maximum(output, 0, out=output)
 

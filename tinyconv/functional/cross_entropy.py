@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, integer, number
-from tinyconv.arrays import Array, array_module, refused_where
+from tinyconv.arrays import Array, array_module, refused_where, zero_where
 from tinyconv.functional.loss import reduce, reduce_backward
 from tinyconv.functional.softmax import log_softmax
 
@@ -292,7 +292,7 @@ def _class_losses(log_probabilities: Array, shares: Array, target: Array) -> Arr
     with np.errstate(invalid="ignore"):  # 0 * -inf: not read for class indices, NaN for probabilities
         losses = shares * log_probabilities
     if target.dtype.kind != "f":
-        losses[shares == 0] = 0
+        losses = zero_where(shares == 0, losses)
     summed: Array = -losses.sum(axis=1)
     return summed
 

@@ -103,7 +103,8 @@ def max_pool2d(
     image = contiguous_batch_last(input)
     output, taps = _begin(image, window, size)
     for _, outputs, inputs in taps:
-        xp.maximum(output[outputs], image[inputs], out=output[outputs])
+        best = output[outputs]
+        xp.maximum(best, image[inputs], out=best)
     return batch_first(output)
 
 
@@ -154,7 +155,8 @@ def max_pool2d_saved(
             best[...] = larger
     if output.size and maybe(xp.isnan(output.max())):
         for tap, outputs, inputs in pool_taps(window, image.shape[1:3], size):
-            winners[outputs][xp.isnan(image[inputs])] = tap
+            winner = winners[outputs]
+            winner[...] = xp.where(xp.isnan(image[inputs]), winners.dtype.type(tap), winner)
     return batch_first(output), batch_first(winners)
 
 

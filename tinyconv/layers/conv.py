@@ -85,9 +85,9 @@ class PaddedConvolution(Convolution):
 
     def forward_relu(self, x: Array, relu: Layer) -> Array:
         """`forward`, and that of the `relu` after it, in one kernel with the bias."""
-        padded = self._padded(x)
+        padded, batched = self._padded(x), x.ndim == len(self.kernel_size) + 2
         output = self._function(padded, self.params["weight"], None, *self._geometry)
-        bias_relu(output, self.params["bias"].reshape(-1, *[1] * len(self.kernel_size)))
+        bias_relu(output if batched else output[None], self.params["bias"])
         return relu.save(self.save(output, x, padded), output)
 
     def backward(self, grad_output: Array) -> Array:

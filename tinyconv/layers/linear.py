@@ -53,7 +53,7 @@ class Linear(Layer):
     def forward_relu(self, x: Array, relu: Layer) -> Array:
         """`forward`, and that of the `relu` after it, in one kernel with the bias."""
         output = F.linear(x, self.params["weight"])
-        bias_relu(output, self.params["bias"])
+        bias_relu(output.reshape(-1, output.shape[-1]), self.params["bias"])
         return relu.save(self.save(output, x), output)
 
     def backward(self, grad_output: Array) -> Array:

@@ -128,6 +128,8 @@ class Checkpoints:
         if self._merit_if_readable(best) > -math.inf:
             kept.add(best)
         for path in set(self.paths()) - kept:
+            if _step(path) <= _step(newest) and path not in self._merits:
+                continue  # it cannot be read, and might be the best
             path.unlink()
             self._merits.pop(path, None)
         remove_unfinished(self.folder, "step-*.safetensors")

@@ -47,7 +47,10 @@ def clip_grad_norm_(
     xp = array_module(*grads)
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite total, and inf * 0: NaN, as in PyTorch
         norms = [_norm(grad, norm_type) for grad in grads]
-        total: Array = _norm(xp.stack(norms), norm_type) if norms else xp.zeros((), np.float32)
+        each = xp.empty(len(norms), norms[0].dtype if norms else np.float32)
+        for place, norm in enumerate(norms):  # CuPy's `stack` would copy addresses from the host
+            each[place] = norm
+        total: Array = _norm(each, norm_type) if norms else xp.zeros((), np.float32)
         if error_if_nonfinite and not xp.isfinite(total):
             raise RuntimeError(f"the gradients' norm of order {norm_type:g} is {float(total)}")
         factor = xp.minimum(max_norm / (total + 1e-6), 1)

@@ -24,6 +24,11 @@ class Moved:
     def __init__(self, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
         self._batches, self._xp = batches, xp
 
+    @property
+    def generator(self) -> Any:
+        """That of the iterable, if it has one."""
+        return getattr(self._batches, "generator", None)
+
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         for inputs, targets in self._batches:
             yield moved(inputs, self._xp), moved(targets, self._xp)

@@ -22,12 +22,12 @@ def capturable(model: Layer, xp: Any) -> bool:
 
 
 class StepGraph:
-    """Runs training steps, from the second batch on as a CUDA graph; batches of another form run plainly.
+    """Runs training steps as a CUDA graph, captured at the second step in a row of one form.
 
     Args:
         step: computes loss and gradients of a batch, and runs the updates; returns loss and prediction.
         begin_step: an optimiser's, which the host runs before each step.
-        arrays: what the model holds; where it is no longer the same objects, the step is captured anew.
+        arrays: what is kept from step to step; for other objects the step is captured anew.
         xp: CuPy's module.
     """
 
@@ -39,29 +39,32 @@ class StepGraph:
         xp: Any,
     ) -> None:
         self._step, self._begin_step, self._arrays, self._xp = step, begin_step, arrays, xp
-        self._held: list[Array] = []
-        self._form: Any = None
+        self._plain: _Form | None = None  # of the last step that ran plainly
+        self._captured: _Form | None = None
         self._graph: Any = None
 
     def __call__(self, inputs: Array, targets: Array) -> tuple[Array, Array]:
         """Loss and prediction of a batch, which the next call may overwrite."""
-        form = inputs.shape, inputs.dtype, targets.shape, targets.dtype
         updates = self._begin_step()
-        if self._form != form:
-            # The first step compiles the kernels, and makes what the optimiser remembers.
-            self._form = self._form or form
-            return self._step(inputs, targets, updates)
-        held = self._arrays()
-        if self._graph is None or any(a is not b for a, b in zip(held, self._held, strict=True)):
-            self._held = held
+        form = _Form(inputs, targets, self._arrays())
+        if not form.equals(self._captured):
+            if not form.equals(self._plain):
+                # The first step of a form compiles its kernels, and makes what the optimiser remembers.
+                outputs = self._step(inputs, targets, updates)
+                self._plain = _Form(inputs, targets, self._arrays())
+                return outputs
             self._capture(inputs, targets, updates)
+            self._captured = form
         self._inputs[...] = inputs
         self._targets[...] = targets
         self._graph.launch()
         return self._outputs
 
     def _capture(self, inputs: Array, targets: Array, updates: Updates) -> None:
-        self._inputs, self._targets = inputs.copy(), targets.copy()
+        self._graph = self._captured = self._pool = None
+        self._inputs, self._targets = inputs.copy("K"), targets.copy("K")
+        # A pool that is short of memory frees its own blocks only, and the plain step's lie in this one.
+        self._xp.get_default_memory_pool().free_all_blocks()
         stream = self._xp.cuda.Stream(non_blocking=True)
         # What the graph works in must never be given to others, so it comes from a pool of its own.
         self._pool = self._xp.cuda.MemoryPool()
@@ -74,3 +77,16 @@ class StepGraph:
                     stream.end_capture()
                 raise
             self._graph = stream.end_capture()
+
+
+class _Form:
+    """What must be the same for a graph to serve: shapes, dtypes, and the arrays themselves."""
+
+    def __init__(self, inputs: Array, targets: Array, kept: list[Array]) -> None:
+        self._shapes = inputs.shape, inputs.dtype, targets.shape, targets.dtype
+        self._kept = kept
+
+    def equals(self, other: "_Form | None") -> bool:
+        if other is None or self._shapes != other._shapes or len(self._kept) != len(other._kept):
+            return False
+        return all(own is its for own, its in zip(self._kept, other._kept, strict=True))

@@ -1,5 +1,6 @@
 """What a training run has seen: one record an epoch, one loss a step."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -8,7 +9,7 @@ class Epoch:
     """One epoch: means over its images; accuracies are None where targets are no class indices.
 
     `train_loss` and `train_accuracy` are taken while the parameters change, `seconds` is the time of
-    training without validation.
+    training without validation, checkpoints included; in a resumed epoch that of its rest.
     """
 
     epoch: int
@@ -26,7 +27,8 @@ class Epoch:
         """What makes one epoch better than another: validation accuracy, else a loss, negative."""
         if self.validation_accuracy is not None:
             return self.validation_accuracy
-        return -(self.train_loss if self.validation_loss is None else self.validation_loss)
+        loss = self.train_loss if self.validation_loss is None else self.validation_loss
+        return -math.inf if math.isnan(loss) else -loss
 
 
 @dataclass(slots=True)

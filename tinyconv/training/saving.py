@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyconv.arguments import integer
 from tinyconv.arrays import Array
+from tinyconv.data.batches import Batches
 from tinyconv.training.running import Running
 from tinyconv.training.snapshot import random_states, restore, set_random_states, snapshot, under
 
@@ -41,6 +42,7 @@ class Saving:
         self._trainer, self._folder, self._keep = trainer, folder, integer("keep", keep)
         self._every = math.inf if every is None else integer("checkpoint_every", every)
         self._saved = 0  # the step of the last checkpoint
+        self._folders: set[Path] = set()  # whose checkpoints are of this run
         self._resumed: dict[str, Any] | None = None  # a position, until an epoch goes on from there
         self._open: tuple[Checkpoints, HistoryLog] | None = None
 
@@ -54,12 +56,13 @@ class Saving:
         from tinyconv.training.checkpoints import Checkpoints
         from tinyconv.training.log import HistoryLog
 
-        checkpoints = Checkpoints(self._folder, self._keep)
-        if steps == 0 and checkpoints.paths():
+        checkpoints, own = Checkpoints(self._folder, self._keep), Path(self._folder).resolve()
+        if own not in self._folders and checkpoints.paths():
             raise ValueError(
                 f"`checkpoint_dir` (={os.fspath(self._folder)!r}) holds the checkpoints of another run: "
                 "resume it, or name another folder"
             )
+        self._folders.add(own)
         with HistoryLog(self._folder, steps) as log:
             self._open = checkpoints, log
             try:
@@ -80,24 +83,28 @@ class Saving:
         else:
             arrays, state = read_checkpoint(path)
         try:
-            position = dict(state["position"])
+            position = _checked(state.get("position"))
             restore(self._trainer, arrays, state)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} does not fit this run: {error}") from error
         self._resumed = position
+        self._folders = {Path(path).resolve().parent}
 
     def begin_epoch(self, batches: Iterable[Any]) -> dict[str, Any]:
         """The position in which an epoch begins: a resumed one, or that of its first batch."""
-        resumed, self._resumed = self._resumed, None
-        length = len(batches) if isinstance(batches, Sized) else None
+        sizes = {"batches": len(batches) if isinstance(batches, Sized) else None}
+        sizes["samples"] = len(batches.inputs) if isinstance(batches, Batches) else None
+        resumed = self._resumed
         if resumed is not None:
-            if resumed["batches"] != length:
-                raise ValueError(f"`data` has {length} batches, the resumed run's had {resumed['batches']}")
+            for what, size in sizes.items():
+                if resumed[what] != size:
+                    raise ValueError(f"`data` has {size} {what}, the resumed run's had {resumed[what]}")
             set_random_states(self._trainer, batches, resumed["begin"])
+            self._resumed = None
             if resumed["step"]:
                 return resumed
         begin, lr = random_states(self._trainer, batches), self._trainer.optimizer.lr
-        return {"step": 0, "begin": begin, "sums": {}, "lr": lr, "batches": length}
+        return {"step": 0, "begin": begin, "now": begin, "sums": {}, "lr": lr, **sizes}
 
     def go_on(self, batches: Iterable[Any], position: dict[str, Any], total: Running) -> None:
         """Within an epoch that has drawn what it draws at its beginning: take over the state of its step."""
@@ -110,7 +117,7 @@ class Saving:
         """Save before the next batch of an epoch, if it is time; after the last one `save_epoch` does."""
         if self._open is None or step == 0 or self._trainer.steps - self._saved < self._every:
             return
-        self._trainer.read_losses()
+        self._trainer.check_losses(len(self._trainer.history.epochs) + 1, step)
         now = random_states(self._trainer, batches)
         self._save({**position, "step": step, "now": now, "sums": total.sums()})
 
@@ -133,8 +140,12 @@ class Saving:
     def best_weights(self) -> dict[str, Array]:
         """What the best checkpoint was evaluated with."""
         if self._open is None:
-            raise ValueError("`restore_best` needs a `checkpoint_dir`, as the best epoch was in an earlier `fit`")
-        arrays = self._open[0].best().arrays
+            raise ValueError(
+                "`restore_best` needs a `checkpoint_dir`, as the best epoch was in an earlier `fit`"
+            )
+        _, arrays, state = self._open[0].best()
+        if state["metric"] != self._trainer.history.best.merit:
+            raise ValueError("`restore_best`: the checkpoint of the best epoch is gone or cannot be read")
         averages = under("average/module.", arrays)
         return averages or under("model/", arrays)
 
@@ -143,3 +154,22 @@ class Saving:
         arrays, state = snapshot(self._trainer)
         self._saved = self._trainer.steps
         self._open[0].save(self._saved, arrays, {**state, "position": position}, metric)
+
+
+def _checked(position: Any) -> dict[str, Any]:
+    """A position as a checkpoint holds it; ValueError where it is none."""
+    kinds: dict[str, Any] = {
+        "step": int,
+        "begin": dict,
+        "now": dict,
+        "sums": dict,
+        "lr": (int, float),
+        "batches": (int, type(None)),
+        "samples": (int, type(None)),
+    }
+    if not isinstance(position, dict):
+        raise ValueError("it has no position in the data")
+    for name, kind in kinds.items():
+        if not isinstance(position.get(name, ()), kind):
+            raise ValueError(f"its position in the data has no {name!r}, or a wrong one")
+    return position

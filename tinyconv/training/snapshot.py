@@ -4,6 +4,7 @@ The arrays have the names "model/0.weight", "optimizer/0.weight/momentum_buffer"
 and "history/step_losses".
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
     """Everything that `restore` needs of a run, but where in its data it stands."""
     optimizer = trainer.optimizer.state_dict()
     arrays = {f"model/{name}": array for name, array in trainer.model.state_dict().items()}
-    arrays["history/step_losses"] = np.array(trainer.history.step_losses, np.float64)
+    # As bits, since a loss may be NaN, which no array of a checkpoint may.
+    arrays["history/step_losses"] = np.array(trainer.history.step_losses, np.float64).view(np.int64)
     numbers: dict[str, dict[str, Any]] = {}
     for name, own in optimizer.pop("state").items():
         numbers[name] = {key: value for key, value in own.items() if not hasattr(value, "shape")}
@@ -45,29 +47,35 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
         ValueError: the run was one of another model, dtype, optimiser or schedule, or what belongs to it is
             missing. Nothing is changed then.
     """
-    kinds = _kinds(trainer)
-    for what, own in kinds.items():
+    for what, own in _kinds(trainer).items():
         if state.get(what) != own:
             raise ValueError(f"it is of another run: its {what} is {state.get(what)}, and this one's {own}")
-    model = under("model/", arrays)
+    model, average = under("model/", arrays), under("average/", arrays)
     for name, array in {**trainer.model.params, **trainer.model.buffers}.items():
-        if name in model and model[name].dtype != array.dtype:
-            raise ValueError(f"it is of another dtype: {name!r} is {model[name].dtype}, not {array.dtype}")
+        for kept in (model.get(name, array), average.get(f"module.{name}", array)):
+            if kept.dtype != array.dtype:
+                raise ValueError(f"it is of another dtype: {name!r} is {kept.dtype}, not {array.dtype}")
     try:
         optimizer = {**state["optimizer"], "state": dict(state["optimizer"]["state"])}
         for name, array in under("optimizer/", arrays).items():
             param, _, key = name.rpartition("/")
             optimizer["state"][param] = {**optimizer["state"][param], key: array}
         epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        losses, count = arrays["history/step_losses"].tolist(), state["schedule"]
+        losses, count = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
-    trainer.model.load_state_dict(model)
-    trainer.optimizer.load_state_dict(optimizer)
+    before = trainer.model.state_dict(), trainer.optimizer.state_dict()
+    try:
+        trainer.model.load_state_dict(model)
+        trainer.optimizer.load_state_dict(optimizer)
+        if trainer.average is not None:
+            trainer.average.load_state_dict(average)
+    except (ValueError, TypeError, KeyError):
+        trainer.model.load_state_dict(before[0])
+        trainer.optimizer.load_state_dict(before[1])
+        raise
     if trainer.schedule is not None:
         trainer.schedule.count = count
-    if trainer.average is not None:
-        trainer.average.load_state_dict(under("average/", arrays))
     trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
 
 
@@ -103,13 +111,21 @@ def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, np.rand
 
 def _kinds(trainer: "Trainer") -> dict[str, Any]:
     """What must be the same in the run that goes on."""
-    parts = {"optimizer kind": trainer.optimizer, "schedule kind": trainer.schedule}
-    kinds = {name: None if part is None else type(part).__name__ for name, part in parts.items()}
-    return {
+    optimizer, schedule, average = trainer.optimizer, trainer.schedule, trainer.average
+    kinds = {
         "model": repr(trainer.model),
-        **kinds,
-        "averaging": trainer.average is not None,
+        "frozen parameters": [name for name in trainer.model.params if name not in trainer.model.grads],
+        "optimizer kind": type(optimizer).__name__,
+        "groups": optimizer.groups[1:],
+        "schedule kind": None if schedule is None else [type(schedule).__name__, schedule.base_lr],
+        "average's decay": None if average is None else average.decay,
+        **{
+            name: getattr(trainer, name)
+            for name in ("workers", "accumulate", "clip_grad_norm", "clip_grad_value")
+        },
     }
+    same: dict[str, Any] = json.loads(json.dumps(kinds, default=list))  # with lists, as in a file
+    return same
 
 
 def under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

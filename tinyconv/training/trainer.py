@@ -14,7 +14,7 @@ import numpy as np
 from tinyconv.arguments import Generator, integer, number
 from tinyconv.arrays import Array, array_module, device_module, moved
 from tinyconv.cublas import tf32
-from tinyconv.data.batches import Batches, split_off
+from tinyconv.data.batches import Batches, is_pair, split_off
 from tinyconv.data.streamed import Streamed, fits, iterate
 from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
@@ -120,8 +120,8 @@ class Trainer:
             for part in (model, criterion, optimizer):
                 part.to(device)
         self.accumulate = integer("accumulate", accumulate)
-        self.clip_grad_norm = clip_grad_norm and number("clip_grad_norm", clip_grad_norm, 0.0)
-        self.clip_grad_value = clip_grad_value and number("clip_grad_value", clip_grad_value, 0.0)
+        self.clip_grad_norm = _positive("clip_grad_norm", clip_grad_norm)
+        self.clip_grad_value = _positive("clip_grad_value", clip_grad_value)
         self.average = None if ema_decay is None else WeightAverage(model, ema_decay)
         self.progress = progress
         self.history = History()
@@ -164,7 +164,8 @@ class Trainer:
                 validation: the last ones, before any shuffling.
             patience: stop when so many epochs have not been better than the best before them (by
                 validation accuracy, else validation loss, else training loss).
-            restore_best: end with the weights of the best epoch, as they were evaluated.
+            restore_best: end with the weights of the best epoch, as they were evaluated. (The newest
+                checkpoint holds the last ones.)
             generator: a numpy.random.Generator or seed for the shuffling of arrays.
             on_epoch: called with the record of each epoch when it is finished.
 
@@ -176,7 +177,9 @@ class Trainer:
                 learning rate, and the parameters are those before that step (on a GPU those after
                 the epoch).
             ValueError: an epoch without a batch; both a `validation` and a `validation_split`; a checkpoint
-                folder of another run, or data that are not those of the run that goes on.
+                folder of another run, or data that are not those of the run that goes on; weights that are
+                NaN where they are to be saved; a best epoch of an earlier call, which nothing has kept.
+            WorkerError: a worker process failed.
             MemoryError: a batch that the GPU's memory does not hold; a smaller `batch_size` may do.
             OSError: a checkpoint cannot be written; those before it stay as they were.
         """
@@ -203,14 +206,16 @@ class Trainer:
                 if on_epoch is not None:
                     on_epoch(self.history.epochs[-1])
             if restore_best and self.history.epochs_since_best:
-                self.model.load_state_dict(best or self._saving.best_weights())
+                self._set_weights(best or self._saving.best_weights())
         return self.history
 
     def resume(self, path: str | os.PathLike[str] | None = None) -> None:
         """Take over a checkpoint, so that `fit` goes on as if the run had never stopped, bit by bit.
 
-        It needs the model, optimiser, schedule and data of that run, made as they were then, and the same
-        number of workers. (On a GPU the numbers that dropout draws are others.)
+        It needs model, optimiser, schedule, trainer and data made as they were for that run. Random numbers
+        are restored where layers draw them, and where data has them in an attribute `generator`, as a
+        `Batches` and arrays have; other iterables must give the same batches again. (On a GPU the numbers
+        that dropout draws are others.)
 
         Args:
             path: a checkpoint's file, or a folder for the newest one in it; by default `checkpoint_dir`.
@@ -256,10 +261,10 @@ class Trainer:
                 parts = network.divide(batches, first)
             else:
                 parts = iterate(batches, first)
-            if first:
-                self._saving.go_on(batches, position, total)
-                bar.update(total.images)
             for step, (inputs, targets) in enumerate(parts, first + 1):
+                if first and step == first + 1:
+                    self._saving.go_on(batches, position, total)
+                    bar.update(total.images)
                 if not self._accumulated:
                     self._saving.save_within(batches, position, step - 1, total)
                 loss, prediction = self._train_step(network, graph, inputs, targets, epoch, step)
@@ -269,7 +274,7 @@ class Trainer:
                     bar.set_postfix(total.shown(), refresh=False)
                     shown = time.perf_counter()
             self._update()
-            self._check_losses(epoch, step)
+            self.check_losses(epoch, step)
             if not bar.disable and step:
                 bar.set_postfix(total.shown())
         mean, accuracy = total.result(f"epoch {epoch}")
@@ -299,7 +304,7 @@ class Trainer:
             loss = self.criterion.forward(prediction, targets)
             self._unread.append((loss, lr))
             if array_module(loss) is np:
-                self._check_losses(epoch, step)
+                self.check_losses(epoch, step)
             self._backward(network, loss)
             if self._accumulated == self.accumulate:
                 self._update()
@@ -349,7 +354,7 @@ class Trainer:
     def _arrays(self) -> list[Array]:
         """What a step reads and writes from one batch to the next."""
         kinds = self.model.params, self.model.grads, self.model.buffers
-        return [array for kind in kinds for array in kind.values()]
+        return [array for kind in kinds for array in kind.values()] + self.optimizer.arrays()
 
     def _compute(
         self, inputs: Array, targets: Array, updates: list[Callable[[], None]]
@@ -375,7 +380,7 @@ class Trainer:
         self.history.step_losses.extend(read)
         return list(zip(read, rates, strict=True))
 
-    def _check_losses(self, epoch: int, step: int) -> None:
+    def check_losses(self, epoch: int, step: int) -> None:
         """Refuse losses of the last steps, up to `step`, that are not finite."""
         read = self.read_losses()
         for at, (loss, lr) in enumerate(read, step - len(read) + 1):
@@ -394,6 +399,11 @@ class Trainer:
         """In which the model has the weights that it is evaluated with."""
         average = self.average
         return nullcontext() if average is None or not average.n_averaged else average.applied()
+
+    def _set_weights(self, weights: dict[str, Array]) -> None:
+        self.model.load_state_dict(weights)
+        if self.average is not None:
+            self.average.module.load_state_dict(weights)
 
     def _evaluated(self) -> dict[str, Array]:
         with self._averaged():
@@ -416,12 +426,18 @@ class Trainer:
     ) -> Iterable[tuple[Array, Array]]:
         """`data` as batches, on the model's device."""
         xp = self._xp
-        if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
-            data = Batches(*data, batch_size, shuffle=shuffle, generator=generator)
+        if is_pair(data):
+            inputs, targets = data
+            data = Batches(inputs, targets, batch_size, shuffle=shuffle, generator=generator)
         if isinstance(data, Batches):
             if xp is not np and data.augment is None and not fits(data, xp):
                 return Streamed(data, xp)
             with out_of_memory("the data set"):
                 data.move(xp)
             return data
-        return data if xp is np else Moved(data, xp)
+        iterable: Any = data
+        return iterable if xp is np else Moved(iterable, xp)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    return None if value is None else number(name, value, 0.0)

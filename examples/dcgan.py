@@ -11,7 +11,7 @@ and low for one of G. With the binary cross-entropy E of logits each step is two
     python examples/dcgan.py --epochs 1     a minute: strokes, and some digits
 
 After each epoch OUT/dcgan.png shows what G makes of 64 noises, the same every time (where matplotlib is
-installed); at the end G's weights go to OUT/dcgan.safetensors.
+installed); at the end G's weights go to OUT/dcgan.safetensors. Both are of the average of G's last weights.
 
 Source: Radford et al., https://arxiv.org/abs/1511.06434; here the layers are smaller, the initial parameters
 PyTorch's, and the learning rate is higher at first and falls.
@@ -29,6 +29,7 @@ import tinyconv as tc
 from tinyconv.arrays import Array
 from tinyconv.data import Batches, load_mnist, normalize
 from tinyconv.optim import Adam, CosineAnnealingLR
+from tinyconv.training import WeightAverage
 
 LATENT, CHANNELS = 16, 32
 BATCH_SIZE, LR, BETAS = 64, 0.001, (0.5, 0.999)
@@ -70,6 +71,7 @@ class DCGAN:
         self.generator, self.discriminator = make_generator(rng), make_discriminator(rng)
         self.generator_adam = Adam(self.generator, LR, BETAS)
         self.discriminator_adam = Adam(self.discriminator, LR, BETAS)
+        self.average = WeightAverage(self.generator, decay=0.998)  # it draws better than the last weights
         self.criterion = tc.BCEWithLogitsLoss()
 
     def noise(self, count: int) -> Array:
@@ -92,10 +94,12 @@ class DCGAN:
         self.generator_adam.zero_grad()
         logits = self.discriminator.forward(fake)
         loss = float(self.criterion.forward(logits, np.full_like(logits, 1)))
-        # The gradient by each pixel; those that it adds for the discriminator's parameters its step clears.
+        self.discriminator.requires_grad_(False)  # none by its parameters, only that by each pixel
         grad_fake = self.discriminator.backward(self.criterion.backward())
+        self.discriminator.requires_grad_(True)
         self.generator.backward_params(grad_fake)
         self.generator_adam.step()
+        self.average.update()
         return loss
 
 
@@ -121,7 +125,7 @@ def train(gan: DCGAN, images: Array, epochs: int, out: Path) -> None:
         if importlib.util.find_spec("matplotlib"):
             from tinyconv.plots.grids import image_grid
 
-            image_grid(gan.generator.predict(noise), 8, out / "dcgan.png")
+            image_grid(gan.average.module.predict(noise), 8, out / "dcgan.png")
 
 
 def options() -> argparse.ArgumentParser:
@@ -157,7 +161,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     train(gan, images, args.epochs, args.out)
-    tc.save_weights(gan.generator, args.out / "dcgan.safetensors")
+    tc.save_weights(gan.average.module, args.out / "dcgan.safetensors")
 
 
 if __name__ == "__main__":

@@ -347,3 +347,14 @@ def test_without_pytorch_one_line_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"^from_torch and to_torch need PyTorch: pip install torch$"):
         tc.to_torch(tc.ReLU())
+
+
+def test_frozen_layers_stay_frozen() -> None:
+    model = tc.Sequential(tc.Linear(3, 2), tc.Linear(2, 1))
+    model[0].requires_grad_(False)
+    module = tc.to_torch(model)
+    assert [parameter.requires_grad for parameter in module.parameters()] == [False, False, True, True]
+    assert list(tc.from_torch(module).grads) == ["1.weight", "1.bias"]
+    next(iter(module.parameters())).requires_grad_(True)
+    with pytest.raises(ValueError, match=r"layer '0' .*freezes all parameters of a layer or none"):
+        tc.from_torch(module)

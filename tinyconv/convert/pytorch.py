@@ -147,7 +147,7 @@ def from_torch(module: "torch.nn.Module") -> Layer:
     """The layer of the same name, arguments, parameters, buffers, dtypes and modes, on the CPU.
 
     It shares no memory with `module`, whose forward is not called. What has no counterpart in a layer is
-    left out where it does not change a result (`inplace`, gradients, `requires_grad`), and else refused.
+    left out where it does not change a result (`inplace`, gradients), and else refused.
 
     Args:
         module: a module of torch.nn, or an nn.Sequential of such, nested as deep as you like. Dropouts
@@ -157,7 +157,8 @@ def from_torch(module: "torch.nn.Module") -> Layer:
         ImportError: PyTorch is not installed.
         TypeError: no module, or one that tinyconv has no layer for, a subclass included, as it may compute
             something else; hooks; another dtype than float32 or float64. The message names its place.
-        ValueError: an option that tinyconv has not, or a parameter in two places.
+        ValueError: an option that tinyconv has not, a parameter in two places, or a module of which only
+            some parameters are frozen.
     """
     torch = _torch()
     _check_type("module", module, torch.nn.Module)
@@ -199,6 +200,7 @@ def _leaf_module(torch: Any, layer: Layer) -> Any:
     with torch.device("meta"):  # which draws and allocates nothing
         module = getattr(torch.nn, type(layer).__name__)(**_with_bias(_arguments(layer), state))
     module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, assign=True)
+    module.requires_grad_(bool(layer.grads))
     return module
 
 
@@ -245,7 +247,10 @@ def _leaf_layer(torch: Any, module: Any) -> Layer:
     arguments = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
     layer = kind(**_with_bias(arguments, state)).to(_dtype(state.values()))
     layer.load_state_dict({name: tensor.numpy() for name, tensor in state.items()})
-    return layer
+    wanted = {parameter.requires_grad for parameter in module.parameters()}
+    if len(wanted) > 1:
+        raise ValueError("tinyconv freezes all parameters of a layer or none, not some")
+    return layer.requires_grad_(wanted != {False})
 
 
 def _dtype(tensors: Iterable[Any]) -> str:

@@ -4,7 +4,7 @@ The encoder makes a code of two numbers of each image, the decoder an image of e
 lower the squared error of the images that come out. No label is used. The gradient goes back the same way:
 the decoder's backward gives the gradient by the codes, and the encoder's takes it on from there.
 
-    python examples/autoencoder.py               two minutes on two idle cores
+    python examples/autoencoder.py               a minute on two idle cores
     python examples/autoencoder.py --epochs 2    already recognisable
 
 Where matplotlib is installed, OUT/reconstructions.png shows test digits, and what comes out under each, and

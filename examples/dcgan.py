@@ -29,6 +29,7 @@ import tinyconv as tc
 from tinyconv.arrays import Array
 from tinyconv.data import Batches, load_mnist, normalize
 from tinyconv.optim import Adam, CosineAnnealingLR
+from tinyconv.recipes import positive
 from tinyconv.training import WeightAverage
 
 LATENT, CHANNELS = 16, 32
@@ -135,19 +136,12 @@ def options() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     data = Path(__file__).parent / "data" / "mnist"
-    parser.add_argument("--epochs", type=_positive, default=10, help="passes over the training images")
+    parser.add_argument("--epochs", type=positive, default=10, help="passes over the training images")
     parser.add_argument("--seed", type=int, default=1, help="of the parameters, the noise and the order")
-    parser.add_argument("--subset", type=_positive, default=60000, help="train on the first SUBSET images")
+    parser.add_argument("--subset", type=positive, default=60000, help="train on the first SUBSET images")
     parser.add_argument("--data", type=Path, default=data, help="folder with the four IDX files")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for picture and weights")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def main() -> None:

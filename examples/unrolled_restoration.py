@@ -35,6 +35,7 @@ import numpy.typing as npt
 import tinyconv as tc
 import tinyconv.functional as F
 from tinyconv.arrays import Array
+from tinyconv.recipes import positive
 from tinyconv.training import Epoch
 
 NOISE, BATCH_SIZE, LR = 0.1, 32, 0.02
@@ -142,9 +143,9 @@ def arguments() -> argparse.Namespace:
         description="Restore blurred MNIST digits by unrolled gradient steps.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--steps", type=_positive, default=5, help="data steps, and as many prior steps")
-    parser.add_argument("--epochs", type=_positive, default=5, help="passes over the training images")
-    parser.add_argument("--images", type=_positive, default=3000, help="number of training images")
+    parser.add_argument("--steps", type=positive, default=5, help="data steps, and as many prior steps")
+    parser.add_argument("--epochs", type=positive, default=5, help="passes over the training images")
+    parser.add_argument("--images", type=positive, default=3000, help="number of training images")
     parser.add_argument("--seed", type=int, default=0, help="of the kernels, the noise and the order")
     parser.add_argument(
         "--out",
@@ -152,13 +153,6 @@ def arguments() -> argparse.Namespace:
         help="file for a picture (needs matplotlib); its ending says the format",
     )
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def main() -> None:

@@ -62,8 +62,9 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
         out.fill(0)
         return out
     left, right, result = _Operand.of(xp, a), _Operand.of(xp, b), _Operand.of(xp, out)
-    _check(cublas.cublasSetStream_v2(_handle(xp), ctypes.c_void_p(xp.cuda.get_current_stream().ptr)))
-    _check(_gemm(cublas, _handle(xp), left, right, result))
+    handle = _handle(xp)
+    _check(cublas.cublasSetStream_v2(handle, ctypes.c_void_p(xp.cuda.get_current_stream().ptr)))
+    _check(_gemm(cublas, handle, left, right, result))
     return out
 
 

@@ -45,7 +45,7 @@ KEPT = (
 def add_options(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
     """Add the options of a training; `data` is the default of --data."""
     shown = "(default: %(default)s)"
-    counts: dict[str, Any] = {"type": _positive, "metavar": "N"}
+    counts: dict[str, Any] = {"type": positive, "metavar": "N"}
     add_model_option(parser)
     epochs = "passes over the images (default: 5, with --augment 15)"
     parser.add_argument("--epochs", help=epochs, **counts)
@@ -230,7 +230,13 @@ def report(args: argparse.Namespace, trainer: Trainer, data: MNIST, seconds: flo
         print(f"picture: {picture}")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """The integer of at least 1 in `text`, as a type for argparse.
+
+    Raises:
+        ValueError: no integer.
+        argparse.ArgumentTypeError: it is less than 1.
+    """
     return _natural(text, 1)
 
 

@@ -112,6 +112,11 @@ class Batches:
         return np.concatenate(samples)
 
 
+def iterates_by_parts(batches: Any) -> TypeGuard[Batches]:
+    """Whether `batches` gives what `Batches.parts` cuts: a subclass may have an iteration of its own."""
+    return isinstance(batches, Batches) and type(batches).__iter__ is Batches.__iter__
+
+
 def is_pair(data: Any) -> TypeGuard[tuple[Array, Array]]:
     """Whether `data` is a pair of arrays, and not one of batches."""
     return isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple)

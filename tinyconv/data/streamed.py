@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arrays import Array, array_module
-from tinyconv.data.batches import Batches
+from tinyconv.data.batches import Batches, iterates_by_parts
 
 CHUNK_BYTES = 64 << 20
 
@@ -98,11 +98,8 @@ class _Slot:
         self._used.record(current)
 
 
-MADE_BY_PARTS = Batches.__iter__, Streamed.__iter__
-
-
 def iterate(batches: Iterable[tuple[Array, Array]], skip: int) -> Iterator[tuple[Array, Array]]:
     """`batches` but the first `skip`, which a `Batches` does not even make."""
-    if skip and isinstance(batches, (Batches, Streamed)) and type(batches).__iter__ in MADE_BY_PARTS:
+    if skip and (isinstance(batches, Streamed) or iterates_by_parts(batches)):
         return batches.parts(1, skip)[0]
     return islice(iter(batches), skip, None)

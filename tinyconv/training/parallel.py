@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arrays import Array, batch_first
-from tinyconv.data.batches import Batches, split
+from tinyconv.data.batches import iterates_by_parts, split
 from tinyconv.layers import Layer
 
 # Polls of a semaphore before sleeping on it: waking takes longer than most waits.
@@ -89,7 +89,7 @@ class Workers:
         by this call.
         """
         self._number = skip
-        if isinstance(batches, Batches) and type(batches).__iter__ is Batches.__iter__:
+        if iterates_by_parts(batches):
             return self._own_parts(*batches.parts(self._count, skip))
         return self._handed_out(islice(batches, skip, None))
 

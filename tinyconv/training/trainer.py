@@ -120,8 +120,8 @@ class Trainer:
             for part in (model, criterion, optimizer):
                 part.to(device)
         self.accumulate = integer("accumulate", accumulate)
-        self.clip_grad_norm = _positive("clip_grad_norm", clip_grad_norm)
-        self.clip_grad_value = _positive("clip_grad_value", clip_grad_value)
+        self.clip_grad_norm = _number_or_none("clip_grad_norm", clip_grad_norm)
+        self.clip_grad_value = _number_or_none("clip_grad_value", clip_grad_value)
         self.average = None if ema_decay is None else WeightAverage(model, ema_decay)
         self.progress = progress
         self.history = History()
@@ -439,5 +439,5 @@ class Trainer:
         return iterable if xp is np else Moved(iterable, xp)
 
 
-def _positive(name: str, value: float | None) -> float | None:
+def _number_or_none(name: str, value: float | None) -> float | None:
     return None if value is None else number(name, value, 0.0)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from tinyconv import cublas
+from tinyconv.gpu import cublas
 
 library = cublas.library
 

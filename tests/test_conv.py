@@ -13,9 +13,9 @@ from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, conv_window
-from tinyconv.functional.conv_rules import Algorithm, Shapes, pick
-from tinyconv.functional.unfold import BLOCK_BYTES, Window, position_blocks
+from tinyconv.functional.conv.conv2d import FORWARD, INPUT, WEIGHT, conv_window
+from tinyconv.functional.conv.conv_rules import Algorithm, Shapes, pick
+from tinyconv.functional.conv.unfold import BLOCK_BYTES, Window, position_blocks
 
 # name: (input shape, weight shape, options)
 CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -55,7 +55,7 @@ def make(case: str, dtype: Any = np.float64) -> tuple[Array, Array, Array, dict[
 @pytest.fixture(params=["by shape", *sorted({*FORWARD, *INPUT, *WEIGHT})], autouse=True)
 def algorithm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test of this file runs with each algorithm, wherever that one serves."""
-    name, module = request.param, sys.modules["tinyconv.functional.conv"]
+    name, module = request.param, sys.modules["tinyconv.functional.conv.conv2d"]
     for table in ("FORWARD", "INPUT", "WEIGHT"):
         algorithms = getattr(module, table)
         if name in algorithms:
@@ -152,7 +152,7 @@ def test_blocks_of_columns_do_not_change_the_result(
         g = np.random.default_rng(1).standard_normal(y.shape)
         expected = F.conv2d_backward(g, x, w, b, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["tinyconv.functional.unfold"], "BLOCK_BYTES", block_bytes)
+            patch.setattr(sys.modules["tinyconv.functional.conv.unfold"], "BLOCK_BYTES", block_bytes)
             assert_close(F.conv2d(x, w, b, **options), y)
             for grad, expected_grad in zip(F.conv2d_backward(g, x, w, b, **options), expected, strict=True):
                 assert_close(grad, expected_grad)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from tests.compare import layouts
 from tinyconv import reference
 from tinyconv.arrays import Array
-from tinyconv.functional import conv_depthwise
-from tinyconv.functional.conv_depthwise import (
+from tinyconv.functional.conv import depthwise as conv_depthwise
+from tinyconv.functional.conv.conv_rules import Shapes, pays_depthwise
+from tinyconv.functional.conv.depthwise import (
     conv2d_depthwise,
     conv2d_input_depthwise,
     conv2d_weight_depthwise,
 )
-from tinyconv.functional.conv_rules import Shapes, pays_depthwise
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.conv.unfold import Window
 
 PLAIN = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
 

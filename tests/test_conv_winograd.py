@@ -8,19 +8,19 @@ import pytest
 import tinyconv.functional as F
 from tests.compare import assert_close
 from tinyconv.arrays import Array
-from tinyconv.functional import conv_winograd
-from tinyconv.functional.conv_rules import (
+from tinyconv.functional.conv import winograd as conv_winograd
+from tinyconv.functional.conv.conv_rules import (
     Shapes,
     pays_winograd,
     pays_winograd_input,
     serves_winograd,
 )
-from tinyconv.functional.conv_winograd import (
+from tinyconv.functional.conv.unfold import Window
+from tinyconv.functional.conv.winograd import (
     conv2d_input_winograd,
     conv2d_weight_winograd,
     conv2d_winograd,
 )
-from tinyconv.functional.unfold import Window
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 ONE = ((1, 1), (1, 1))

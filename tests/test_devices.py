@@ -29,8 +29,8 @@ from tinyconv import (
 )
 from tinyconv import functional as F
 from tinyconv.arrays import Array, gpu_available, moved
-from tinyconv.cublas import matmul
 from tinyconv.data import streamed
+from tinyconv.gpu.cublas import matmul
 from tinyconv.gradcheck import GradcheckError
 from tinyconv.training.graph import StepGraph
 

@@ -10,7 +10,7 @@ import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
-from tinyconv.functional.pool import pool_geometry
+from tinyconv.functional.pooling.max_pool import pool_geometry
 
 CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "plain": ((2, 3, 6, 8), {"kernel_size": 2}),

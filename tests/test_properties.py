@@ -15,8 +15,8 @@ import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import reference
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import FORWARD, INPUT, WEIGHT, conv_window
-from tinyconv.functional.conv_rules import Algorithm, Shapes
+from tinyconv.functional.conv.conv2d import FORWARD, INPUT, WEIGHT, conv_window
+from tinyconv.functional.conv.conv_rules import Algorithm, Shapes
 
 Sizes: TypeAlias = tuple[int, ...]
 

@@ -18,9 +18,9 @@ import numpy as np
 import tinyconv.functional as F
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
+from tinyconv.functional.conv.unfold import Window
 from tinyconv.functional.interpolate import interpolate_indices
-from tinyconv.functional.pool import pool_geometry
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.pooling.max_pool import pool_geometry
 from tinyconv.layers import (
     ELU,
     GELU,

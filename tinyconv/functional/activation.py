@@ -14,6 +14,30 @@ import numpy as np
 from tinyconv.arguments import check_arrays, check_shape, number
 from tinyconv.arrays import Array, batch_first, batch_last, fused, special, zero_where
 
+__all__ = [
+    "elu",
+    "elu_backward",
+    "elu_backward_jvp",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "leaky_relu_backward_jvp",
+    "relu",
+    "relu_backward",
+    "relu_backward_jvp",
+    "sigmoid",
+    "sigmoid_backward",
+    "sigmoid_backward_jvp",
+    "silu",
+    "silu_backward",
+    "silu_backward_jvp",
+    "softplus",
+    "softplus_backward",
+    "softplus_backward_jvp",
+    "tanh",
+    "tanh_backward",
+    "tanh_backward_jvp",
+]
+
 
 def relu(input: Array, inplace: bool = False) -> Array:
     """max(input, 0), elementwise; NaN stays NaN.

@@ -6,6 +6,15 @@ from tinyconv.arguments import Generator, check_arrays, number
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, batch_first, uniform
 
+__all__ = [
+    "dropout",
+    "dropout2d",
+    "dropout2d_saved",
+    "dropout2d_saved_backward",
+    "dropout_saved",
+    "dropout_saved_backward",
+]
+
 
 def dropout(
     input: Array,

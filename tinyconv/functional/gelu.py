@@ -8,6 +8,12 @@ from tinyconv.arguments import check_arrays, one_of
 from tinyconv.arrays import Array, special
 from tinyconv.functional.activation import check_grad
 
+__all__ = [
+    "gelu",
+    "gelu_backward",
+    "gelu_backward_jvp",
+]
+
 SQRT_2_OVER_PI = (2 / np.pi) ** 0.5
 GELU_CUBIC = 0.044715
 

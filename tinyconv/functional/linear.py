@@ -1,8 +1,15 @@
 """The linear map of a fully connected layer and its gradients."""
 
 from tinyconv.arguments import check_arrays, check_shape
-from tinyconv.arrays import Array
-from tinyconv.cublas import matmul
+from tinyconv.arrays import Array, matmul
+
+__all__ = [
+    "linear",
+    "linear_backward",
+    "linear_bias",
+    "linear_input",
+    "linear_weight",
+]
 
 
 def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:

@@ -10,6 +10,11 @@ from tinyconv.arguments import Pair, check_arrays, check_shape, integer, number,
 from tinyconv.arrays import Array, empty_batch_last
 from tinyconv.functional.gather import gather, gather_backward
 
+__all__ = [
+    "pad",
+    "pad_backward",
+]
+
 MODES = ("constant", "reflect", "replicate", "circular")
 
 

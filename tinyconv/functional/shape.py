@@ -10,6 +10,17 @@ from collections.abc import Sequence
 from tinyconv.arguments import check_ndim, check_shape, dimension, integer
 from tinyconv.arrays import Array, array_module
 
+__all__ = [
+    "flatten",
+    "flatten_backward",
+    "hwio_to_oihw",
+    "nchw_to_nhwc",
+    "nhwc_to_nchw",
+    "oihw_to_hwio",
+    "unflatten",
+    "unflatten_backward",
+]
+
 
 def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     """Make one dimension of the dimensions `start_dim` to `end_dim` (both included).

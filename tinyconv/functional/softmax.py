@@ -16,6 +16,16 @@ import numpy.typing as npt
 from tinyconv.arguments import check_arrays, check_shape, dimension, floating_dtype
 from tinyconv.arrays import Array, array_module
 
+__all__ = [
+    "log_softmax",
+    "log_softmax_backward",
+    "log_softmax_backward_jvp",
+    "log_softmax_jvp",
+    "softmax",
+    "softmax_backward",
+    "softmax_backward_jvp",
+]
+
 
 def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """exp(input) / sum of exp(input) along `dim`, without overflow.

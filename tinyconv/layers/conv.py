@@ -11,11 +11,11 @@ from tinyconv.arguments import Generator, IntOrPair, check_shape, integer, one_o
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module
 from tinyconv.functional.activation import bias_relu
-from tinyconv.functional.conv import conv2d_output_shape, conv_window
-from tinyconv.functional.conv1d import conv1d_output_shape, conv1d_window
-from tinyconv.functional.conv_transpose import Transposed, shortest_size
+from tinyconv.functional.conv.conv1d import conv1d_output_shape, conv1d_window
+from tinyconv.functional.conv.conv2d import conv2d_output_shape, conv_window
+from tinyconv.functional.conv.conv_transpose2d import Transposed, shortest_size
+from tinyconv.functional.conv.unfold import Window
 from tinyconv.functional.pad import pad_shape
-from tinyconv.functional.unfold import Window
 from tinyconv.layers.layer import Layer, fan_in_uniform
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tinyconv.functional as F
 from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
 from tinyconv.arrays import Array, array_module
-from tinyconv.functional.loss import reduce
+from tinyconv.functional.losses.elementwise import reduce
 from tinyconv.layers.cache import ForwardCache
 
 

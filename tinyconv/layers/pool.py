@@ -6,9 +6,9 @@ from typing import Any
 import tinyconv.functional as F
 from tinyconv.arguments import IntOrPair, check_shape, integer
 from tinyconv.arrays import Array
-from tinyconv.functional.avg_pool import OutputSize, adaptive_output_size
-from tinyconv.functional.pool import max_pool2d_positions, pool_geometry, pool_window
-from tinyconv.functional.unpool import unpool_size
+from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_size
+from tinyconv.functional.pooling.max_pool import max_pool2d_positions, pool_geometry, pool_window
+from tinyconv.functional.pooling.max_unpool import unpool_size
 from tinyconv.layers.layer import Layer, LinearMap
 
 

@@ -3,7 +3,7 @@
 import tinyconv.functional as F
 from tinyconv.arguments import IntOrPair, pair
 from tinyconv.arrays import Array
-from tinyconv.functional.unfold import Window, fold_output_shape
+from tinyconv.functional.conv.unfold import Window, fold_output_shape
 from tinyconv.layers.layer import LinearMap
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import tinyconv.cublas as cublas
+import tinyconv.gpu.cublas as cublas
 from tinyconv.arrays import Array
 from tinyconv.layers import Layer
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from tinyconv.arguments import Generator, integer, number
 from tinyconv.arrays import Array, array_module, device_module, moved
-from tinyconv.cublas import tf32
 from tinyconv.data.batches import Batches, is_pair, split_off
 from tinyconv.data.streamed import Streamed, fits, iterate
+from tinyconv.gpu.cublas import tf32
 from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
 from tinyconv.training.average import WeightAverage

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays.devices import Array, array_module
 
 # Of the enumerations cublasOperation_t, cudaDataType_t, cublasComputeType_t and cublasGemmAlgo_t.
 AS_IT_LIES, TRANSPOSED = 0, 1

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from tinyconv.arguments import Pair
 from tinyconv.arrays import Array, array_module, batch_last, contiguous_batch_last, empty_batch_last
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.conv.unfold import Window
 
 TILE_ROWS = 4  # measured with OpenBLAS: products of fewer rows are too small, those of more mostly zeros
 BLOCK_BYTES = 2 << 20  # of `expanded`, which should stay in the cache until it is multiplied

@@ -4,14 +4,22 @@ from typing import TypeAlias
 
 from tinyconv.arguments import IntOrPair, check_arrays, check_ndim, check_shape, single
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import (
+from tinyconv.functional.conv.conv2d import (
     check_channels,
     conv_window,
     correlate,
     correlate_input,
     correlate_weight,
 )
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.conv.unfold import Window
+
+__all__ = [
+    "conv1d",
+    "conv1d_backward",
+    "conv1d_bias",
+    "conv1d_input",
+    "conv1d_weight",
+]
 
 IntOrSingle: TypeAlias = IntOrPair  # an int or a sequence of one
 

@@ -12,7 +12,7 @@ would need zeros between g's values.
 """
 
 from tinyconv.arrays import Array
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.conv.unfold import Window
 
 
 def rotated(weight: Array, window: Window, groups: int) -> tuple[Array, Window]:

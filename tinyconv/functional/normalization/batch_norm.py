@@ -12,7 +12,16 @@ import numpy as np
 
 from tinyconv.arguments import check_arrays, check_per_channel, check_shape, number
 from tinyconv.arrays import Array, channel_rows, from_channel_rows, fused, row_dots, row_sums
-from tinyconv.functional.standardize import Moved, Standardized, norm_backward_jvp, norm_jvp
+from tinyconv.functional.normalization.standardize import Moved, Standardized, norm_backward_jvp, norm_jvp
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_saved",
+    "batch_norm_saved_backward",
+    "batch_norm_saved_backward_jvp",
+    "batch_norm_saved_jvp",
+]
 
 # Adds an array up over all the parts of a batch that is spread over workers.
 Allreduce: TypeAlias = Callable[[Array], Array]

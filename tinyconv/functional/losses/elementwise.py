@@ -12,6 +12,18 @@ import numpy as np
 from tinyconv.arguments import REDUCTIONS, check_arrays, check_shape, number, one_of
 from tinyconv.arrays import Array, array_module
 
+__all__ = [
+    "l1_loss",
+    "l1_loss_backward",
+    "l1_loss_backward_jvp",
+    "mse_loss",
+    "mse_loss_backward",
+    "mse_loss_backward_jvp",
+    "smooth_l1_loss",
+    "smooth_l1_loss_backward",
+    "smooth_l1_loss_backward_jvp",
+]
+
 
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """Squared error (input - target)^2.

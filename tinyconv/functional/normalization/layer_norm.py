@@ -5,13 +5,24 @@ from typing import Any
 
 from tinyconv.arguments import check_arrays, check_per_channel, check_shape, integer, number
 from tinyconv.arrays import Array
-from tinyconv.functional.standardize import (
+from tinyconv.functional.normalization.standardize import (
     Moved,
     norm_backward_jvp,
     norm_jvp,
     standardize,
     standardize_backward,
 )
+
+__all__ = [
+    "group_norm",
+    "group_norm_backward",
+    "group_norm_backward_jvp",
+    "group_norm_jvp",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_backward_jvp",
+    "layer_norm_jvp",
+]
 
 
 def layer_norm(

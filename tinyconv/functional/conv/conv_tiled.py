@@ -24,7 +24,7 @@ from tinyconv.arrays import (
     empty_batch_last,
     scratch,
 )
-from tinyconv.functional.unfold import Window, column_blocks
+from tinyconv.functional.conv.unfold import Window, column_blocks
 
 TILE = 4
 

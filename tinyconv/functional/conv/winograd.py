@@ -29,8 +29,8 @@ import numpy as np
 
 from tinyconv.arguments import Pair
 from tinyconv.arrays import Array, array_module, batch_last, contiguous_batch_last, empty_batch_last, scratch
-from tinyconv.functional.conv_rotated import rotated
-from tinyconv.functional.unfold import Window, padded
+from tinyconv.functional.conv.conv_rotated import rotated
+from tinyconv.functional.conv.unfold import Window, padded
 
 TILE, PATCH = 4, 6
 POINTS = [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2]

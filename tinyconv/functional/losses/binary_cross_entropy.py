@@ -6,7 +6,16 @@ import numpy as np
 
 from tinyconv.arrays import Array, array_module
 from tinyconv.functional.activation import sigmoid, sigmoid_backward, softplus
-from tinyconv.functional.loss import check_elements, reduce, reduce_backward
+from tinyconv.functional.losses.elementwise import check_elements, reduce, reduce_backward
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_backward",
+    "binary_cross_entropy_backward_jvp",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "binary_cross_entropy_with_logits_backward_jvp",
+]
 
 LEAST_LOG = -100.0  # binary_cross_entropy takes no logarithm to be less
 LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient takes no input * (1 - input) to be less

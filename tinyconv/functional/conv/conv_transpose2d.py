@@ -15,8 +15,13 @@ from typing import NamedTuple
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer, pair
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import conv2d_bias, correlate, correlate_input, correlate_weight
-from tinyconv.functional.unfold import Window, zeros_batch_last
+from tinyconv.functional.conv.conv2d import conv2d_bias, correlate, correlate_input, correlate_weight
+from tinyconv.functional.conv.unfold import Window, zeros_batch_last
+
+__all__ = [
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+]
 
 
 class Transposed(NamedTuple):

@@ -12,11 +12,11 @@ import numpy as np
 
 from tinyconv.arguments import one_of
 from tinyconv.arrays import Array
-from tinyconv.functional.conv_depthwise import TILE_ROWS
-from tinyconv.functional.conv_tiled import TILE
-from tinyconv.functional.conv_winograd import TILE as WINOGRAD_TILE
-from tinyconv.functional.conv_winograd import grid
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.conv.conv_tiled import TILE
+from tinyconv.functional.conv.depthwise import TILE_ROWS
+from tinyconv.functional.conv.unfold import Window
+from tinyconv.functional.conv.winograd import TILE as WINOGRAD_TILE
+from tinyconv.functional.conv.winograd import grid
 
 
 class Shapes(NamedTuple):

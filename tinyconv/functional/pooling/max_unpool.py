@@ -6,7 +6,12 @@ from typing import Any
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, pair
 from tinyconv.arrays import Array, array_module, batch_first, batch_last, contiguous_batch_last
-from tinyconv.functional.pool import check_pooled, pool_window
+from tinyconv.functional.pooling.max_pool import check_pooled, pool_window
+
+__all__ = [
+    "max_unpool2d",
+    "max_unpool2d_backward",
+]
 
 
 def max_unpool2d(

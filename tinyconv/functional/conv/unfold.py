@@ -27,6 +27,13 @@ from tinyconv.arrays import (
     scratch,
 )
 
+__all__ = [
+    "fold",
+    "fold_backward",
+    "unfold",
+    "unfold_backward",
+]
+
 # A block of columns should stay in the cache between being built and being multiplied, and be large
 # enough that the time goes into the arrays, not into Python.
 BLOCK_BYTES = 4 << 20

@@ -15,8 +15,19 @@ import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, integer, number
 from tinyconv.arrays import Array, array_module, refused_where, zero_where
-from tinyconv.functional.loss import reduce, reduce_backward
+from tinyconv.functional.losses.elementwise import reduce, reduce_backward
 from tinyconv.functional.softmax import log_softmax
+
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "cross_entropy_saved",
+    "cross_entropy_saved_backward",
+    "cross_entropy_saved_backward_jvp",
+    "cross_entropy_saved_jvp",
+    "nll_loss",
+    "nll_loss_backward",
+]
 
 
 def cross_entropy(

@@ -5,8 +5,15 @@ from typing import Any, TypeAlias
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer
 from tinyconv.arrays import Array, batch_first, batch_last, contiguous_batch_last
-from tinyconv.functional.pool import check_pooled, pool_geometry, pool_taps
-from tinyconv.functional.unfold import Window, zeros_batch_last
+from tinyconv.functional.conv.unfold import Window, zeros_batch_last
+from tinyconv.functional.pooling.max_pool import check_pooled, pool_geometry, pool_taps
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+]
 
 OutputSize: TypeAlias = int | Sequence[int | None] | None
 

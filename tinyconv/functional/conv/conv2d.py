@@ -40,17 +40,12 @@ from tinyconv.arrays import (
     channel_rows,
     contiguous_batch_last,
     empty_batch_last,
+    matmul,
     scratch,
 )
-from tinyconv.cublas import matmul
-from tinyconv.functional.conv_depthwise import (
-    conv2d_depthwise,
-    conv2d_input_depthwise,
-    conv2d_weight_depthwise,
-)
-from tinyconv.functional.conv_rotated import rotated
-from tinyconv.functional.conv_rows import conv2d_input_rows
-from tinyconv.functional.conv_rules import (
+from tinyconv.functional.conv.conv_rotated import rotated
+from tinyconv.functional.conv.conv_rows import conv2d_input_rows
+from tinyconv.functional.conv.conv_rules import (
     Algorithm,
     Shapes,
     always,
@@ -69,13 +64,13 @@ from tinyconv.functional.conv_rules import (
     serves_tiled,
     serves_winograd,
 )
-from tinyconv.functional.conv_tiled import conv2d_tiled, conv2d_weight_tiled
-from tinyconv.functional.conv_winograd import (
-    conv2d_input_winograd,
-    conv2d_weight_winograd,
-    conv2d_winograd,
+from tinyconv.functional.conv.conv_tiled import conv2d_tiled, conv2d_weight_tiled
+from tinyconv.functional.conv.depthwise import (
+    conv2d_depthwise,
+    conv2d_input_depthwise,
+    conv2d_weight_depthwise,
 )
-from tinyconv.functional.unfold import (
+from tinyconv.functional.conv.unfold import (
     Window,
     add_columns,
     column_blocks,
@@ -84,6 +79,19 @@ from tinyconv.functional.unfold import (
     span,
     zeros_batch_last,
 )
+from tinyconv.functional.conv.winograd import (
+    conv2d_input_winograd,
+    conv2d_weight_winograd,
+    conv2d_winograd,
+)
+
+__all__ = [
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_bias",
+    "conv2d_input",
+    "conv2d_weight",
+]
 
 
 def conv2d(

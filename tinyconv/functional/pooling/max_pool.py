@@ -22,7 +22,15 @@ from tinyconv.arrays import (
     maybe,
     zero_where,
 )
-from tinyconv.functional.unfold import Window
+from tinyconv.functional.conv.unfold import Window
+
+__all__ = [
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_pool2d_saved",
+    "max_pool2d_saved_backward",
+    "max_pool2d_saved_jvp",
+]
 
 # The tap's number, the outputs where it lies inside the image, and the pixels that it sees there.
 Tap: TypeAlias = tuple[int, tuple[slice, ...], tuple[slice, ...]]

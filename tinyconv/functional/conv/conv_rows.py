@@ -15,7 +15,7 @@ exchanged (`conv_rotated`). With no more outputs than inputs and a large kernel,
 """
 
 from tinyconv.arrays import Array, array_module, batch_last, contiguous_batch_last, scratch
-from tinyconv.functional.unfold import Window, position_blocks, zeros_batch_last
+from tinyconv.functional.conv.unfold import Window, position_blocks, zeros_batch_last
 
 
 def conv2d_input_rows(

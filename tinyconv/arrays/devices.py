@@ -1,0 +1,152 @@
+"""Devices: which array module an array belongs to, and what differs between NumPy and CuPy.
+
+All maths of this package goes through the module of its arrays, numpy or cupy. CuPy is imported only where
+the user asks for it.
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Array",
+    "array_module",
+    "owner",
+    "gpu_available",
+    "device_module",
+    "moved",
+    "maybe",
+    "refused_where",
+    "constant",
+    "uniform",
+    "special",
+]
+
+Array: TypeAlias = npt.NDArray[Any]  # or cupy.ndarray, which has the same interface
+
+# A NumPy generator's id -> it, held so that no other gets its id, and the one on the GPU that it has seeded.
+_seeded: dict[int, tuple[Any, Any]] = {}
+MOST_SEEDED = 64
+
+
+def array_module(*arrays: Any) -> Any:
+    """The module, numpy or cupy, that all of `arrays` belong to (None is passed over).
+
+    Raises:
+        TypeError: one of them is no array, or they belong to different modules.
+    """
+    for array in arrays:
+        if type(array) is not np.ndarray and array is not None:
+            break
+    else:
+        return np
+    names = {_module_name(array) for array in arrays if array is not None}
+    if len(names) > 1:
+        raise TypeError("arrays must lie on one device, got arrays on the CPU and on the GPU")
+    return sys.modules[names.pop()]
+
+
+def owner(value: Any) -> str:
+    """The package that the type of `value` belongs to: "numpy" or "cupy" for an array."""
+    return type(value).__module__.partition(".")[0]
+
+
+def _module_name(array: Any) -> str:
+    if isinstance(array, (np.ndarray, np.generic)):
+        return "numpy"
+    name = owner(array)
+    if name != "cupy":
+        raise TypeError(f"expected a numpy.ndarray or cupy.ndarray, got {type(array).__name__}")
+    return name
+
+
+def gpu_available() -> bool:
+    """Whether CuPy is installed and finds a GPU. Never raises."""
+    try:
+        device_module("cuda")
+    except RuntimeError:
+        return False
+    return True
+
+
+def device_module(device: str) -> Any:
+    """The array module of a device: numpy of "cpu", cupy of "cuda".
+
+    Raises:
+        ValueError: another device.
+        RuntimeError: no CuPy, no driver, or no GPU; the message says which.
+    """
+    if device == "cpu":
+        return np
+    if device != "cuda":
+        raise ValueError(f"`device` (={device!r}) must be 'cpu' or 'cuda'")
+    try:
+        cupy = importlib.import_module("cupy")
+        if not cupy.cuda.runtime.getDeviceCount():
+            raise RuntimeError("there is no GPU")
+    except Exception as error:  # what CuPy and the libraries under it raise has no common base
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise RuntimeError(f"`device` (='cuda') needs a GPU, its driver and CuPy: {reason}") from None
+    return cupy
+
+
+def moved(array: Array, xp: Any) -> Array:
+    """`array` on the device of the module `xp`; itself where it lies there."""
+    own = array_module(array)
+    if own is xp:
+        return array
+    there: Array = xp.asarray(array) if own is np else own.asnumpy(array)
+    return there
+
+
+def maybe(condition: Any) -> bool:
+    """Whether `condition`, a 0-d array or a bool, holds; on the GPU True without looking, which would wait.
+
+    It is for work that changes nothing where the condition does not hold.
+    """
+    if isinstance(condition, (bool, np.bool_)):
+        return bool(condition)
+    return array_module(condition) is not np or bool(condition)
+
+
+def refused_where(wrong: Any, values: Array, error: Callable[[], Exception]) -> Array:
+    """`values`, or the error where `wrong`, a 0-d array, holds; on the GPU, where looking would wait, NaN."""
+    if not maybe(wrong):
+        return values
+    xp = array_module(values)
+    if xp is np:
+        raise error()
+    poisoned: Array = xp.where(wrong, np.nan, values)
+    return poisoned
+
+
+@functools.cache
+def constant(values: tuple[Any, ...], dtype: str, xp: Any) -> Array:
+    """`values`, tuples nested or not, as an array of the module `xp`, not to be written.
+
+    Copied to a GPU once and kept, as there is no copying while a CUDA graph is captured.
+    """
+    array: Array = xp.asarray(values, dtype)
+    return array
+
+
+def uniform(generator: "np.random.Generator", shape: tuple[int, ...], xp: Any) -> Array:
+    """float32 in [0, 1), drawn on the device of `xp`: from `generator`, or one there that it seeds."""
+    if xp is np:
+        return generator.random(shape, dtype=np.float32)
+    if id(generator) not in _seeded:
+        if len(_seeded) >= MOST_SEEDED:
+            _seeded.pop(next(iter(_seeded)))
+        _seeded[id(generator)] = generator, xp.random.default_rng(int(generator.integers(1 << 63)))
+    drawn: Array = _seeded[id(generator)][1].random(shape, dtype=np.float32)
+    return drawn
+
+
+def special(xp: Any) -> Any:
+    """The special functions (erf and its kin) for arrays of the module `xp`."""
+    return importlib.import_module("scipy.special" if xp is np else "cupyx.scipy.special")

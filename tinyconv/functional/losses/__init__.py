@@ -1,0 +1,1 @@
+"""Losses, their reductions and their gradients."""

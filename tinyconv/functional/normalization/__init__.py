@@ -1,0 +1,1 @@
+"""Normalisation over the batch, over features and over groups of channels."""

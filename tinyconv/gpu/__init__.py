@@ -1,0 +1,1 @@
+"""What is CUDA's alone."""

@@ -1,0 +1,201 @@
+"""The geometry of a sliding window, made and checked once: which output sees which pixels.
+
+A window of KH x KW taps moves over an image. Standing at output position (p, q), its tap (i, j) sees the pixel
+
+    p * stride[0] + i * dilation[0] - padding[0][0],   q * stride[1] + j * dilation[1] - padding[1][0]
+
+and zero (for max-pooling -inf) outside the image. Convolutions, pooling, unfold and fold all move such a window;
+they differ in what they do with what it sees. Geometries are cached: a second call with equal arguments
+costs one look-up.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple, TypeAlias
+
+from tinyconv.arguments import IntOrPair, Pair, integer, one_of, pair
+
+Pads: TypeAlias = tuple[Pair, Pair]
+Shape: TypeAlias = tuple[int, ...]
+UNPADDED: Pads = ((0, 0), (0, 0))
+CACHED = 4096
+
+
+class Tap(NamedTuple):
+    """One tap (i, j) of the window: the outputs for which it lies inside the image, and the pixels it sees there.
+
+    `outputs` and `pixels` are slices of (OH, OW) and (H, W), of equal lengths.
+    """
+
+    i: int
+    j: int
+    outputs: tuple[slice, slice]
+    pixels: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A window over images of `input_shape`, (N, C, H, W); pairs are for height and width.
+
+    `padding` is ((top, bottom), (left, right)). Output channel o sees the input channels of its own group; a
+    window that takes each channel by itself, as pooling does, has as many groups as channels.
+    """
+
+    input_shape: Shape
+    out_channels: int
+    kernel_size: Pair
+    stride: Pair
+    padding: Pads
+    dilation: Pair
+    groups: int
+    output_size: Pair
+
+    @cached_property
+    def output_shape(self) -> Shape:
+        """(N, O, OH, OW)."""
+        return self.input_shape[0], self.out_channels, *self.output_size
+
+    @cached_property
+    def weight_shape(self) -> Shape:
+        """(O, C / groups, KH, KW)."""
+        return self.out_channels, self.input_shape[1] // self.groups, *self.kernel_size
+
+    @cached_property
+    def reach(self) -> Pair:
+        """How far the last tap lies from the first, down and across."""
+        (kh, kw), (dh, dw) = self.kernel_size, self.dilation
+        return dh * (kh - 1), dw * (kw - 1)
+
+    @cached_property
+    def taps(self) -> tuple[Tap, ...]:
+        """All taps in row order."""
+        down = [self.inside(0, i) for i in range(self.kernel_size[0])]
+        across = [self.inside(1, j) for j in range(self.kernel_size[1])]
+        return tuple(
+            Tap(i, j, (out_rows, out_cols), (rows, cols))
+            for i, (out_rows, rows) in enumerate(down)
+            for j, (out_cols, cols) in enumerate(across)
+        )
+
+    def inside(self, axis: int, tap: int) -> tuple[slice, slice]:
+        """Along one axis, the outputs for which `tap` lies inside the image, and the pixels it sees there."""
+        stride, size = self.stride[axis], self.input_shape[2 + axis]
+        offset = tap * self.dilation[axis] - self.padding[axis][0]
+        first = max(0, -(offset // stride))  # ceil(-offset / stride)
+        last = min(self.output_size[axis], (size - 1 - offset) // stride + 1)
+        if last <= first:
+            return slice(0, 0), slice(0, 0)
+        return slice(first, last), slice(first * stride + offset, (last - 1) * stride + offset + 1, stride)
+
+
+def conv_geometry(
+    input_shape: Shape,
+    weight_shape: Shape,
+    stride: IntOrPair = 1,
+    padding: IntOrPair | str = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+) -> Geometry:
+    """The geometry of a convolution of `input_shape`, (N, C, H, W), with `weight_shape`, (O, C / groups, KH, KW).
+
+    Raises:
+        ValueError: shapes that do not fit, an option out of range, a kernel larger than the padded input, "same"
+            padding with a stride.
+        TypeError: an option of the wrong type.
+    """
+    # Parsed before the look-up: (1, True) and (1.0, 1) equal (1, 1), and must not be found in its place.
+    pads = padding if isinstance(padding, str) else pair("padding", padding, minimum=0)
+    options = pair("stride", stride), pads, pair("dilation", dilation), integer("groups", groups)
+    return _conv_geometry(tuple(input_shape), tuple(weight_shape), *options)
+
+
+@lru_cache(CACHED)
+def _conv_geometry(
+    input_shape: Shape, weight_shape: Shape, stride: Pair, padding: Pair | str, dilation: Pair, groups: int
+) -> Geometry:
+    if len(weight_shape) != 4:
+        raise ValueError(f"`weight` (of shape {weight_shape}) must have the form (O, C / groups, KH, KW)")
+    kernel_size = pair("kernel_size", weight_shape[2:])
+    if isinstance(padding, str):
+        pads = _named_padding(padding, kernel_size, stride, dilation)
+    else:
+        pads = (padding[0], padding[0]), (padding[1], padding[1])
+    if len(input_shape) != 4:
+        raise ValueError(f"`input` (of shape {input_shape}) must have the form (N, C, H, W) or (C, H, W)")
+    check_channels(input_shape, weight_shape, groups)
+    size = output_size(input_shape[2:], kernel_size, stride, pads, dilation)
+    return Geometry(input_shape, weight_shape[0], kernel_size, stride, pads, dilation, groups, size)
+
+
+def _named_padding(padding: str, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
+    """The padding "valid", none, or "same", with which the output has the size of the input."""
+    if one_of("padding", padding, ("same", "valid")) == "valid":
+        return UNPADDED
+    if stride != (1, 1):
+        raise ValueError(f"`padding` (='same') needs a `stride` of 1, got {stride}")
+    (top, bottom), (left, right) = (
+        (d * (k - 1) // 2, d * (k - 1) - d * (k - 1) // 2) for k, d in zip(kernel_size, dilation, strict=True)
+    )
+    return (top, bottom), (left, right)
+
+
+def check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> None:
+    """Check the channels of an input (N, C, ...) and of a weight (O, C / groups, ...)."""
+    if 0 in input_shape[1:]:
+        raise ValueError(f"`input` (of shape {input_shape}) must hold channels and values")
+    channels, (o, c_group) = input_shape[1], weight_shape[:2]
+    if channels != c_group * groups:
+        raise ValueError(
+            f"`input` (of shape {input_shape}) must have {c_group * groups} channels "
+            f"for `weight` of shape {weight_shape} and `groups` {groups}"
+        )
+    if o == 0 or o % groups:
+        raise ValueError(
+            f"`weight` (of shape {weight_shape}) must have output channels divisible by `groups` (={groups})"
+        )
+
+
+def window_geometry(
+    input_shape: Shape,
+    kernel_size: IntOrPair,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+) -> Geometry:
+    """The geometry of a window that takes each channel of `input_shape`, (N, C, H, W), by itself.
+
+    Raises:
+        ValueError: an option out of range, a window larger than the padded input.
+        TypeError: an option of the wrong type.
+    """
+    top, left = pair("padding", padding, minimum=0)
+    options = pair("kernel_size", kernel_size), pair("stride", stride), pair("dilation", dilation)
+    return _window_geometry(tuple(input_shape), *options, ((top, top), (left, left)))
+
+
+@lru_cache(CACHED)
+def _window_geometry(
+    input_shape: Shape, kernel_size: Pair, stride: Pair, dilation: Pair, pads: Pads
+) -> Geometry:
+    size = output_size(input_shape[2:], kernel_size, stride, pads, dilation)
+    channels = input_shape[1]
+    return Geometry(input_shape, channels, kernel_size, stride, pads, dilation, channels, size)
+
+
+def output_size(size: Shape, kernel_size: Pair, stride: Pair, padding: Pads, dilation: Pair) -> Pair:
+    """(OH, OW) for an image of `size` (H, W).
+
+    floor((size + padding before and after - dilation * (kernel - 1) - 1) / stride) + 1
+
+    Raises:
+        ValueError: the window is larger than the padded image.
+    """
+    (top, bottom), (left, right) = padding
+    height, width = size[0] + top + bottom, size[1] + left + right
+    extent = dilation[0] * (kernel_size[0] - 1) + 1, dilation[1] * (kernel_size[1] - 1) + 1
+    if height < extent[0] or width < extent[1]:
+        raise ValueError(
+            f"`kernel_size` (={kernel_size}, with `dilation` {dilation} an extent of {extent}) "
+            f"must not be larger than the padded input (={(height, width)})"
+        )
+    return (height - extent[0]) // stride[0] + 1, (width - extent[1]) // stride[1] + 1

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyconv.arrays import Array, batch_first
+from tinyconv.arrays import Array, as_logical, as_stored
 from tinyconv.layers import Layer
 
 TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 1e-5}
@@ -89,7 +89,8 @@ def layouts(x: Array) -> Iterator[tuple[str, Array]]:
     """The values of `x` in one memory layout after another."""
     yield "C order", np.ascontiguousarray(x)
     yield "Fortran order", np.asfortranarray(x)
-    yield "batch last", batch_first(np.ascontiguousarray(np.moveaxis(x, 0, -1)))
+    yield "stored", as_logical(np.ascontiguousarray(as_stored(x)))
+    yield "batch last", np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
     reverse = tuple(slice(None, None, -1) for _ in x.shape)
     yield "reversed", np.ascontiguousarray(x[reverse])[reverse]
     wide = np.repeat(x, 2, axis=-1)

@@ -1,6 +1,5 @@
-"""The ground floor: array modules, layouts, scratch buffers, argument checks."""
+"""The ground floor: array modules, layouts, argument checks."""
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,13 @@ import pytest
 from tinyconv import arguments
 from tinyconv.arrays import (
     array_module,
-    batch_first,
-    batch_last,
-    channel_rows,
-    contiguous_batch_last,
-    empty_batch_last,
-    from_channel_rows,
-    scratch,
-    zero_where,
+    as_logical,
+    as_stored,
+    empty_stored,
+    formatted,
+    kept_where,
+    stored,
+    zeros_stored,
 )
 
 
@@ -30,45 +28,54 @@ def test_what_is_no_array_is_refused(value: Any) -> None:
         array_module(value)
 
 
-@pytest.mark.parametrize("shape", [(), (2,), (2, 3), (2, 3, 4, 5)], ids=str)
-def test_batch_last_and_batch_first_are_inverse_views(shape: tuple[int, ...]) -> None:
+SHAPES = pytest.mark.parametrize("shape", [(), (2,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5)], ids=str)
+
+
+@SHAPES
+def test_as_stored_and_as_logical_are_inverse_views(shape: tuple[int, ...]) -> None:
     x = np.arange(np.prod(shape, dtype=int)).reshape(shape)
-    assert batch_last(x).shape == shape[1:] + shape[:1]
-    np.testing.assert_array_equal(batch_first(batch_last(x)), x)
-    assert np.shares_memory(batch_last(x), x)
-    assert empty_batch_last(shape, np.float32).shape == shape
+    assert as_stored(x).shape == (*shape[2:], *shape[:2][::-1])
+    np.testing.assert_array_equal(as_logical(as_stored(x)), x)
+    np.testing.assert_array_equal(as_stored(as_logical(x)), x)
+    assert np.shares_memory(as_stored(x), x) or not x.size
 
 
-def test_contiguous_batch_last_copies_only_when_it_must() -> None:
-    x = empty_batch_last((2, 3, 4), np.float32)
-    assert np.shares_memory(contiguous_batch_last(x), x)
-    c_order = np.zeros((2, 3, 4))
-    assert not np.shares_memory(contiguous_batch_last(c_order), c_order)
-    np.testing.assert_array_equal(from_channel_rows(channel_rows(c_order), c_order.shape), c_order)
+@SHAPES
+def test_new_arrays_are_in_the_memory_format(shape: tuple[int, ...]) -> None:
+    zeros = zeros_stored(shape, like=np.ones(1, np.float32))
+    assert zeros.dtype == np.float32
+    assert not zeros.any()
+    for x in (zeros, empty_stored(shape, np.float32)):
+        assert x.shape == shape
+        assert as_stored(x).flags.c_contiguous
 
 
-def test_scratch_memory_is_reused_by_use_and_dtype_and_belongs_to_one_thread() -> None:
-    first = scratch("test", (4, 5), np.float32)
-    assert first.flags.c_contiguous
-    assert np.shares_memory(first, scratch("test", (2, 3), np.float32))
-    assert not np.shares_memory(first, scratch("other", (4, 5), np.float32))
-    assert not np.shares_memory(first, scratch("test", (4, 5), np.float64))
-    others: list[Any] = []
-    thread = threading.Thread(target=lambda: others.append(scratch("test", (4, 5), np.float32)))
-    thread.start()
-    thread.join()
-    assert not np.shares_memory(first, others[0])
+def test_the_strides_are_those_that_the_table_lists() -> None:
+    n, c, _, w = shape = (2, 3, 4, 5)
+    assert empty_stored(shape, np.int8).strides == (1, n, w * c * n, c * n)
+
+
+def test_stored_copies_only_when_it_must() -> None:
+    x = empty_stored((2, 3, 4, 5), np.float32)
+    assert np.shares_memory(stored(x), x)
+    c_order = np.arange(120.0).reshape(2, 3, 4, 5)
+    assert not np.shares_memory(stored(c_order), c_order)
+    assert stored(c_order).flags.c_contiguous
+    np.testing.assert_array_equal(as_logical(stored(c_order)), c_order)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_zero_where_selects_bit_by_bit(dtype: Any) -> None:
+def test_kept_where_selects_bit_by_bit(dtype: Any) -> None:
     values = np.array([[1.5, np.inf], [np.nan, -0.0]], dtype)
-    for mask in (np.array([[True, True], [True, True]]), np.array([[False, True], [False, False]])):
-        np.testing.assert_array_equal(zero_where(mask, values), np.where(mask, 0, values))
-    out = np.ones((2, 4), dtype)
-    zero_where(np.zeros((2, 2), bool), values, out=out[:, ::2])
-    np.testing.assert_array_equal(out[:, ::2], values)
-    assert zero_where(np.array(True), np.array(dtype(3))) == 0
+    bits = f"i{values.itemsize}"
+    for mask in (np.ones((2, 2), bool), np.array([[True, False], [True, True]]), np.zeros((2, 2), bool)):
+        expected = np.where(mask, values, dtype(0))
+        out = np.ones((2, 4), dtype)
+        kept = kept_where(mask, values), kept_where(mask, values, out=out[:, ::2]), out[:, ::2]
+        for result in kept:
+            np.testing.assert_array_equal(result.view(bits), expected.view(bits))
+        assert (out[:, 1::2] == 1).all()
+    assert kept_where(np.array(False), np.array(dtype(3))) == 0
 
 
 def test_pairs_are_made_of_integers_and_sequences() -> None:
@@ -92,3 +99,14 @@ def test_generators_come_from_generators_seeds_and_none() -> None:
     assert arguments.generator(rng) is rng
     assert arguments.generator(3).random() == np.random.default_rng(3).random()
     assert arguments.generator(None).random() != arguments.generator(None).random()
+
+
+@pytest.mark.parametrize(
+    "shape", [(2,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (1, 1, 4, 1)], ids=str
+)
+def test_formatted_copies_only_what_is_stored_otherwise(shape: tuple[int, ...]) -> None:
+    x = np.arange(np.prod(shape, dtype=float)).reshape(shape)
+    once = formatted(x)
+    np.testing.assert_array_equal(once, x)
+    assert as_stored(once).flags.c_contiguous
+    assert once.size == 0 or np.shares_memory(formatted(once), once)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, as_stored
 from tinyconv.data import load_mnist, normalize, read_idx
 from tinyconv.data.mnist import FILES
 
@@ -231,13 +231,13 @@ def test_an_interrupted_download_leaves_nothing(cache: Path, monkeypatch: pytest
 # Normalisation
 
 
-def test_normalize_scales_shifts_and_lies_batch_last() -> None:
+def test_normalize_scales_and_shifts_into_the_memory_format() -> None:
     images = np.array([[[0, 255]], [[51, 102]]], np.uint8)
     expected = (images[:, None] / 255 - 0.1307) / 0.3081
     assert normalize(images).dtype == np.float32
     np.testing.assert_allclose(normalize(images), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(normalize(images, dtype=np.float64), expected, rtol=1e-12)
-    assert np.moveaxis(normalize(images), 0, -1).flags.c_contiguous
+    assert as_stored(normalize(images)).flags.c_contiguous
     np.testing.assert_array_equal(normalize(images[0]), normalize(images)[0])
     assert normalize(images[:0]).shape == (0, 1, 1, 2)
 

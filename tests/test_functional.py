@@ -11,7 +11,7 @@ import pytest
 import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, as_stored
 
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 
@@ -198,7 +198,7 @@ def test_every_memory_layout_is_normalised_the_same() -> None:
             F.batch_norm_backward(g_, x_, None, None, w, b, training=True), grads, strict=True
         ):
             assert_close(grad, expected, name)
-    assert np.moveaxis(y, 0, -1).flags.c_contiguous
+    assert as_stored(y).flags.c_contiguous
 
 
 def test_batch_norm_of_values_far_from_zero_keeps_its_digits() -> None:
@@ -408,9 +408,17 @@ def test_flatten_agrees_with_pytorch(shape: tuple[int, ...], dims: tuple[int, in
     )
 
 
-def test_flatten_of_a_batch_last_array_is_a_view() -> None:
-    x = np.zeros((3, 4, 5, 2)).transpose(3, 0, 1, 2)
-    assert np.shares_memory(F.flatten(x, 1), x)
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5)], ids=str)
+def test_flatten_and_unflatten_give_the_memory_format_whatever_they_are_given(shape: tuple[int, ...]) -> None:
+    x = np.arange(np.prod(shape, dtype=float)).reshape(shape)
+    rows = x.reshape(shape[0], -1) if x.size else x.reshape(0, 60)
+    for (name, x_), (_, rows_) in zip(layouts(x), layouts(rows), strict=True):
+        for flat in (F.flatten(x_, 1), F.unflatten_backward(x_, rows, 1, shape[1:])):
+            np.testing.assert_array_equal(flat, rows, name)
+            assert as_stored(flat).flags.c_contiguous, name
+        for image in (F.unflatten(rows_, 1, shape[1:]), F.flatten_backward(rows_, x, 1)):
+            np.testing.assert_array_equal(image, x, name)
+            assert as_stored(image).flags.c_contiguous, name
 
 
 def test_flatten_refuses_wrong_dimensions() -> None:

@@ -14,7 +14,7 @@ import tinyconv as tc
 import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare_layer, layouts
 from tinyconv import gradcheck
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, as_stored
 
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 EXTREME = [1e4, -1e4, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 90.0, -90.0, 750.0, -750.0]
@@ -434,7 +434,7 @@ def test_a_transposed_convolution_whose_output_lies_beyond_its_reach_is_the_bias
 ) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     x, w, b = normal(2, 3, 1, 1), normal(3, 2, 1, 1, seed=1), normal(2, seed=2)
-    options = {"stride": stride, "padding": padding, "output_padding": extra}
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "output_padding": extra}
     tensors = [torch.tensor(a, requires_grad=True) for a in (x, w, b)]
     expected = torch.nn.functional.conv_transpose2d(*tensors, **options)
     assert_close(F.conv_transpose2d(x, w, b, **options), expected.detach().numpy())
@@ -533,3 +533,41 @@ def test_a_pooling_with_indices_predicts_no_joined_pair() -> None:
     pool, x = tc.MaxPool2d(2, return_indices=True), np.ones((4, 1, 2, 2), np.float32)
     with pytest.raises(ValueError, match="returns several"):
         pool.predict(x, batch_size=2)
+
+
+# The memory format
+
+IMAGES: dict[str, Callable[[Array], Array]] = {
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
+    "avg_pool2d_backward": lambda x: F.avg_pool2d_backward(x, normal(2, 3, 8, 12), 2),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
+    "adaptive_avg_pool2d_backward": lambda x: F.adaptive_avg_pool2d_backward(x, normal(2, 3, 9, 7), (4, 6)),
+    "max_unpool2d": lambda x: F.max_unpool2d(
+        x, F.max_pool2d(normal(2, 3, 8, 12), 2, return_indices=True)[1], 2
+    ),
+    "interpolate": lambda x: F.interpolate(x, (5, 3)),
+    "interpolate_backward": lambda x: F.interpolate_backward(x, normal(2, 3, 9, 3), (4, 6)),
+    "dropout": lambda x: F.dropout_saved(x, generator=0)[1],
+    "constant pad": lambda x: F.pad(x, (1, 2, -1, 0)),
+    "constant pad_backward": lambda x: F.pad_backward(x, normal(2, 3, 5, 3), (1, 2, -1, 0)),
+    "no pad": lambda x: F.pad(x, (0, 0, 0, 0), "circular"),
+    "reflected pad": lambda x: F.pad(x, (1, 2, -1, 0), "reflect"),
+    "reflected pad_backward": lambda x: F.pad_backward(x, normal(2, 3, 5, 3), (1, 2, -1, 0), "reflect"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_functions_of_images_produce_the_memory_format_whatever_they_are_given(name: str) -> None:
+    x = normal(2, 3, 4, 6)
+    expected = IMAGES[name](x)
+    for layout, x_ in layouts(x):
+        result = IMAGES[name](x_)
+        assert_close(result, expected, layout)
+        assert as_stored(result).flags.c_contiguous, layout
+
+
+@pytest.mark.parametrize("function", [F.relu, lambda x: F.relu_backward(x, x)], ids=["relu", "relu_backward"])
+def test_relu_keeps_the_layout_of_its_input(function: Callable[[Array], Array]) -> None:
+    x = normal(2, 3, 4, 5)
+    for layout, x_ in list(layouts(x))[:4]:
+        assert function(x_).strides == x_.copy(order="K").strides, layout

@@ -10,7 +10,8 @@ import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
-from tinyconv.functional.pooling.max_pool import pool_geometry
+from tinyconv.arrays import as_stored
+from tinyconv.functional.pooling.geometry import pool_geometry
 
 CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "plain": ((2, 3, 6, 8), {"kernel_size": 2}),
@@ -108,6 +109,41 @@ def test_infinite_gradients_stay_at_their_maxima() -> None:
     np.testing.assert_array_equal(grad, [[[0, 0], [0, np.inf]]])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan, -0.0], ids=str)
+def test_gradients_arrive_bit_by_bit(special: float, dtype: Any) -> None:
+    x = np.random.default_rng(0).permutation(64).reshape(1, 1, 8, 8).astype(dtype)
+    g = np.full((1, 1, 4, 4), special, dtype)
+    positions = F.max_pool2d(x, 2, return_indices=True)[1].ravel()
+    expected = np.zeros(64, dtype)
+    expected[positions] = special
+    bits = f"i{g.itemsize}"
+    grad = np.ascontiguousarray(F.max_pool2d_backward(g, x, 2))
+    np.testing.assert_array_equal(grad.view(bits).ravel(), expected.view(bits))
+
+
+@cases
+def test_max_pool2d_is_in_the_memory_format_and_keeps_little(case: str) -> None:
+    x, options = make(case)
+    output, winners = F.max_pool2d_saved(x, **options)
+    grad = F.max_pool2d_saved_backward(output, winners, x.shape, **options)
+    tangent = F.max_pool2d_saved_jvp(x, winners, **options)
+    for result in (output, winners, grad, tangent, *F.max_pool2d(x, **options, return_indices=True)):
+        batch = result if x.ndim == 4 else result[None]
+        assert as_stored(batch).flags.c_contiguous
+    assert winners.dtype == (np.uint8 if case != "300 taps" else np.uint16)
+    assert not np.shares_memory(output, x)
+
+
+def test_equal_options_share_one_geometry_and_bools_are_not_taken_for_ones() -> None:
+    first = pool_geometry((2, 3, 8, 8), 2, None, 0, 1, True)
+    assert pool_geometry((2, 3, 8, 8), [2, 2], (), (0,), (1, 1), True) is first
+    assert pool_geometry((3, 8, 8), 2).input_shape == (1, 3, 8, 8)
+    assert pool_geometry((1, 3, 8, 8), (2, 1)).kernel_size == (2, 1)
+    with pytest.raises(TypeError, match="`kernel_size`"):
+        pool_geometry((1, 3, 8, 8), (2, True))
+
+
 REFUSED: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "2 dimensions": ((4, 4), {"kernel_size": 2}, "form"),
     "kernel too large": ((1, 1, 2, 2), {"kernel_size": 3}, "larger than the padded input"),
@@ -152,4 +188,5 @@ def test_output_sizes_agree_with_pytorch_for_all_small_geometries() -> None:
             with pytest.raises(ValueError, match="`"):
                 pool_geometry((1, 1, size, size), **options)  # type: ignore[arg-type]
         else:
-            assert pool_geometry((1, 1, size, size), **options)[1] == theirs[2:]  # type: ignore[arg-type]
+            geometry = pool_geometry((1, 1, size, size), **options)  # type: ignore[arg-type]
+            assert geometry.output_size == theirs[2:]

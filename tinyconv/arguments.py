@@ -130,12 +130,21 @@ def check_arrays(**arrays: Array | None) -> Any:
 
     Returns the array module of them.
     """
+    dtype = None
+    for array in arrays.values():  # the usual case first, as this is asked at every step
+        if array is not None:
+            if type(array) is not np.ndarray or array.dtype is not (dtype or array.dtype):
+                break
+            dtype = array.dtype
+    else:
+        if dtype in _FLOATING:
+            return np
     try:
         xp = array_module(*arrays.values())
     except TypeError as error:
         raise TypeError(f"{_places(arrays) or ', '.join(f'`{name}`' for name in arrays)}: {error}") from None
     dtypes = {array.dtype for array in arrays.values() if array is not None}
-    if len(dtypes) == 1 and dtypes.issubset(_FLOATING):
+    if len(dtypes) == 1 and dtypes <= _FLOATING:
         return xp
     first_name, first = next((name, array) for name, array in arrays.items() if array is not None)
     for name, array in arrays.items():

@@ -8,7 +8,13 @@ import numpy as np
 
 from tinyconv.arrays.devices import Array, array_module
 
-__all__ = ["fused", "zero_where"]
+__all__ = ["fused", "kept_where"]
+
+# A floating dtype -> the integers of its size.
+BITS: dict[Any, np.dtype[Any]] = {
+    np.dtype(np.float32): np.dtype(np.int32),
+    np.dtype(np.float64): np.dtype(np.int64),
+}
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,26 +25,27 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.cache
     def kernel(xp: Any) -> Callable[..., Any]:
-        whole = functools.partial(function, xp)
-        return whole if xp is np else xp.fuse(kernel_name=function.__name__)(whole)
+        fuse: Callable[..., Callable[..., Any]] = xp.fuse(kernel_name=function.__name__)
+        return fuse(functools.partial(function, xp))
 
     @functools.wraps(function)
     def call(first: Array, *rest: Any) -> Any:
-        return kernel(array_module(first))(first, *rest)
+        xp = array_module(first)
+        return function(np, first, *rest) if xp is np else kernel(xp)(first, *rest)
 
     return call
 
 
-def zero_where(mask: Array, values: Array, out: Array | None = None) -> Array:
-    """`values` where `mask` is False and 0 where it is True, both of one shape.
+def kept_where(mask: Array, values: Array, out: Array | None = None) -> Array:
+    """`values` where `mask` is True and 0 where it is False, both of one shape; written to `out` if given.
 
     Multiplies the bits of `values` by 1 or 0: several times as fast as `where`, whose branches no
     processor can predict, and exact where `values` holds inf or NaN, which a floating product is not.
     """
-    bits = np.dtype(f"i{values.itemsize}")
-    keep: Array = array_module(mask, values).asarray(~mask).astype(bits)
-    keep *= values.view(bits)
-    if out is None:
-        return keep.view(values.dtype)
-    out[...] = keep.view(values.dtype)  # out may have gaps, which a copy crosses faster than a product
-    return out
+    xp, bits = array_module(mask, values), BITS[values.dtype]
+    if out is not None:
+        xp.multiply(values.view(bits), mask.view(np.int8), out=out.view(bits))
+        return out
+    kept: Array = xp.asarray(mask).astype(bits)
+    kept *= values.view(bits)
+    return kept.view(values.dtype)

@@ -43,6 +43,7 @@ __all__ = [
     "as_stored",
     "as_logical",
     "stored",
+    "formatted",
     "empty_stored",
     "zeros_stored",
 ]
@@ -74,6 +75,11 @@ def stored(x: Array) -> Array:
     """`x`, (N, C, H, W), as a C-contiguous array (H, W, C, N): a view where it is stored so, else a copy."""
     contiguous: Array = array_module(x).ascontiguousarray(x.transpose(storage_axes(x.ndim)))
     return contiguous
+
+
+def formatted(x: Array) -> Array:
+    """`x` in the memory format: a view where it is stored so, else a copy, made once for several uses."""
+    return as_logical(stored(x))
 
 
 def empty_stored(shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import floating_dtype, number
-from tinyconv.arrays import Array, array_module, batch_first, batch_last
+from tinyconv.arrays import Array, array_module, as_logical
 from tinyconv.data.idx import read_idx
 
 MIRRORS = (
@@ -78,7 +78,7 @@ def normalize(
         dtype: float32 (default) or float64.
 
     Returns:
-        (N, 1, H, W) or (1, H, W), batch last in memory.
+        (N, 1, H, W) or (1, H, W), in the memory format (see `tinyconv.arrays.layout`).
 
     Raises:
         TypeError: `images` is not uint8.
@@ -94,10 +94,10 @@ def normalize(
         return single
     if number("std", std, 0.0) == 0:
         raise ValueError("`std` (=0) must be above 0")
-    pixels: Array = xp.ascontiguousarray(batch_last(images)).astype(floating_dtype(dtype))
+    pixels: Array = xp.ascontiguousarray(images.transpose(1, 2, 0)).astype(floating_dtype(dtype))
     pixels *= 1 / (255 * std)
     pixels -= mean / std
-    return batch_first(pixels[None])
+    return as_logical(pixels[:, :, None])
 
 
 def _cache_folder() -> Path:

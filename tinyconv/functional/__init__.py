@@ -23,6 +23,7 @@ from tinyconv.functional.losses.binary_cross_entropy import *
 from tinyconv.functional.losses.cross_entropy import *
 from tinyconv.functional.losses.elementwise import *
 from tinyconv.functional.normalization.batch_norm import *
+from tinyconv.functional.normalization.group_norm import *
 from tinyconv.functional.normalization.layer_norm import *
 from tinyconv.functional.pad import *
 from tinyconv.functional.pooling.avg_pool import *

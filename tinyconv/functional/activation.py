@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_shape, number
-from tinyconv.arrays import Array, batch_first, batch_last, fused, special, zero_where
+from tinyconv.arrays import Array, array_module, as_logical, as_stored, fused, kept_where, special
 
 __all__ = [
     "elu",
@@ -70,24 +70,33 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     """
     check_grad(grad_output, input)
     # CuPy walks arrays, and lays out results, in the order of their axes.
-    return batch_first(zero_where(batch_last(input) <= 0, batch_last(grad_output)))
+    return as_logical(kept_where(~(as_stored(input) <= 0), as_stored(grad_output)))
 
 
-def bias_relu(output: Array, bias: Array) -> None:
-    """Add `bias`, (C,), to `output`, (N, C, ...), and apply ReLU to the sum, in place."""
-    _bias_relu(batch_last(output), bias.reshape(-1, *[1] * (output.ndim - 1)))
+def bias_relu(output: Array, bias: Array | None) -> None:
+    """Add `bias`, (C,) or None, to `output`, (N, C, ...), and apply ReLU to the sum, in place."""
+    stored, addend = as_stored(output), bias
+    if bias is not None:
+        addend = bias.reshape(-1, 1)
+    if array_module(output) is np and stored.ndim > 2 and stored.flags.c_contiguous:
+        # One pixel's (C, N) values as a line: loops are as long, and NumPy has no fast loop for a number.
+        stored = stored.reshape(-1, output.shape[1] * output.shape[0])
+        if bias is not None:
+            addend = np.repeat(bias, len(output))
+    _bias_relu(stored, addend)
 
 
 @fused
-def _bias_relu(xp: Any, output: Array, bias: Array) -> None:
-    output += bias
-    xp.maximum(output, 0, out=output)
+def _bias_relu(xp: Any, output: Array, bias: Array | None) -> None:
+    if bias is not None:
+        output += bias
+    xp.maximum(output, xp.zeros_like(output[:1]) if xp is np else 0, out=output)
 
 
 def relu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
-    """Tangent of `relu_backward`, whose derivative by `input` is 0: `relu_backward` of grad_output_dot."""
+    """Tangent of `relu_backward`, piecewise constant in `input`: `relu_backward` of grad_output_dot."""
     return relu_backward(grad_output_dot, input)
 
 
@@ -103,7 +112,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False
         A new array of the shape and memory layout of `input`.
 
     Raises:
-        TypeError: `input` is not floating, or `negative_slope` is no number.
+        TypeError: `input` is not floating, or `negative_slope` is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.leaky_relu.html
 
@@ -137,7 +146,7 @@ def leaky_relu_backward_jvp(
     negative_slope: float = 0.01,
     inplace: bool = False,
 ) -> Array:
-    """Tangent of `leaky_relu_backward`, whose derivative by `input` is 0."""
+    """Tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
     return leaky_relu_backward(grad_output_dot, input, negative_slope)
 
 
@@ -153,7 +162,7 @@ def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
         A new array of the shape and memory layout of `input`.
 
     Raises:
-        TypeError: `input` is not floating, or `alpha` is no number.
+        TypeError: `input` is not floating, or `alpha` is not a number.
 
     Source: Clevert et al., https://arxiv.org/abs/1511.07289;
         https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.elu.html
@@ -326,7 +335,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
         A new array of the shape and memory layout of `input`.
 
     Raises:
-        TypeError: `input` is not floating, or an option is no number.
+        TypeError: `input` is not floating, or an option is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.softplus.html
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from tinyconv.arguments import Generator, check_arrays, number
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array, array_module, batch_first, uniform
+from tinyconv.arrays import Array, array_module, as_logical, storage_axes, uniform
 
 __all__ = [
     "dropout",
@@ -60,7 +60,7 @@ def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> 
 
 
 def dropout_saved_backward(grad_output: Array, mask: Array) -> Array:
-    """Gradient of `dropout` by its input: `grad_output` times the `mask` that `dropout_saved` returned."""
+    """Gradient of `dropout` with respect to its input: `grad_output` times `dropout_saved`'s `mask`."""
     check_arrays(grad_output=grad_output, mask=mask)
     grad: Array = array_module(mask).asarray(grad_output * mask)
     return grad
@@ -113,12 +113,13 @@ def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -
 
 
 def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
-    """Gradient of `dropout2d` by its input: `grad_output` times `dropout2d_saved`'s `mask`."""
+    """Gradient of `dropout2d` with respect to its input: `grad_output` times `dropout2d_saved`'s `mask`."""
     return dropout_saved_backward(grad_output, mask)
 
 
 def _mask(shape: tuple[int, ...], dtype: Any, p: float, generator: Generator, xp: Any) -> Array:
-    """What to multiply with: 0 with probability `p`, else 1 / (1 - p); lies batch last."""
+    """What to multiply with: 0 with probability `p`, else 1 / (1 - p); in the memory format."""
     scale = 0.0 if number("p", p, 0.0, 1.0) == 1 else 1 / (1 - p)
-    kept = uniform(as_generator(generator), (*shape[1:], *shape[:1]), xp) >= p
-    return batch_first(xp.asarray(kept * dtype.type(scale)))
+    stored_shape = tuple(shape[axis] for axis in storage_axes(len(shape)))
+    kept = uniform(as_generator(generator), stored_shape, xp) >= p
+    return as_logical(xp.asarray(kept * dtype.type(scale)))

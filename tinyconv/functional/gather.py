@@ -2,23 +2,24 @@
 
 import functools
 
-from tinyconv.arrays import Array, array_module, batch_first, batch_last, constant
+from tinyconv.arrays import Array, array_module, as_logical, as_stored, constant, storage_axes, zeros_stored
 
 
 def gather(x: Array, indices: list[int], axis: int) -> Array:
-    """`x` with position `indices[i]` along `axis` in place i; lies batch last."""
-    xp = array_module(x)
-    return batch_first(xp.take(batch_last(x), constant(tuple(indices), "int64", xp), axis=axis - 1))
+    """`x` with position `indices[i]` along `axis` in place i, in the memory format."""
+    xp, place = array_module(x), storage_axes(x.ndim).index(axis)
+    return as_logical(xp.take(as_stored(x), constant(tuple(indices), "int64", xp), axis=place))
 
 
 def gather_backward(grad_output: Array, indices: list[int], axis: int, length: int) -> Array:
-    """Gradient of `gather` by its input, whose `axis` has `length`."""
+    """Gradient of `gather` with respect to its input, whose `axis` has `length`."""
     xp = array_module(grad_output)
-    grads = xp.moveaxis(batch_last(grad_output), axis - 1, 0)
-    total = xp.zeros((length, *grads.shape[1:]), grads.dtype)
+    shape = *grad_output.shape[:axis], length, *grad_output.shape[axis + 1 :]
+    grad_input = zeros_stored(shape, like=grad_output)
+    total, grads = xp.moveaxis(grad_input, axis, 0), xp.moveaxis(grad_output, axis, 0)
     for positions, sources in _rounds(tuple(indices)):
         total[constant(sources, "int64", xp)] += grads[constant(positions, "int64", xp)]
-    return batch_first(xp.moveaxis(total, 0, axis - 1))
+    return grad_input
 
 
 @functools.cache

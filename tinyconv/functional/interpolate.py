@@ -42,12 +42,12 @@ def interpolate(
         recompute_scale_factor: derive the scale from the rounded lengths.
 
     Returns:
-        (N, C, ...) with the new lengths.
+        (N, C, ...) with the new lengths, in the memory format (see `tinyconv.arrays.layout`).
 
     Raises:
         ValueError: not exactly one of `size` and `scale_factor`, lengths below 1, a number of lengths
             that is not that of the spatial dimensions, an unknown mode, no channels.
-        TypeError: `input` is not floating, or lengths and factors are no numbers.
+        TypeError: `input` is not floating, or lengths and factors are not numbers.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
 
@@ -69,7 +69,7 @@ def interpolate_backward(
     mode: str = "nearest",
     recompute_scale_factor: bool | None = None,
 ) -> Array:
-    """Gradient of `interpolate` by its input: every gradient is added up where its value was read."""
+    """Gradient of `interpolate` with respect to its input: gradients are added up where values were read."""
     check_arrays(grad_output=grad_output, input=input)
     indices = interpolate_indices(input.shape, size, scale_factor, mode, recompute_scale_factor)
     shape = (*input.shape[:2], *map(len, indices))

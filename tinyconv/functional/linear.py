@@ -1,5 +1,7 @@
 """The linear map of a fully connected layer and its gradients."""
 
+import math
+
 from tinyconv.arguments import check_arrays, check_shape
 from tinyconv.arrays import Array, matmul
 
@@ -16,12 +18,12 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     """input @ weight.T + bias.
 
     Args:
-        input: (..., in_features), float32 or float64.
+        input: (..., in_features), features in the last axis, float32 or float64.
         weight: (out_features, in_features) or (in_features,).
         bias: (out_features,) or None; None for a 1-D weight.
 
     Returns:
-        (..., out_features), or (...) for a 1-D weight; batch last in memory.
+        (..., out_features), or (...) for a 1-D weight; (N, out_features) is stored as (out_features, N).
 
     Raises:
         ValueError: shapes that do not fit.
@@ -33,22 +35,22 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.0, 0.5]))
     array([[11. , 17.5]])
     """
-    xp = check_arrays(input=input, weight=weight, bias=bias)
+    check_arrays(input=input, weight=weight, bias=bias)
     _check(input, weight)
     output = matmul(weight.reshape(-1, weight.shape[-1]), _rows(input).T)
     if bias is not None:
         if weight.ndim == 1:
             raise ValueError(f"`bias` must be None for a 1-D `weight` (of shape {weight.shape})")
-        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
+        if bias.shape != weight.shape[:1]:
+            check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
         output += bias.reshape(-1, 1)
-    reshaped: Array = xp.reshape(output.T, input.shape[:-1] + weight.shape[:-1])
-    return reshaped
+    return output.T.reshape(input.shape[:-1] + weight.shape[:-1])
 
 
 def linear_backward(
     grad_output: Array, input: Array, weight: Array, bias: Array | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `linear` by `input`, `weight` and `bias` (None without a bias).
+    """Gradients of `linear` with respect to `input`, `weight` and `bias` (None without a bias).
 
     grad_input = grad_output @ weight, grad_weight = grad_output.T @ input, and the bias's is
     grad_output summed over all but the features.
@@ -61,20 +63,22 @@ def linear_backward(
 
 
 def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
-    """Gradient of `linear` by its input."""
+    """Gradient of `linear` with respect to its input."""
     grads = _grad_rows(grad_output, input, weight)
     grad = matmul(weight.reshape(-1, weight.shape[-1]).T, grads.T).T
     return grad.reshape(input.shape)
 
 
 def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
-    """Gradient of `linear` by its weight."""
-    grad: Array = matmul(_grad_rows(grad_output, input, weight).T, _rows(input))
+    """Gradient of `linear` with respect to its weight."""
+    grads, rows = _grad_rows(grad_output, input, weight), _rows(input)
+    # Of one sample this is an outer product, which BLAS takes four times as long for.
+    grad: Array = grads.T * rows if len(rows) == 1 else matmul(grads.T, rows)
     return grad.reshape(weight.shape)
 
 
 def linear_bias(grad_output: Array) -> Array:
-    """Gradient of `linear` by its bias: `grad_output`, (..., out_features), summed to (out_features,)."""
+    """Gradient of `linear` with respect to its bias: `grad_output` summed to (out_features,)."""
     grad: Array = grad_output.sum(axis=tuple(range(grad_output.ndim - 1)))
     return grad
 
@@ -94,10 +98,7 @@ def _check(input: Array, weight: Array) -> None:
 
 def _rows(array: Array) -> Array:
     """All leading dimensions as one: (M, features)."""
-    size = 1
-    for length in array.shape[:-1]:
-        size *= length
-    return array.reshape(size, array.shape[-1])
+    return array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def _grad_rows(grad_output: Array, input: Array, weight: Array) -> Array:

@@ -7,7 +7,7 @@ the values, and its backward adds every gradient up where its value was read.
 from collections.abc import Sequence
 
 from tinyconv.arguments import Pair, check_arrays, check_shape, integer, number, one_of
-from tinyconv.arrays import Array, empty_batch_last
+from tinyconv.arrays import Array, as_logical, as_stored, empty_stored, zeros_stored
 from tinyconv.functional.gather import gather, gather_backward
 
 __all__ = [
@@ -22,7 +22,7 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
     """Put values around the last dimensions of an array; negative pads take values away.
 
     Along a dimension of length L, output position i holds input position j = i - before, and where j
-    lies outside 0 to L - 1
+    is outside 0 to L - 1
 
         constant: `value`                     replicate: the nearest position, 0 or L - 1
         reflect:  -j or 2 * (L - 1) - j       circular:  j modulo L (L after negative pads are taken off)
@@ -35,13 +35,14 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
         value: what "constant" puts around; None is 0.
 
     Returns:
-        An array with each length L become before + L + after.
+        An array with each length L become before + L + after, in the memory format
+        (see `tinyconv.arrays.layout`).
 
     Raises:
         ValueError: an odd number of pads or too many, a negative length, an unknown mode, a `value` in
             another mode than "constant"; "reflect" with pads of L or more, "circular" with pads of more
             than is left of L.
-        TypeError: `input` is not floating, `pad` is no sequence of ints.
+        TypeError: `input` is not floating, `pad` is not a sequence of ints.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html
 
@@ -55,7 +56,7 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
     shape = _padded_shape(input.shape, pairs)
     if mode == "constant":
         inside, read = _constant_slices(input.shape, pairs)
-        output = empty_batch_last(shape, input.dtype, xp)
+        output = empty_stored(shape, input.dtype, xp)
         output[...] = 0.0 if value is None else number("value", value)
         output[inside] = input[read]
         return output
@@ -64,31 +65,36 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
     moves = _pad_indices(input.shape, pairs, mode)
     for axis, indices in moves:
         input = gather(input, indices, axis)
-    return input if moves else input.copy()
+    return input if moves else _copy(input)
 
 
 def pad_backward(
     grad_output: Array, input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Array:
-    """Gradient of `pad` by its input: every gradient is added up where its value came from."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    """Gradient of `pad` with respect to its input: every gradient is added up where its value came from."""
+    check_arrays(grad_output=grad_output, input=input)
     pairs = _pad_pairs(input.shape, pad, mode)
     shape = _padded_shape(input.shape, pairs)
     check_shape("grad_output", grad_output, shape, "of the output")
     if mode == "constant":
         inside, read = _constant_slices(input.shape, pairs)
-        grad: Array = xp.zeros_like(input)
+        grad = zeros_stored(input.shape, like=input)
         grad[read] = grad_output[inside]
         return grad
     moves = _pad_indices(input.shape, pairs, mode)
     for axis, indices in reversed(moves):
         grad_output = gather_backward(grad_output, indices, axis, input.shape[axis])
-    return grad_output if moves else grad_output.copy()
+    return grad_output if moves else _copy(grad_output)
 
 
 def pad_shape(shape: tuple[int, ...], pad: Sequence[int], mode: str = "constant") -> tuple[int, ...]:
     """The shape that `pad` gives an array of `shape`."""
     return _padded_shape(shape, _pad_pairs(shape, pad, mode))
+
+
+def _copy(x: Array) -> Array:
+    """A copy of `x` in the memory format."""
+    return as_logical(as_stored(x).copy())
 
 
 def _padded_shape(shape: tuple[int, ...], pairs: list[Pair]) -> tuple[int, ...]:
@@ -155,7 +161,7 @@ def _source(position: int, length: int, pair: Pair, mode: str) -> int:
 def _constant_slices(
     shape: tuple[int, ...], pairs: list[Pair]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where the input lies in the output, and which part of the input lies there."""
+    """The slices of the output that hold the input, and those of the input that they hold."""
     inside, read = [], []
     for length, (before, after) in zip(shape, pairs, strict=True):
         read.append(slice(max(-before, 0), length - max(-after, 0)))

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from tinyconv.arguments import check_ndim, check_shape, dimension, integer
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, as_logical, stored
 
 __all__ = [
     "flatten",
@@ -30,7 +30,8 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
         start_dim, end_dim: dimensions, counted from the end where negative.
 
     Returns:
-        The reshaped array: a view of `input` where its layout allows, as a batch-last one does.
+        The reshaped array. (N, F) made of (N, C, H, W) is stored as (F, N), a copy where `input` is in the
+        memory format (see `tinyconv.arrays.layout`); otherwise a view of `input` where its layout allows.
 
     Raises:
         ValueError: a dimension out of range, or `start_dim` after `end_dim`.
@@ -42,13 +43,13 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     (2, 60)
     """
     array_module(input)
-    return input.reshape(flatten_shape(input.shape, start_dim, end_dim))
+    return _reshaped(input, flatten_shape(input.shape, start_dim, end_dim))
 
 
 def flatten_backward(grad_output: Array, input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
-    """Gradient of `flatten` by its input: `grad_output` with the shape of `input`."""
+    """Gradient of `flatten` with respect to its input: `grad_output` with the shape of `input`."""
     check_shape("grad_output", grad_output, flatten_shape(input.shape, start_dim, end_dim), "of the output")
-    return grad_output.reshape(input.shape)
+    return _reshaped(grad_output, input.shape)
 
 
 def flatten_shape(shape: tuple[int, ...], start_dim: int = 0, end_dim: int = -1) -> tuple[int, ...]:
@@ -69,7 +70,8 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
         sizes: lengths of the new dimensions, whose product is that of `dim`; one may be -1.
 
     Returns:
-        The reshaped array, a view of `input` where its layout allows.
+        The reshaped array. (N, C, H, W) made of (N, F) is a copy in the memory format (see
+        `tinyconv.arrays.layout`); otherwise a view of `input` where its layout allows.
 
     Raises:
         ValueError: `dim` out of range, `sizes` that do not fit.
@@ -82,13 +84,13 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     (2, 3, 4, 5)
     """
     array_module(input)
-    return input.reshape(unflatten_shape(input.shape, dim, sizes))
+    return _reshaped(input, unflatten_shape(input.shape, dim, sizes))
 
 
 def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequence[int]) -> Array:
-    """Gradient of `unflatten` by its input: `grad_output` with the shape of `input`."""
+    """Gradient of `unflatten` with respect to its input: `grad_output` with the shape of `input`."""
     check_shape("grad_output", grad_output, unflatten_shape(input.shape, dim, sizes), "of the output")
-    return grad_output.reshape(input.shape)
+    return _reshaped(grad_output, input.shape)
 
 
 def unflatten_shape(shape: tuple[int, ...], dim: int, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -107,6 +109,16 @@ def unflatten_shape(shape: tuple[int, ...], dim: int, sizes: Sequence[int]) -> t
             f"`sizes` (={tuple(sizes)}) must multiply to the length {shape[dim]} of dimension {dim}"
         )
     return (*shape[:dim], *lengths, *shape[dim + 1 :])
+
+
+def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
+    """`x` with `shape`; between (N, F) and (N, C, ...), which are stored in other orders, by one copy."""
+    if x.shape[:1] == shape[:1] and len(shape) == 2 < x.ndim:
+        features: Array = array_module(x).ascontiguousarray(x.transpose(*range(1, x.ndim), 0))
+        return features.reshape(shape[::-1]).T
+    if x.shape[:1] == shape[:1] and x.ndim == 2 < len(shape):
+        return as_logical(stored(x.reshape(shape)))
+    return x.reshape(shape)
 
 
 def nhwc_to_nchw(images: Array) -> Array:

@@ -48,8 +48,8 @@ def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array
     >>> softmax(np.array([1000.0, 1000.0]), dim=0)
     array([0.5, 0.5])
     """
-    xp, shifted, dim = _shifted(input, dim, dtype)
-    powers = xp.exp(shifted)
+    xp, input, dim = _checked(input, dim, dtype)
+    powers = xp.exp(_shifted(input, dim))
     output: Array = xp.asarray(powers / powers.sum(axis=dim, keepdims=True))
     return output
 
@@ -102,7 +102,13 @@ def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> A
     >>> np.exp(log_softmax(np.array([1000.0, 1000.0]), dim=0)).round(6)
     array([0.5, 0.5])
     """
-    xp, shifted, dim = _shifted(input, dim, dtype)
+    _, input, dim = _checked(input, dim, dtype)
+    return log_probabilities(input, dim)
+
+
+def log_probabilities(input: Array, dim: int) -> Array:
+    """`log_softmax` of arguments that need no check."""
+    xp, shifted = array_module(input), _shifted(input, dim)
     total = xp.exp(shifted).sum(axis=dim, keepdims=True)
     output: Array = xp.asarray(shifted - xp.log(total)) if shifted.size else shifted.copy()
     return output
@@ -145,14 +151,19 @@ def log_softmax_backward_jvp(
     return result
 
 
-def _shifted(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, Array, int]:
-    """The array module, `input` less its maximum along `dim`, and `dim` counted from 0."""
+def _checked(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, Array, int]:
+    """The array module, `input` in `dtype`, and `dim` counted from 0."""
     xp = array_module(input)
     if dtype is not None:
         input = input.astype(floating_dtype(dtype))
     check_arrays(input=input)
-    dim = dimension("dim", dim, input.ndim)
+    return xp, input, dimension("dim", dim, input.ndim)
+
+
+def _shifted(input: Array, dim: int) -> Array:
+    """`input` less its maximum along `dim`."""
     if 0 in input.shape:
-        return xp, input, dim
+        return input
     with np.errstate(invalid="ignore"):  # inf - inf: NaN, as in PyTorch
-        return xp, input - input.max(axis=dim, keepdims=True), dim
+        shifted: Array = input - input.max(axis=dim, keepdims=True)
+    return shifted

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import IntOrPair, check_shape, integer
+from tinyconv.arguments import IntOrPair, check_arrays, check_shape, integer
 from tinyconv.arrays import Array
 from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_size
-from tinyconv.functional.pooling.max_pool import max_pool2d_positions, pool_geometry, pool_window
+from tinyconv.functional.pooling.geometry import checked_geometry, pool_geometry, pool_options
+from tinyconv.functional.pooling.max_pool import max_pool2d_positions, pooled, pooled_backward
 from tinyconv.functional.pooling.max_unpool import unpool_size
 from tinyconv.layers.layer import Layer, LinearMap
 
@@ -19,7 +20,7 @@ class MaxPool2d(Layer):
         kernel_size, padding, dilation: an int, or a pair for height and width.
         stride: the same; default `kernel_size`.
         return_indices: let forward return a pair of the output and the positions of the maxima, which
-            `MaxUnpool2d` takes; such a layer has no place in a Sequential.
+            `MaxUnpool2d` takes; such a layer cannot be part of a Sequential.
         ceil_mode: round the output's size up.
 
     Raises:
@@ -38,39 +39,39 @@ class MaxPool2d(Layer):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        self._geometry = (kernel_size, stride, padding, dilation, ceil_mode)
+        self._window = (*pool_options(kernel_size, stride, padding, dilation), bool(ceil_mode))
         self.return_indices = return_indices
-        pool_window(kernel_size, stride, padding, dilation)
 
     def forward(self, x: Array) -> Any:  # an array, or with `return_indices` a pair
         if not (self._keeps_caches or self.return_indices):
-            return F.max_pool2d(x, *self._geometry)
-        output, winners = F.max_pool2d_saved(x, *self._geometry)
-        self.save(output, winners, x.shape)
+            return F.max_pool2d(x, *self._window)
+        check_arrays(input=x)
+        geometry = checked_geometry(x.shape, *self._window)
+        output, winners = pooled(x, geometry)
+        self.save(output, winners, x.shape, geometry)
         if not self.return_indices:
             return output
-        return output, max_pool2d_positions(winners, x.shape, *self._geometry)
+        return output, max_pool2d_positions(winners, x.shape, *self._window)
 
     def backward(self, grad_output: Array) -> Array:
-        winners, input_size = self.saved(grad_output)
-        return F.max_pool2d_saved_backward(grad_output, winners, input_size, *self._geometry)
+        winners, _, geometry = self.saved(grad_output)
+        return pooled_backward(grad_output, winners, geometry)
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
-        winners, input_size = self.kept()
+        winners, input_size, _ = self.kept()
         self.tangents_of(params_dot)
         check_shape("x_dot", x_dot, input_size, "of the input")
-        return self.save_tangents(F.max_pool2d_saved_jvp(x_dot, winners, *self._geometry))
+        return self.save_tangents(F.max_pool2d_saved_jvp(x_dot, winners, *self._window))
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
-        (winners, input_size), _, _ = self.saved_tangents(grad_output_dot)
-        return F.max_pool2d_saved_backward(grad_output_dot, winners, input_size, *self._geometry)
+        (winners, _, geometry), _, _ = self.saved_tangents(grad_output_dot)
+        return pooled_backward(grad_output_dot, winners, geometry)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        _, size = pool_geometry(tuple(input_shape), *self._geometry)
-        return *input_shape[:-2], *size
+        return *input_shape[:-2], *pool_geometry(input_shape, *self._window).output_size
 
     def extra_repr(self) -> str:
-        return "kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}".format(*self._geometry)
+        return "kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}".format(*self._window)
 
 
 class MaxUnpool2d(Layer):
@@ -93,33 +94,32 @@ class MaxUnpool2d(Layer):
         self, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0
     ) -> None:
         super().__init__()
-        self._geometry = (kernel_size, stride, padding)
-        pool_window(*self._geometry, 1)
+        self._window = pool_options(kernel_size, stride, padding)[:3]
 
     def forward(  # type: ignore[override]  # one argument more: not for a Sequential
         self, x: Array, indices: Array, output_size: Sequence[int] | None = None
     ) -> Array:
-        output = F.max_unpool2d(x, indices, *self._geometry, output_size)
+        output = F.max_unpool2d(x, indices, *self._window, output_size)
         return self.save(output, x, indices, output_size)
 
     def backward(self, grad_output: Array) -> Array:
         x, indices, output_size = self.saved(grad_output)
-        return F.max_unpool2d_backward(grad_output, x, indices, *self._geometry, output_size)
+        return F.max_unpool2d_backward(grad_output, x, indices, *self._window, output_size)
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         _, indices, output_size = self.kept()
         self.tangents_of(params_dot)
-        return self.save_tangents(F.max_unpool2d(x_dot, indices, *self._geometry, output_size))
+        return self.save_tangents(F.max_unpool2d(x_dot, indices, *self._window, output_size))
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x, indices, output_size), _, _ = self.saved_tangents(grad_output_dot)
-        return F.max_unpool2d_backward(grad_output_dot, x, indices, *self._geometry, output_size)
+        return F.max_unpool2d_backward(grad_output_dot, x, indices, *self._window, output_size)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return *input_shape[:-2], *unpool_size(tuple(input_shape), *self._geometry, None)
+        return *input_shape[:-2], *unpool_size(tuple(input_shape), *self._window, None)
 
     def extra_repr(self) -> str:
-        return "kernel_size={}, stride={}, padding={}".format(*self._geometry)
+        return "kernel_size={}, stride={}, padding={}".format(*self._window)
 
 
 class AvgPool2d(LinearMap):
@@ -148,26 +148,25 @@ class AvgPool2d(LinearMap):
         divisor_override: int | None = None,
     ) -> None:
         super().__init__()
-        self._geometry = (kernel_size, stride, padding)
+        self._window = pool_options(kernel_size, stride, padding)[:3]
         self._options = (ceil_mode, count_include_pad, divisor_override)
-        pool_window(*self._geometry, 1)
         if divisor_override is not None and integer("divisor_override", divisor_override, -(1 << 62)) == 0:
             raise ValueError("`divisor_override` (=0) must not be 0")
 
     def map(self, x: Array) -> Array:
-        return F.avg_pool2d(x, *self._geometry, *self._options)
+        return F.avg_pool2d(x, *self._window, *self._options)
 
     def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.avg_pool2d_backward(grad_output, x, *self._geometry, *self._options)
+        return F.avg_pool2d_backward(grad_output, x, *self._window, *self._options)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        _, size = pool_geometry(tuple(input_shape), *self._geometry, 1, self._options[0])
-        return *input_shape[:-2], *size
+        geometry = pool_geometry(input_shape, *self._window, 1, self._options[0])
+        return *input_shape[:-2], *geometry.output_size
 
     def extra_repr(self) -> str:
         return (
             "kernel_size={}, stride={}, padding={}, ceil_mode={}, count_include_pad={}, "
-            "divisor_override={}".format(*self._geometry, *self._options)
+            "divisor_override={}".format(*self._window, *self._options)
         )
 
 

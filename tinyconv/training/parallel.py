@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arrays import Array, batch_first
+from tinyconv.arrays import Array, as_logical, storage_axes
 from tinyconv.data.batches import iterates_by_parts, split
 from tinyconv.layers import Layer
 
@@ -51,6 +51,7 @@ class Workers:
 
     def __init__(self, model: Layer, count: int) -> None:
         self._model, self._count = model, count
+        self._network = model.fused()
         self._peers: list[_Peer] = []
         self._own_params = [(layer, dict(layer._params)) for layer in model.layers()]
         self._divided = False
@@ -114,12 +115,12 @@ class Workers:
         """Output of the model for the whole batch, of which `x` is the part that `divide` gave."""
         if not self._divided:
             self._set_communicator(None)
-            return self._model.forward(x)
+            return self._network.forward(x)
         self._set_communicator(_First(self._peers))
         for peer in self._peers:
             peer.rows[1] = self._number
             peer.go.release()
-        outputs = [self._model.forward(x)]
+        outputs = [self._network.forward(x)]
         for peer in self._peers:
             peer.wait()
             outputs.append(peer.outputs[: peer.rows[0]])
@@ -129,13 +130,13 @@ class Workers:
     def backward_params(self, grad_output: Array) -> None:
         """Add the parameters' gradients for the last forward to the model's."""
         if not self._divided:
-            self._model.backward_params(grad_output)
+            self._network.backward_params(grad_output)
             return
         own, *parts = split(grad_output, self._count)
         for peer, part in zip(self._peers, parts, strict=True):
             peer.grad_outputs[: len(part)] = part
             peer.go.release()
-        self._model.backward_params(own)
+        self._network.backward_params(own)
         for peer in self._peers:
             peer.wait()
             for grad, other in peer.pairs:
@@ -182,9 +183,9 @@ class _Peer:
         context = multiprocessing.get_context("fork")
         output_shape = model.output_shape(shape)
         self.rows = _shared((2,), np.int64)  # of the worker's part; the batch's number
-        self.inputs = _shared_batch_last(shape, dtype)
-        self.outputs = _shared_batch_last(output_shape, dtype)
-        self.grad_outputs = _shared_batch_last(output_shape, dtype)
+        self.inputs = _shared_stored(shape, dtype)
+        self.outputs = _shared_stored(output_shape, dtype)
+        self.grad_outputs = _shared_stored(output_shape, dtype)
         own = model.grads
         self.grads = {name: _shared_copy(grad) for name, grad in own.items()}
         self.pairs = [(grad, self.grads[name]) for name, grad in own.items()]
@@ -219,14 +220,15 @@ class _Peer:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         communicator = _Other(self)
         _make_own(model, self.grads, communicator)
+        network = model.fused()
         try:
             for inputs in self._inputs(parts, communicator):
                 _seed(model, seeds, int(self.rows[1]))
-                self.outputs[: len(inputs)] = model.forward(inputs)
+                self.outputs[: len(inputs)] = network.forward(inputs)
                 self.done.release()
                 communicator.wait()
                 model.zero_grad()
-                model.backward_params(self.grad_outputs[: len(inputs)])
+                network.backward_params(self.grad_outputs[: len(inputs)])
                 self.done.release()
         except Exception as error:
             text = np.frombuffer(f"{type(error).__name__}: {error}".encode()[: len(self.failure)], np.uint8)
@@ -330,8 +332,8 @@ def _shared_copy(array: Array) -> Array:
     return shared
 
 
-def _shared_batch_last(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    return batch_first(_shared((*shape[1:], shape[0]), dtype))
+def _shared_stored(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    return as_logical(_shared(tuple(shape[axis] for axis in storage_axes(len(shape))), dtype))
 
 
 def _as(memory: Array, array: Array) -> Array:

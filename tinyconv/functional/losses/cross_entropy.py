@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, integer, number
-from tinyconv.arrays import Array, array_module, refused_where, zero_where
+from tinyconv.arrays import Array, array_module, kept_where, refused_where
 from tinyconv.functional.losses.elementwise import reduce, reduce_backward
-from tinyconv.functional.softmax import log_softmax
+from tinyconv.functional.softmax import log_probabilities
 
 __all__ = [
     "cross_entropy",
@@ -124,9 +124,9 @@ def cross_entropy_saved(
     if input.ndim == 1:
         input, target = input[None], target[None]
     shares, total = _class_shares(input, target, weight, ignore_index, label_smoothing)
-    log_probabilities = log_softmax(input, 1)
-    loss = reduce(_class_losses(log_probabilities, shares, target), reduction, total)
-    saved = CrossEntropySaved(shares, log_probabilities, total, reduction, input_size)
+    scores = log_probabilities(input, 1)
+    loss = reduce(_class_losses(scores, shares, target), reduction, total)
+    saved = CrossEntropySaved(shares, scores, total, reduction, input_size)
     return loss.reshape(()) if len(input_size) == 1 else loss, saved
 
 
@@ -234,7 +234,7 @@ def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
     if input.ndim == 0 or input.shape[axis] == 0:
         raise ValueError(f"`input` (of shape {input.shape}) must have the form (C,) or (N, C, ...), C > 0")
     classes = input.shape[axis]
-    if weight is not None:
+    if weight is not None and weight.shape != (classes,):
         check_shape("weight", weight, (classes,), f"for the {classes} classes of `input`")
     if target.dtype.kind == "f":
         check_arrays(input=input, target=target)
@@ -263,18 +263,21 @@ def _class_shares(
             raise ValueError(f"`ignore_index` (={ignore_index}) must be negative for class probabilities")
         shares: Array = (target * (1 - label_smoothing) + label_smoothing / classes) * weights
         return shares, target.size // classes
-    shares, counted = _one_hot(target, classes, ignore_index, input.dtype)
+    shares, counted, count = _one_hot(target, classes, ignore_index, input.dtype)
     if weight is not None:
         shares *= weights
-    total = shares.sum()
+    # An int where it can be read: `reduce` then need not guard the division.
+    total = int(count) if weight is None and array_module(target) is np else shares.sum()
     if label_smoothing:
         smooth = counted[:, None].astype(input.dtype) * (weights * (label_smoothing / classes))
         shares = shares * (1 - label_smoothing) + smooth
     return shares, total
 
 
-def _one_hot(target: Array, classes: int, ignore_index: int, dtype: npt.DTypeLike) -> tuple[Array, Array]:
-    """1 at each target's class, (N, C, ...), and else 0; and which targets are not ignored."""
+def _one_hot(
+    target: Array, classes: int, ignore_index: int, dtype: npt.DTypeLike
+) -> tuple[Array, Array, Any]:
+    """1 at each target's class, (N, C, ...), and else 0; which targets are not ignored, and how many."""
     xp = array_module(target)
     counted = target != ignore_index
     indices = xp.arange(classes).reshape(-1, *[1] * target.ndim)
@@ -286,8 +289,9 @@ def _one_hot(target: Array, classes: int, ignore_index: int, dtype: npt.DTypeLik
             f"`target` holds the class index {wrong[0]}, which must be between 0 and {classes - 1}"
         )
 
-    unseen = xp.count_nonzero(own) != xp.count_nonzero(counted)
-    return refused_where(unseen, own.astype(dtype), error), counted
+    count = xp.count_nonzero(counted)
+    shares = refused_where(xp.count_nonzero(own) != count, own.astype(dtype), error)
+    return shares, counted, count
 
 
 def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:
@@ -303,7 +307,7 @@ def _class_losses(log_probabilities: Array, shares: Array, target: Array) -> Arr
     with np.errstate(invalid="ignore"):  # 0 * -inf: not read for class indices, NaN for probabilities
         losses = shares * log_probabilities
     if target.dtype.kind != "f":
-        losses = zero_where(shares == 0, losses)
+        losses = kept_where(shares != 0, losses)
     summed: Array = -losses.sum(axis=1)
     return summed
 

@@ -187,26 +187,29 @@ def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
     xp = array_module(losses)
     if one_of("reduction", reduction, REDUCTIONS) == "none":
         return xp.asarray(losses)  # type: ignore[no-any-return]
-    reduced: Array = xp.asarray(losses.sum())
-    if reduction == "mean":
-        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN, as in PyTorch
-            reduced = xp.asarray(reduced / (losses.size if total is None else total))
-    return reduced
+    summed: Array = xp.asarray(losses.sum())
+    if reduction == "sum":
+        return summed
+    total = losses.size if total is None else total
+    if isinstance(total, int) and total:
+        return xp.asarray(summed / total)  # type: ignore[no-any-return]
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN, as in PyTorch
+        return xp.asarray(summed / total)  # type: ignore[no-any-return]
 
 
 def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: Any = None) -> Array:
     """Gradient of `reduce` by the losses: one for each, or one 0-d for all; 0 where `total` is 0."""
-    check_arrays(losses=losses, grad_output=grad_output)
-    none = one_of("reduction", reduction, REDUCTIONS) == "none"
-    shape = losses.shape if none else ()
-    check_shape("grad_output", grad_output, shape, f"for `reduction` {reduction!r}")
-    if reduction == "mean":
-        xp, total = array_module(grad_output), losses.size if total is None else total
-        with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 is not used
-            if isinstance(total, int):
-                return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
-            grad_output = xp.where(total == 0, grad_output * 0, grad_output / total)
-    return grad_output
+    xp = check_arrays(losses=losses, grad_output=grad_output)
+    shape = losses.shape if one_of("reduction", reduction, REDUCTIONS) == "none" else ()
+    if grad_output.shape != shape:
+        check_shape("grad_output", grad_output, shape, f"for `reduction` {reduction!r}")
+    if reduction != "mean":
+        return grad_output
+    total = losses.size if total is None else total
+    if isinstance(total, int):
+        return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 is not used
+        return xp.where(total == 0, grad_output * 0, grad_output / total)  # type: ignore[no-any-return]
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:

@@ -1,17 +1,28 @@
 """Batch norm and its derivatives.
 
-Values are handled as a matrix with a row for each channel, whose values are standardised (see
-`standardize`) with the batch's own statistics in training and with running ones in evaluation, then scaled
-and shifted. Backward in training differentiates through the statistics as well.
+In training the statistics are the batch's own, and backward differentiates through them as well; in
+evaluation they are the running ones, which are constants. For what is done about large means see `centre`.
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_per_channel, check_shape, number
-from tinyconv.arrays import Array, channel_rows, from_channel_rows, fused, row_dots, row_sums
+from tinyconv.arrays import Array, fused
+from tinyconv.functional.normalization.centre import centre, is_far, scaled
+from tinyconv.functional.normalization.rows import (
+    CHANNEL_AXES,
+    Parts,
+    as_rows,
+    by_blocks,
+    from_rows,
+    pairs,
+    sums,
+)
 from tinyconv.functional.normalization.standardize import Moved, Standardized, norm_backward_jvp, norm_jvp
 
 __all__ = [
@@ -28,9 +39,15 @@ Allreduce: TypeAlias = Callable[[Array], Array]
 
 
 class BatchNormSaved(NamedTuple):
-    """What `batch_norm_saved_backward` needs; `size` is 0 where the statistics were the running ones."""
+    """What `batch_norm_saved_backward` needs.
+
+    The values d, in the memory format (the input itself if nothing was subtracted); for each channel, in
+    float64, rest and 1 / sqrt(var + eps); how many values a channel has in the whole batch, 0 where the
+    statistics were the running ones.
+    """
 
     centred: Array
+    rest: Array
     inverse_std: Array
     size: int
 
@@ -59,7 +76,7 @@ def batch_norm(
         eps: added to the variance; in training above 0.
 
     Returns:
-        An array of the shape of `input`, batch last in memory.
+        An array of the shape of `input`, in the memory format.
 
     Raises:
         ValueError: shapes that do not fit, training on one value per channel or with an `eps` of 0, no
@@ -91,7 +108,7 @@ def batch_norm_backward(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Gradients of `batch_norm` by `input`, `weight` and `bias` (None for what is None).
+    """Gradients of `batch_norm` with respect to `input`, `weight` and `bias` (None for what is None).
 
     The running statistics are read in evaluation, and left alone.
     """
@@ -123,19 +140,23 @@ def batch_norm_saved(
     check_per_channel(input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if number("eps", eps) <= 0 and training:
         raise ValueError(f"`eps` (={eps}) must be above 0 in training")
-    rows = channel_rows(input)
-    size = 0
+    rows, size = as_rows(input), 0
     if training:
-        centred, mean, var, size = _centre(rows, allreduce)
+        centred, mean, rest, var, size = centre(rows, partial(_moments, rows, allreduce))
         _update_running(running_mean, running_var, mean, var, size, momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("`running_mean` and `running_var` must be given when `training` is False")
     else:
-        centred, var = rows - running_mean[:, None], running_var
+        centred, rest, var = rows, running_mean.astype(np.float64), running_var.astype(np.float64)
+        if xp is not np or is_far(rest, var):
+            centred, rest = by_blocks(np.subtract, (rows,), running_mean), xp.zeros_like(rest)
     with np.errstate(divide="ignore", invalid="ignore"):  # var + eps may be 0 in evaluation
         inverse_std = 1 / xp.sqrt(var + eps)
-    output = _scaled(centred, _factor(inverse_std, weight), _column(bias))
-    return from_channel_rows(output, input.shape), BatchNormSaved(centred, inverse_std, size)
+        factor = _factor(inverse_std, weight)
+        shift = -rest * factor if bias is None else bias - rest * factor
+    output = by_blocks(scaled, (centred,), factor, shift)
+    saved = BatchNormSaved(from_rows(centred, input.shape), rest, inverse_std, size)
+    return from_rows(output, input.shape), saved
 
 
 def batch_norm_saved_backward(
@@ -147,21 +168,22 @@ def batch_norm_saved_backward(
 ) -> tuple[Array, Array | None, Array | None]:
     """`batch_norm_backward` from what `batch_norm_saved` returned."""
     xp = check_arrays(grad_output=grad_output, centred=saved.centred)
-    grads, factor = channel_rows(grad_output), _factor(saved.inverse_std, weight)
-    check_shape("grad_output", grads, saved.centred.shape, "(channels, values) of the output")
-    total = row_sums(grads).astype(grads.dtype)
-    sums = xp.stack((total, row_dots(grads, saved.centred) * saved.inverse_std))
+    check_shape("grad_output", grad_output, saved.centred.shape, "of the output")
+    grads, centred = as_rows(grad_output), as_rows(saved.centred)
+    total, products = sums(pairs(grads, centred), grads)
+    totals = xp.stack((total, (products - saved.rest * total) * saved.inverse_std))
+    factor = _factor(saved.inverse_std, weight)
     if saved.size:
-        shift, scale = (allreduce or _whole)(sums) / -saved.size
-        grad_rows = _projected(
-            saved.centred, grads, (scale * saved.inverse_std)[:, None], shift[:, None], factor
-        )
+        shift, scale = (allreduce or _whole)(totals) / -saved.size
+        slope = scale * saved.inverse_std
+        grad_rows = by_blocks(_projected, (centred, grads), slope, shift - slope * saved.rest, factor)
     else:
-        grad_rows = grads * factor
+        grad_rows = by_blocks(np.multiply, (grads,), factor)
+    grad_bias, grad_weight = totals.astype(grads.dtype)
     return (
-        from_channel_rows(grad_rows, grad_output.shape),
-        None if weight is None else sums[1],
-        None if bias is None else sums[0],
+        from_rows(grad_rows, grad_output.shape),
+        None if weight is None else grad_weight,
+        None if bias is None else grad_bias,
     )
 
 
@@ -174,13 +196,12 @@ def batch_norm_saved_jvp(
 ) -> tuple[Array, Moved]:
     """Tangent of `batch_norm` for tangents of its arrays, and what the tangent of its backward needs."""
     check_arrays(input_dot=input_dot, centred=saved.centred)
-    rows = channel_rows(input_dot)
-    check_shape("input_dot", rows, saved.centred.shape, "(channels, values) of the output")
+    check_shape("input_dot", input_dot, saved.centred.shape, "of the output")
     weight, weight_dot, bias_dot = (_column(a) for a in (weight, weight_dot, bias_dot))
     standardized = _standardized(saved)
-    moved = Moved.of(rows, standardized)
+    moved = Moved.of(as_rows(input_dot), standardized)
     output_dot = norm_jvp(moved, weight_dot, bias_dot, standardized, weight)
-    return from_channel_rows(output_dot, input_dot.shape), moved
+    return from_rows(output_dot, input_dot.shape), moved
 
 
 def batch_norm_saved_backward_jvp(
@@ -191,31 +212,32 @@ def batch_norm_saved_backward_jvp(
     saved: BatchNormSaved,
     weight: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Tangents of the gradients that `batch_norm_saved_backward` returns, by input, weight and bias."""
-    grad_rows_dot, grad_rows = channel_rows(grad_output_dot), channel_rows(grad_output)
+    """Tangents of the gradients that `batch_norm_saved_backward` returns: of input's, weight's and bias's."""
+    grads_dot, grads = as_rows(grad_output_dot), as_rows(grad_output)
     grad_dot, product_dot = norm_backward_jvp(
-        grad_rows_dot, moved, _column(weight_dot), grad_rows, _standardized(saved), _column(weight)
+        grads_dot, moved, _column(weight_dot), grads, _standardized(saved), _column(weight)
     )
     return (
-        from_channel_rows(grad_dot, grad_output.shape),
-        product_dot.sum(axis=1),
-        grad_rows_dot.sum(axis=1),
+        from_rows(grad_dot, grad_output.shape),
+        product_dot.sum(axis=CHANNEL_AXES),
+        grads_dot.sum(axis=CHANNEL_AXES),
     )
 
 
 def _standardized(saved: BatchNormSaved) -> Standardized:
     """The rows as standardised ones; running statistics are constants."""
-    inverse_std = saved.inverse_std[:, None]
-    return Standardized(saved.centred * inverse_std, inverse_std, (1,) if saved.size else ())
+    rows = as_rows(saved.centred)
+    rest, inverse_std = (_column(a.astype(rows.dtype)) for a in (saved.rest, saved.inverse_std))
+    return Standardized((rows - rest) * inverse_std, inverse_std, CHANNEL_AXES if saved.size else ())
 
 
-def _column(array: Array | None) -> Array | None:
+def _column(array: Array | None) -> Any:
     return None if array is None else array[:, None]
 
 
 def _factor(inverse_std: Array, weight: Array | None) -> Array:
-    """What centred values are multiplied by, and gradients too: (C, 1)."""
-    return (inverse_std if weight is None else inverse_std * weight)[:, None]
+    """What centred values are multiplied by, and gradients too: (C,)."""
+    return inverse_std if weight is None else inverse_std * weight
 
 
 def _whole(array: Array) -> Array:
@@ -223,16 +245,14 @@ def _whole(array: Array) -> Array:
     return array
 
 
-def _centre(rows: Array, allreduce: Allreduce | None) -> tuple[Array, Array, Array, int]:
-    """Rows minus their means, the means, the biased variances, and the number of values in a row."""
-    sums, size = row_sums(rows), rows.shape[1]
+def _moments(rows: Array, allreduce: Allreduce | None, parts: Parts) -> tuple[Array, Array, int]:
+    """The mean and the mean square of each channel of the whole batch, and how many values it has."""
+    total, size = sums(parts, rows), math.prod(rows.shape[axis] for axis in CHANNEL_AXES)
     if allreduce is not None:
-        sums = allreduce(np.append(sums, size))
-        sums, size = sums[:-1], int(sums[-1])
-    mean = (sums / max(1, size)).astype(rows.dtype)
-    centred = rows - mean[:, None]
-    squares = (allreduce or _whole)(row_dots(centred, centred))
-    return centred, mean, squares / max(1, size), size
+        reduced = allreduce(np.append(total, size))
+        total, size = reduced[:-1].reshape(2, -1), int(reduced[-1])
+    mean, square = total / max(1, size)
+    return mean, square, size
 
 
 def _update_running(
@@ -249,20 +269,20 @@ def _update_running(
         return
     for running, new in ((running_mean, mean), (running_var, var * (size / (size - 1)))):
         if running is not None:
-            _blend(running, new, momentum, 1 - momentum)
+            _blend(running, new.astype(running.dtype), momentum, 1 - momentum)
 
 
 @fused
-def _scaled(xp: Any, centred: Array, factor: Array, bias: Array | None) -> Array:
-    output = centred * factor
-    if bias is not None:
-        output += bias
-    return output
-
-
-@fused
-def _projected(xp: Any, centred: Array, grads: Array, slope: Array, shift: Array, factor: Array) -> Array:
-    projected = centred * slope
+def _projected(
+    xp: Any,
+    centred: Array,
+    grads: Array,
+    slope: Array,
+    shift: Array,
+    factor: Array,
+    out: Array | None = None,
+) -> Array:
+    projected = centred * slope if out is None else xp.multiply(centred, slope, out)
     projected += grads
     projected += shift
     projected *= factor

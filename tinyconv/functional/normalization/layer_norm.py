@@ -1,9 +1,8 @@
-"""Layer norm and group norm: a sample's values, standardised over its last dimensions or its groups."""
+"""Layer norm: a sample's values, standardised over its last dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from tinyconv.arguments import check_arrays, check_per_channel, check_shape, integer, number
+from tinyconv.arguments import check_arrays, check_shape, integer, number
 from tinyconv.arrays import Array
 from tinyconv.functional.normalization.standardize import (
     Moved,
@@ -14,10 +13,6 @@ from tinyconv.functional.normalization.standardize import (
 )
 
 __all__ = [
-    "group_norm",
-    "group_norm_backward",
-    "group_norm_backward_jvp",
-    "group_norm_jvp",
     "layer_norm",
     "layer_norm_backward",
     "layer_norm_backward_jvp",
@@ -47,7 +42,7 @@ def layer_norm(
 
     Raises:
         ValueError: shapes that do not fit.
-        TypeError: dtypes that differ or are not floating; a `normalized_shape` that is no sequence.
+        TypeError: dtypes that differ or are not floating; a `normalized_shape` that is not a sequence.
 
     Source: Ba et al., https://arxiv.org/abs/1607.06450;
         https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.layer_norm.html
@@ -70,7 +65,7 @@ def layer_norm_backward(
     bias: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Gradients of `layer_norm` by `input`, `weight` and `bias` (None for what is None)."""
+    """Gradients of `layer_norm` with respect to `input`, `weight` and `bias` (None for what is None)."""
     check_arrays(grad_output=grad_output, input=input, weight=weight)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     axes = _last_axes(input, normalized_shape, weight=weight, bias=bias)
@@ -110,7 +105,7 @@ def layer_norm_backward_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Tangents of the gradients that `layer_norm_backward` returns, by `input`, `weight` and `bias`."""
+    """Tangents of the gradients that `layer_norm_backward` returns: of input's, weight's and bias's."""
     axes = _last_axes(input, normalized_shape)
     saved = standardize(input, axes, eps)
     grad_dot, product_dot = norm_backward_jvp(
@@ -118,116 +113,6 @@ def layer_norm_backward_jvp(
     )
     samples = tuple(range(input.ndim - len(axes)))
     return grad_dot, product_dot.sum(axis=samples), grad_output_dot.sum(axis=samples)
-
-
-def group_norm(
-    input: Array,
-    num_groups: int,
-    weight: Array | None = None,
-    bias: Array | None = None,
-    eps: float = 1e-5,
-) -> Array:
-    """Normalise each sample over the channels of a group and all positions.
-
-    y = (x - mean) / sqrt(var + eps) * weight + bias, with a weight and a bias for each channel
-
-    Args:
-        input: (N, C, ...), float32 or float64.
-        num_groups: number of groups of neighbouring channels; it divides C.
-        weight, bias: (C,) or None for 1 and 0.
-        eps: added to the variance.
-
-    Returns:
-        An array of the shape of `input`.
-
-    Raises:
-        ValueError: shapes that do not fit, one value per group in all.
-        TypeError: dtypes that differ or are not floating.
-
-    Source: Wu and He, https://arxiv.org/abs/1803.08494;
-        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.group_norm.html
-
-    >>> import numpy as np
-    >>> group_norm(np.array([[1.0, 3.0, 0.0, 4.0]]), num_groups=2, eps=0.0)
-    array([[-1.,  1., -1.,  1.]])
-    """
-    check_arrays(input=input, weight=weight, bias=bias)
-    check_per_channel(input, weight=weight, bias=bias)
-    grouped, axes = _grouped(input, num_groups)
-    if input.size == num_groups:
-        raise ValueError(f"`input` (of shape {input.shape}) must have more than one value per group")
-    normalized = standardize(grouped, axes, number("eps", eps)).normalized.reshape(input.shape)
-    return _scale_and_shift(normalized, _by_channel(weight, input), _by_channel(bias, input))
-
-
-def group_norm_backward(
-    grad_output: Array,
-    input: Array,
-    num_groups: int,
-    weight: Array | None = None,
-    bias: Array | None = None,
-    eps: float = 1e-5,
-) -> tuple[Array, Array | None, Array | None]:
-    """Gradients of `group_norm` by `input`, `weight` and `bias` (None for what is None)."""
-    check_arrays(grad_output=grad_output, input=input, weight=weight)
-    check_shape("grad_output", grad_output, input.shape, "of `input`")
-    grouped, axes = _grouped(input, num_groups)
-    saved = standardize(grouped, axes, number("eps", eps))
-    grad = grad_output if weight is None else grad_output * _by_channel(weight, input)
-    grad_input = standardize_backward(grad.reshape(grouped.shape), *saved)
-    others = (0, *range(2, input.ndim))
-    return (
-        grad_input.reshape(input.shape),
-        None if weight is None else (grad_output * saved.normalized.reshape(input.shape)).sum(axis=others),
-        None if bias is None else grad_output.sum(axis=others),
-    )
-
-
-def group_norm_jvp(
-    input_dot: Array,
-    weight_dot: Array | None,
-    bias_dot: Array | None,
-    input: Array,
-    num_groups: int,
-    weight: Array | None = None,
-    eps: float = 1e-5,
-) -> Array:
-    """Tangent of `group_norm` for tangents of its arrays; None for one that stands still."""
-    check_arrays(input_dot=input_dot, input=input)
-    check_shape("input_dot", input_dot, input.shape, "of `input`")
-    grouped, axes = _grouped(input, num_groups)
-    weight, weight_dot, bias_dot = (_by_group(a, grouped) for a in (weight, weight_dot, bias_dot))
-    saved = standardize(grouped, axes, eps)
-    moved = Moved.of(input_dot.reshape(grouped.shape), saved)
-    output_dot = norm_jvp(moved, weight_dot, bias_dot, saved, weight)
-    return output_dot.reshape(input.shape)
-
-
-def group_norm_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    weight_dot: Array | None,
-    grad_output: Array,
-    input: Array,
-    num_groups: int,
-    weight: Array | None = None,
-    eps: float = 1e-5,
-) -> tuple[Array, Array, Array]:
-    """Tangents of the gradients that `group_norm_backward` returns, by `input`, `weight` and `bias`."""
-    grouped, axes = _grouped(input, num_groups)
-    weight, weight_dot = (_by_group(a, grouped) for a in (weight, weight_dot))
-    grads = (a.reshape(grouped.shape) for a in (grad_output_dot, input_dot, grad_output))
-    grad_output_dot, input_dot, grad_output = grads
-    saved = standardize(grouped, axes, eps)
-    grad_dot, product_dot = norm_backward_jvp(
-        grad_output_dot, Moved.of(input_dot, saved), weight_dot, grad_output, saved, weight
-    )
-    others, channels = (0, *axes[1:]), input.shape[1:2]
-    return (
-        grad_dot.reshape(input.shape),
-        product_dot.sum(axis=others).reshape(channels),
-        grad_output_dot.sum(axis=others).reshape(channels),
-    )
 
 
 def _scale_and_shift(normalized: Array, weight: Array | None, bias: Array | None) -> Array:
@@ -248,24 +133,3 @@ def _last_axes(input: Array, normalized_shape: Sequence[int], **arrays: Array | 
         if array is not None:
             check_shape(name, array, shape, "of `normalized_shape`")
     return tuple(range(input.ndim - len(shape), input.ndim))
-
-
-def _grouped(input: Array, num_groups: int) -> tuple[Array, tuple[int, ...]]:
-    """`input` as (N, groups, C / groups, ...), and the axes of a group's values."""
-    n, channels, *size = input.shape
-    if channels % integer("num_groups", num_groups):
-        raise ValueError(
-            f"`input` (of shape {input.shape}) must have channels divisible by `num_groups` (={num_groups})"
-        )
-    grouped = input.reshape(n, num_groups, channels // num_groups, *size)
-    return grouped, tuple(range(2, grouped.ndim))
-
-
-def _by_channel(array: Array | None, input: Array) -> Any:
-    """`array`, (C,), shaped to multiply (N, C, ...)."""
-    return None if array is None else array.reshape(-1, *[1] * (input.ndim - 2))
-
-
-def _by_group(array: Array | None, grouped: Array) -> Array | None:
-    """`array`, (C,), shaped to multiply (N, groups, C / groups, ...)."""
-    return None if array is None else array.reshape(*grouped.shape[1:3], *[1] * (grouped.ndim - 3))

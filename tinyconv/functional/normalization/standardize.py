@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module, row_dots
+from tinyconv.arrays import Array, array_module, as_stored
+from tinyconv.functional.normalization.rows import stretch_of
 
 
 class Standardized(NamedTuple):
@@ -31,6 +32,7 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Standardized:
     """`x` with mean 0 and variance 1 along `axes`."""
     xp = array_module(x)
     centred = x - _mean(x, axes)
+    centred -= _mean(centred, axes)  # float32 holds the mean to half a unit in the last place only
     var = _mean(centred * centred, axes)
     with np.errstate(invalid="ignore", divide="ignore"):  # var + eps < 0: NaN, as in PyTorch
         inverse_std = 1 / xp.sqrt(var + eps)
@@ -38,13 +40,13 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Standardized:
 
 
 def standardize_backward(grad: Array, normalized: Array, inverse_std: Array, axes: tuple[int, ...]) -> Array:
-    """Gradient of `standardize` by its input; its tangent as well."""
+    """Gradient of `standardize` with respect to its input; its tangent as well."""
     return _projected(grad, Standardized(normalized, inverse_std, axes))[0]
 
 
 def _projected(values: Array, saved: Standardized) -> tuple[Array, Array]:
     """The Jacobian times `values`, and the mean of normalized * values."""
-    slope = _mean_product(saved.normalized, values, saved.axes)
+    slope = _mean(saved.normalized * values, saved.axes)
     product = (values - _mean(values, saved.axes) - saved.normalized * slope) * saved.inverse_std
     return product, slope
 
@@ -86,7 +88,7 @@ def norm_backward_jvp(
     saved: Standardized,
     weight: Array | None,
 ) -> tuple[Array, Array]:
-    """Tangents of the gradient by x, and of grad_output * normalized, whose sum is the weight's gradient."""
+    """Tangents of x's gradient, and of grad_output * normalized, whose sum is the weight's gradient."""
     (normalized, inverse_std, axes), grad, grad_dot = saved, grad_output, grad_output_dot
     if weight is not None:
         grad, grad_dot = grad * weight, grad_dot * weight
@@ -96,8 +98,8 @@ def norm_backward_jvp(
     if not axes:
         return grad_dot * inverse_std, product_dot
     grad_dot = grad_dot + grad * moved.growth
-    slope = _mean_product(grad, normalized, axes)
-    slope_dot = _mean_product(grad_dot, normalized, axes) + _mean_product(grad, moved.normalized, axes)
+    slope = _mean(grad * normalized, axes)
+    slope_dot = _mean(grad_dot * normalized + grad * moved.normalized, axes)
     grad_dot -= _mean(grad_dot, axes)
     grad_dot -= normalized * slope_dot
     grad_dot -= moved.normalized * slope
@@ -106,16 +108,25 @@ def norm_backward_jvp(
 
 
 def _mean(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean in the dtype of `x`; summed in float64, as sums over strides lose digits of float32."""
+    """The mean in the dtype of `x`, with the axes kept."""
     size = max(1, math.prod(x.shape[axis] for axis in axes))
-    mean: Array = (x.sum(axis=axes, keepdims=True, dtype=np.float64) / size).astype(x.dtype)
+    mean: Array = (_sum(x, axes, size) / size).astype(x.dtype)
     return mean
 
 
-def _mean_product(a: Array, b: Array, axes: tuple[int, ...]) -> Array:
-    """Mean of a * b; of the rows of matrices as dot products."""
-    if a.ndim != 2 or axes != (1,):
-        return _mean(a * b, axes)
-    dots = row_dots(a, b)[:, None]
-    mean: Array = dots / max(1, a.shape[1])
-    return mean
+def _sum(x: Array, axes: tuple[int, ...], size: int) -> Array:
+    """The sum of `size` values each, with the axes kept, in float64, as long sums lose digits of float32.
+
+    Stretches of neighbouring values are added up by a product with ones, NumPy's fastest sum.
+    """
+    kept, stretch = x.ndim - len(axes), stretch_of(size)
+    if array_module(x) is np and x.size and stretch > 1 and axes == tuple(range(kept, x.ndim)):
+        ones, shape = np.ones(stretch, x.dtype), (*x.shape[:kept], *[1] * len(axes))
+        if x.flags.c_contiguous:
+            by_stretch = x.reshape(-1, size // stretch, stretch) @ ones
+            return np.reshape(by_stretch.sum(axis=1, dtype=np.float64), shape)
+        if kept == 1 and as_stored(x).flags.c_contiguous:
+            by_stretch = ones @ as_stored(x).reshape(size // stretch, stretch, len(x))
+            return np.reshape(by_stretch.sum(axis=0, dtype=np.float64), shape)
+    total: Array = x.sum(axis=axes, keepdims=True, dtype=np.float64)
+    return total

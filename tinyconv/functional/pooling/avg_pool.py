@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer
-from tinyconv.arrays import Array, batch_first, batch_last, contiguous_batch_last
-from tinyconv.functional.conv.unfold import Window, zeros_batch_last
-from tinyconv.functional.pooling.max_pool import check_pooled, pool_geometry, pool_taps
+from tinyconv.arrays import Array
+from tinyconv.functional.conv.geometry import Geometry
+from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_geometry
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -36,12 +36,12 @@ def avg_pool2d(
         padding: pixels of 0 around the image, at most half of `kernel_size`.
         ceil_mode: round the output's size up, so that a window may reach beyond the padded image
             (one that would start there is left out).
-        count_include_pad: whether padding counts in the number that the sum is divided by; what lies
+        count_include_pad: whether padding counts in the number that the sum is divided by; what is
             beyond the padded image never does.
         divisor_override: the number to divide every sum by.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW), batch last in memory, with
+        (N, C, OH, OW) or (C, OH, OW), in the memory format (see `tinyconv.arrays.layout`), with
         OH = floor((H + 2 * padding - KH) / stride) + 1.
 
     Raises:
@@ -57,14 +57,14 @@ def avg_pool2d(
             [10.5, 12.5]]])
     """
     xp = check_arrays(input=input)
-    window, size = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
-    divisors = _divisors(xp, window, input.shape[-2:], size, count_include_pad, divisor_override)
-    image = contiguous_batch_last(input if input.ndim == 4 else input[None])
-    output = xp.zeros((image.shape[0], *size, image.shape[3]), input.dtype)
-    for _, outputs, inputs in pool_taps(window, image.shape[1:3], size):
-        output[outputs] += image[inputs]
-    output /= divisors.astype(input.dtype)
-    return batch_first(output) if input.ndim == 4 else batch_first(output)[0]
+    geometry = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
+    divisors = _divisors(xp, geometry, count_include_pad, divisor_override)
+    image = as_image(input)
+    means = xp.zeros((*geometry.output_size, *image.shape[2:]), input.dtype)
+    for _, _, outputs, pixels in geometry.taps:
+        means[outputs] += image[pixels]
+    means /= divisors.astype(input.dtype)
+    return from_image(means, input.ndim)
 
 
 def avg_pool2d_backward(
@@ -77,19 +77,16 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """Gradient of `avg_pool2d` by its input: each pixel of a window gets the mean's share of its gradient."""
+    """Gradient of `avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
     xp = check_arrays(grad_output=grad_output, input=input)
-    window, size = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
-    check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
-    divisors = _divisors(xp, window, input.shape[-2:], size, count_include_pad, divisor_override)
-    shape = input.shape if input.ndim == 4 else (1, *input.shape)
-    grad_input = zeros_batch_last(shape, like=grad_output)
-    grads = contiguous_batch_last(grad_output if input.ndim == 4 else grad_output[None])
-    shares = grads / divisors.astype(input.dtype)
-    image = batch_last(grad_input)
-    for _, outputs, inputs in pool_taps(window, shape[2:], size):
-        image[inputs] += shares[outputs]
-    return grad_input if input.ndim == 4 else grad_input[0]
+    geometry = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
+    check_shape("grad_output", grad_output, (*input.shape[:-2], *geometry.output_size), "of the output")
+    divisors = _divisors(xp, geometry, count_include_pad, divisor_override)
+    shares = as_image(grad_output) / divisors.astype(input.dtype)
+    image = xp.zeros((*input.shape[-2:], *shares.shape[2:]), input.dtype)
+    for _, _, outputs, pixels in geometry.taps:
+        image[pixels] += shares[outputs]
+    return from_image(image, input.ndim)
 
 
 def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
@@ -103,7 +100,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
         output_size: an int, or a pair (OH, OW); None stands for the input's length.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW), batch last in memory.
+        (N, C, OH, OW) or (C, OH, OW), in the memory format (see `tinyconv.arrays.layout`).
 
     Raises:
         ValueError: wrong number of dimensions, no channel or pixel, a negative `output_size`.
@@ -117,31 +114,31 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     """
     xp = check_arrays(input=input)
     size = adaptive_output_size(input.shape, output_size)
-    image = contiguous_batch_last(input if input.ndim == 4 else input[None])
-    c, height, width, n = image.shape
-    rows = xp.empty((c, size[0], width, n), input.dtype)
+    image = as_image(input)
+    height, width, *values = image.shape
+    rows = xp.empty((size[0], width, *values), input.dtype)
     for p, (start, stop) in enumerate(_bins(height, size[0])):
-        rows[:, p] = image[:, start:stop].mean(axis=1)
-    output = xp.empty((c, *size, n), input.dtype)
+        rows[p] = image[start:stop].mean(axis=0)
+    means = xp.empty((*size, *values), input.dtype)
     for q, (start, stop) in enumerate(_bins(width, size[1])):
-        output[:, :, q] = rows[:, :, start:stop].mean(axis=2)
-    return batch_first(output) if input.ndim == 4 else batch_first(output)[0]
+        means[:, q] = rows[:, start:stop].mean(axis=1)
+    return from_image(means, input.ndim)
 
 
 def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: OutputSize) -> Array:
-    """Gradient of `adaptive_avg_pool2d` by its input: each pixel gets the mean's share of the gradient."""
+    """Gradient of `adaptive_avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
     xp = check_arrays(grad_output=grad_output, input=input)
     size = adaptive_output_size(input.shape, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
-    grads = contiguous_batch_last(grad_output if input.ndim == 4 else grad_output[None])
-    (c, _, _, n), (height, width) = grads.shape, input.shape[-2:]
-    rows = xp.zeros((c, size[0], width, n), input.dtype)
+    grads = as_image(grad_output)
+    values, (height, width) = grads.shape[2:], input.shape[-2:]
+    rows = xp.zeros((size[0], width, *values), input.dtype)
     for q, (start, stop) in enumerate(_bins(width, size[1])):
-        rows[:, :, start:stop] += grads[:, :, q : q + 1] / (stop - start)
-    image = xp.zeros((c, height, width, n), input.dtype)
+        rows[:, start:stop] += grads[:, q : q + 1] / (stop - start)
+    image = xp.zeros((height, width, *values), input.dtype)
     for p, (start, stop) in enumerate(_bins(height, size[0])):
-        image[:, start:stop] += rows[:, p : p + 1] / (stop - start)
-    return batch_first(image) if input.ndim == 4 else batch_first(image)[0]
+        image[start:stop] += rows[p] / (stop - start)
+    return from_image(image, input.ndim)
 
 
 def adaptive_output_size(input_size: tuple[int, ...], output_size: OutputSize) -> Pair:
@@ -162,32 +159,23 @@ def _bins(length: int, count: int) -> list[Pair]:
     return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
 
 
-def _divisors(
-    xp: Any,
-    window: Window,
-    size: tuple[int, ...],
-    output_size: Pair,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Array:
-    """What the sum of each window is divided by, (OH, OW, 1)."""
+def _divisors(xp: Any, geometry: Geometry, count_include_pad: bool, divisor_override: int | None) -> Array:
+    """What the sum of each window is divided by, (OH, OW, 1, 1)."""
     if divisor_override is not None:
         if integer("divisor_override", divisor_override, minimum=-(1 << 62)) == 0:
             raise ValueError("`divisor_override` (=0) must not be 0")
-        override: Array = xp.full((1, 1, 1), divisor_override)
+        override: Array = xp.full((1, 1, 1, 1), divisor_override)
         return override
-    down, across = (
-        _pixels(xp, window, axis, size[axis], output_size[axis], count_include_pad) for axis in (0, 1)
-    )
-    counts: Array = (down[:, None] * across)[..., None]
+    down, across = (_pixels(xp, geometry, axis, count_include_pad) for axis in (0, 1))
+    counts: Array = (down[:, None] * across)[..., None, None]
     return counts
 
 
-def _pixels(xp: Any, window: Window, axis: int, length: int, count: int, include_pad: bool) -> Array:
-    """How many positions of an axis each of `count` windows covers."""
-    pad = window.padding[axis][0]
-    starts = xp.arange(count) * window.stride[axis] - pad
-    ends = xp.minimum(starts + window.kernel[axis], length + pad)
+def _pixels(xp: Any, geometry: Geometry, axis: int, include_pad: bool) -> Array:
+    """How many positions of an axis each window covers."""
+    length, pad = geometry.input_shape[2 + axis], geometry.padding[axis][0]
+    starts = xp.arange(geometry.output_size[axis]) * geometry.stride[axis] - pad
+    ends = xp.minimum(starts + geometry.kernel_size[axis], length + pad)
     if not include_pad:
         starts, ends = xp.maximum(starts, 0), xp.minimum(ends, length)
     covered: Array = ends - starts

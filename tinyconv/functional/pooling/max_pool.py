@@ -1,28 +1,16 @@
-"""Pooling: the maximum of each window, and which tap of the window it came from.
+"""Max-pooling: the maximum of each window, and which tap of the window it came from.
 
 Instead of positions in the image, forward keeps the number i * KW + j of the winning tap, one byte
-an output. Backward walks over the same taps and gives each winner its gradient.
+per output. Backward walks over the same taps and gives each winner its gradient.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, overload
+from typing import Literal, overload
 
-import numpy as np
-
-from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape
-from tinyconv.arrays import (
-    Array,
-    array_module,
-    batch_first,
-    batch_last,
-    constant,
-    contiguous_batch_last,
-    empty_batch_last,
-    maybe,
-    zero_where,
-)
-from tinyconv.functional.conv.unfold import Window
+from tinyconv.arguments import IntOrPair, check_arrays, check_shape
+from tinyconv.arrays import Array, array_module, kept_where, maybe
+from tinyconv.functional.conv.geometry import CACHED, Geometry
+from tinyconv.functional.pooling.geometry import as_image, from_image, pool_geometry
 
 __all__ = [
     "max_pool2d",
@@ -31,10 +19,6 @@ __all__ = [
     "max_pool2d_saved_backward",
     "max_pool2d_saved_jvp",
 ]
-
-# The tap's number, the outputs where it lies inside the image, and the pixels that it sees there.
-Tap: TypeAlias = tuple[int, tuple[slice, ...], tuple[slice, ...]]
-UNPADDED = ((0, 0), (0, 0))
 
 
 @overload
@@ -81,12 +65,12 @@ def max_pool2d(
         dilation: distance between the taps of a window.
         ceil_mode: round the output's size up, so that a window may reach beyond the padded image
             (one that would start there is left out).
-        return_indices: also return where each maximum lies.
+        return_indices: also return where each maximum was found.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW), batch last in memory; with `return_indices` a pair of it and
-        an int64 array of the same shape, positions in the unpadded H x W plane. Of equal maxima the
-        first in row order counts; NaN counts as larger than any number.
+        (N, C, OH, OW) or (C, OH, OW), in the memory format (see `tinyconv.arrays.layout`); with
+        `return_indices` a pair of it and an int64 array of the same shape, positions in the unpadded
+        H x W plane. Of equal maxima the first in row order counts; NaN counts as larger than any number.
 
     Raises:
         ValueError: wrong number of dimensions, an argument out of range, an output size below 1.
@@ -99,21 +83,13 @@ def max_pool2d(
     array([[[ 5.,  7.],
             [13., 15.]]])
     """
-    xp = check_arrays(input=input)
-    window, size = pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    check_arrays(input=input)
+    options = (kernel_size, stride, padding, dilation, ceil_mode)
     if return_indices:
-        geometry = (kernel_size, stride, padding, dilation, ceil_mode)
-        output, winners = max_pool2d_saved(input, *geometry)
-        return output, max_pool2d_positions(winners, input.shape, *geometry)
-    if input.ndim == 3:
-        single: Array = max_pool2d(input[None], kernel_size, stride, padding, dilation, ceil_mode)[0]
-        return single
-    image = contiguous_batch_last(input)
-    output, taps = _begin(image, window, size)
-    for _, outputs, inputs in taps:
-        best = output[outputs]
-        xp.maximum(best, image[inputs], out=best)
-    return batch_first(output)
+        output, winners = max_pool2d_saved(input, *options)
+        return output, max_pool2d_positions(winners, input.shape, *options)
+    geometry = pool_geometry(input.shape, *options)
+    return from_image(_maxima(as_image(input), geometry), input.ndim)
 
 
 def max_pool2d_backward(
@@ -125,11 +101,11 @@ def max_pool2d_backward(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """Gradient of `max_pool2d` by its input: each maximum's gradient goes to where it was found."""
+    """Gradient of `max_pool2d` with respect to its input: each maximum's goes to where it was found."""
     check_arrays(grad_output=grad_output, input=input)
-    geometry = (kernel_size, stride, padding, dilation, ceil_mode)
-    _, winners = max_pool2d_saved(input, *geometry)
-    return max_pool2d_saved_backward(grad_output, winners, input.shape, *geometry)
+    options = (kernel_size, stride, padding, dilation, ceil_mode)
+    _, winners = max_pool2d_saved(input, *options)
+    return max_pool2d_saved_backward(grad_output, winners, input.shape, *options)
 
 
 def max_pool2d_saved(
@@ -141,50 +117,16 @@ def max_pool2d_saved(
     ceil_mode: bool = False,
 ) -> tuple[Array, Array]:
     """`max_pool2d`, and the number i * KW + j of the tap that each maximum came from."""
-    xp = check_arrays(input=input)
-    window, size = pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
-    if input.ndim == 3:
-        geometry = (kernel_size, stride, padding, dilation, ceil_mode)
-        output, winners = max_pool2d_saved(input[None], *geometry)
-        return output[0], winners[0]
-    image = contiguous_batch_last(input)
-    output, taps = _begin(image, window, size)
-    winners = xp.zeros(output.shape, xp.min_scalar_type(window.rows(1) - 1))
-    if window.padding != UNPADDED:
-        winners[...] = constant(_first_taps_inside(window, size), "int64", xp)[..., None]
-    for tap, outputs, inputs in taps:
-        best, winner = output[outputs], winners[outputs]
-        larger = xp.maximum(best, image[inputs])
-        # Taps come in rising order, so the larger number is that of the later, strictly greater value.
-        xp.maximum(winner, (larger != best).view(np.uint8) * winners.dtype.type(tap), out=winner)
-        if larger.shape == output.shape:
-            output = larger
-        else:
-            best[...] = larger
-    if output.size and maybe(xp.isnan(output.max())):
-        for tap, outputs, inputs in pool_taps(window, image.shape[1:3], size):
-            winner = winners[outputs]
-            winner[...] = xp.where(xp.isnan(image[inputs]), winners.dtype.type(tap), winner)
-    return batch_first(output), batch_first(winners)
+    check_arrays(input=input)
+    return pooled(input, pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode))
 
 
-def max_pool2d_positions(
-    winners: Array,
-    input_size: tuple[int, ...],
-    kernel_size: IntOrPair,
-    stride: IntOrPair | None = None,
-    padding: IntOrPair = 0,
-    dilation: IntOrPair = 1,
-    ceil_mode: bool = False,
-) -> Array:
-    """The int64 positions, row * W + column in the unpadded plane, of `max_pool2d_saved`'s `winners`."""
-    xp = array_module(winners)
-    window, size = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
-    i, j = xp.divmod(winners.astype(xp.int64), window.kernel[1])
-    rows = xp.arange(size[0])[:, None] * window.stride[0] - window.padding[0][0]
-    cols = xp.arange(size[1]) * window.stride[1] - window.padding[1][0]
-    positions: Any = (rows + i * window.dilation[0]) * input_size[-1] + cols + j * window.dilation[1]
-    return positions  # type: ignore[no-any-return]
+def pooled(input: Array, geometry: Geometry) -> tuple[Array, Array]:
+    """`max_pool2d_saved` of an `input` that fits the geometry."""
+    image = as_image(input)
+    maxima = _maxima(image, geometry)
+    winners = _winners(image, maxima, geometry)
+    return from_image(maxima, input.ndim), from_image(winners, input.ndim)
 
 
 def max_pool2d_saved_backward(
@@ -198,29 +140,26 @@ def max_pool2d_saved_backward(
     ceil_mode: bool = False,
 ) -> Array:
     """`max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned."""
-    xp = check_arrays(grad_output=grad_output)
+    check_arrays(grad_output=grad_output)
     check_shape("grad_output", grad_output, winners.shape, "of the output")
-    geometry = (kernel_size, stride, padding, dilation, ceil_mode)
-    if len(input_size) == 3:
-        batch = (1, *input_size)
-        single: Array = max_pool2d_saved_backward(grad_output[None], winners[None], batch, *geometry)[0]
-        return single
-    window, size = pool_geometry(input_size, *geometry)
-    grad_input = empty_batch_last(input_size, grad_output.dtype, xp)
-    image, grads, winners = batch_last(grad_input), batch_last(grad_output), batch_last(winners)
-    taps = pool_taps(window, input_size[2:], size)
-    disjoint = all(
-        d * (k - 1) < s for k, s, d in zip(window.kernel, window.stride, window.dilation, strict=True)
-    )
-    if not disjoint or sum(image[inputs].size for _, _, inputs in taps) < image.size:
-        image[...] = 0
-    for tap, outputs, inputs in taps:
-        lost = winners[outputs] != tap
+    geometry = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
+    return pooled_backward(grad_output, winners, geometry)
+
+
+def pooled_backward(grad_output: Array, winners: Array, geometry: Geometry) -> Array:
+    """`max_pool2d_saved_backward` of a `grad_output` that fits the geometry."""
+    xp, ndim = array_module(grad_output), winners.ndim
+    grads, winners = as_image(grad_output), as_image(winners)
+    n, c, h, w = geometry.input_shape
+    disjoint, every_pixel = _coverage(geometry)
+    image = (xp.empty if every_pixel else xp.zeros)((h, w, c, n), grads.dtype)
+    for number, (_, _, outputs, pixels) in enumerate(geometry.taps):
+        won, grad, seen = winners[outputs] == number, grads[outputs], image[pixels]
         if disjoint:
-            zero_where(lost, grads[outputs], out=image[inputs])
+            kept_where(won, grad, out=seen)
         else:
-            image[inputs] += zero_where(lost, grads[outputs])
-    return grad_input
+            seen += kept_where(won, grad)
+    return from_image(image, ndim)
 
 
 def max_pool2d_saved_jvp(
@@ -234,90 +173,69 @@ def max_pool2d_saved_jvp(
 ) -> Array:
     """Tangent of `max_pool2d`: that of the input where each maximum was found."""
     xp = check_arrays(input_dot=input_dot)
-    geometry = (kernel_size, stride, padding, dilation, ceil_mode)
-    if input_dot.ndim == 3:
-        single: Array = max_pool2d_saved_jvp(input_dot[None], winners[None], *geometry)[0]
-        return single
-    window, size = pool_geometry(input_dot.shape, *geometry)
-    image, winners = contiguous_batch_last(input_dot), batch_last(winners)
-    output_dot = xp.zeros(winners.shape, input_dot.dtype)
-    for tap, outputs, inputs in pool_taps(window, image.shape[1:3], size):
-        output_dot[outputs] += zero_where(winners[outputs] != tap, image[inputs])
-    return batch_first(output_dot)
+    geometry = pool_geometry(input_dot.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    image, winners = as_image(input_dot), as_image(winners)
+    output_dot = xp.zeros(winners.shape, image.dtype)
+    for number, (_, _, outputs, pixels) in enumerate(geometry.taps):
+        output_dot[outputs] += kept_where(winners[outputs] == number, image[pixels])
+    return from_image(output_dot, input_dot.ndim)
 
 
-def pool_window(
-    kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair, dilation: IntOrPair
-) -> Window:
-    """The window of a pooling; its stride is by default its kernel size."""
-    if stride is None or (isinstance(stride, Sequence) and not len(stride)):
-        stride = kernel_size
-    window = Window.of(kernel_size, stride, padding, dilation)
-    if any(2 * p > k for (p, _), k in zip(window.padding, window.kernel, strict=True)):
-        raise ValueError(f"`padding` (={padding}) must be at most half of `kernel_size` (={kernel_size})")
-    return window
-
-
-def pool_geometry(
+def max_pool2d_positions(
+    winners: Array,
     input_size: tuple[int, ...],
     kernel_size: IntOrPair,
-    stride: IntOrPair | None,
-    padding: IntOrPair,
-    dilation: IntOrPair,
-    ceil_mode: bool,
-) -> tuple[Window, Pair]:
-    """The window of a pooling and its output's (OH, OW); raises ValueError where they do not fit."""
-    check_pooled(input_size)
-    window = pool_window(kernel_size, stride, padding, dilation)
-    pads = window.padding[0][0], window.padding[1][0]
-    height, width = input_size[-2:]
-    if not ceil_mode:
-        return window, window.output_size((height, width))
-    # As if the image were longer by stride - 1, less a window that would start beyond its end.
-    down, across = ((p, p + s - 1) for p, s in zip(pads, window.stride, strict=True))
-    roomy = window._replace(padding=(down, across)).output_size((height, width))
-    oh, ow = (
-        o - ((o - 1) * s >= length + p)
-        for o, s, length, p in zip(roomy, window.stride, (height, width), pads, strict=True)
-    )
-    return window, (oh, ow)
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """The int64 positions, row * W + column in the unpadded plane, of `max_pool2d_saved`'s `winners`."""
+    xp = array_module(winners)
+    geometry = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
+    (oh, ow), (down, across), ((top, _), (left, _)) = geometry.output_size, geometry.stride, geometry.padding
+    i, j = xp.divmod(as_image(winners).astype(xp.int64), geometry.kernel_size[1])
+    rows = (xp.arange(oh) * down - top)[:, None, None, None] + i * geometry.dilation[0]
+    columns = (xp.arange(ow) * across - left)[:, None, None] + j * geometry.dilation[1]
+    return from_image(rows * input_size[-1] + columns, winners.ndim)
 
 
-def check_pooled(input_size: tuple[int, ...]) -> None:
-    """Check that an input of a pooling is an image or a batch, and only the batch may be empty."""
-    if len(input_size) not in (3, 4) or 0 in input_size[-3:]:
-        raise ValueError(
-            f"`input` (of shape {input_size}) must have the form (N, C, H, W) or (C, H, W), "
-            "and hold channels and pixels"
-        )
-
-
-@lru_cache(maxsize=256)  # a small network spends longer on them than on the maxima
-def pool_taps(window: Window, size: tuple[int, ...], output_size: Pair) -> tuple[Tap, ...]:
-    """For each tap its number, the outputs (C, OH, OW, N) where it lies in the image, what it sees."""
-    positions = slice(0, output_size[0]), slice(0, output_size[1])
-    return tuple(
-        (tap, (slice(None), *outputs), (slice(None), *pixels))
-        for tap, (_, outputs, pixels) in enumerate(window.taps(size, *positions))
-    )
-
-
-def _begin(image: Array, window: Window, output_size: Pair) -> tuple[Array, tuple[Tap, ...]]:
-    """The outputs (C, OH, OW, N) before the maxima are taken, and the taps to take them over."""
+def _maxima(image: Array, geometry: Geometry) -> Array:
+    """The maximum over each window of `image`, (H, W, C, N): (OH, OW, C, N)."""
     xp = array_module(image)
-    taps = pool_taps(window, image.shape[1:3], output_size)
-    if window.padding == UNPADDED:  # the first tap lies inside the image everywhere
-        return xp.array(image[taps[0][2]], order="C"), taps[1:]
-    shape = (image.shape[0], *output_size, image.shape[3])
-    return xp.full(shape, -xp.inf, image.dtype), taps
+    (oh, ow), taps = geometry.output_size, geometry.taps
+    if taps[0].outputs == taps[-1].outputs == (slice(0, oh), slice(0, ow)):  # no window leaves the image
+        maxima: Array = xp.maximum(image[taps[0].pixels], image[taps[-1].pixels])
+        taps = taps[1:-1]
+    else:
+        maxima = xp.full((oh, ow, *image.shape[2:]), -xp.inf, image.dtype)
+    for _, _, outputs, pixels in taps:
+        largest = maxima[outputs]
+        xp.maximum(largest, image[pixels], out=largest)
+    return maxima
 
 
-def _first_taps_inside(window: Window, output_size: Pair) -> tuple[tuple[int, ...], ...]:
-    """For each output position the number of the first tap that does not lie in the padding."""
-    down, across = (
-        [max(0, -((o * s - before) // d)) for o in range(length)]
-        for length, s, (before, _), d in zip(
-            output_size, window.stride, window.padding, window.dilation, strict=True
-        )
-    )
-    return tuple(tuple(i * window.kernel[1] + j for j in across) for i in down)
+def _winners(image: Array, maxima: Array, geometry: Geometry) -> Array:
+    """For each of the `maxima` the number of the first tap that equals it; of NaN the last, as in PyTorch."""
+    xp, taps = array_module(image), geometry.taps
+    winners: Array = xp.zeros(maxima.shape, xp.min_scalar_type(len(taps) - 1))
+    # From the last tap to the first, the taps before are counted anew where one equals the maximum.
+    for _, _, outputs, pixels in taps[-2::-1]:
+        winners += 1
+        winner = winners[outputs]
+        winner *= (image[pixels] != maxima[outputs]).view(xp.uint8)
+    if maxima.size and maybe(xp.isnan(maxima.max())):
+        for number, (_, _, outputs, pixels) in enumerate(taps):
+            winner = winners[outputs]
+            winner[...] = xp.where(xp.isnan(image[pixels]), winners.dtype.type(number), winner)
+    return winners
+
+
+@lru_cache(CACHED)
+def _coverage(geometry: Geometry) -> tuple[bool, bool]:
+    """Whether no two windows share a pixel, and whether in addition some window sees each."""
+    (down, across), (sh, sw), (h, w) = geometry.reach, geometry.stride, geometry.input_shape[2:]
+    outputs = [tap.outputs for tap in geometry.taps]
+    seen = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in outputs)
+    disjoint = down < sh and across < sw
+    return disjoint, disjoint and seen == h * w

@@ -1,12 +1,11 @@
 """Max-unpooling: values put back where a max-pooling found them, and the gradient of that."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, pair
-from tinyconv.arrays import Array, array_module, batch_first, batch_last, contiguous_batch_last
-from tinyconv.functional.pooling.max_pool import check_pooled, pool_window
+from tinyconv.arrays import Array, array_module
+from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_options
 
 __all__ = [
     "max_unpool2d",
@@ -33,7 +32,7 @@ def max_unpool2d(
             (H - 1) * stride - 2 * padding + kernel_size, from which it may differ by less than a stride.
 
     Returns:
-        (N, C, OH, OW) or (C, OH, OW), batch last in memory.
+        (N, C, OH, OW) or (C, OH, OW), in the memory format (see `tinyconv.arrays.layout`).
 
     Raises:
         ValueError: shapes that do not fit, an argument or an index out of range.
@@ -48,16 +47,11 @@ def max_unpool2d(
     """
     xp = check_arrays(input=input)
     size = unpool_size(input.shape, kernel_size, stride, padding, output_size)
-    if input.ndim == 3:
-        geometry = (kernel_size, stride, padding, size)
-        single: Array = max_unpool2d(input[None], indices[None], *geometry)[0]
-        return single
-    n, c = input.shape[:2]
-    planes = xp.zeros((c, size[0] * size[1], n), input.dtype)
-    planes[_plane_places(xp, indices, input, size)] = contiguous_batch_last(input).reshape(
-        c, math.prod(input.shape[2:]), n
-    )
-    return batch_first(planes.reshape(c, *size, n))
+    places = _places(xp, indices, input, size)
+    image = as_image(input)
+    planes = xp.zeros((size[0] * size[1], *image.shape[2:]), input.dtype)
+    planes[places] = image
+    return from_image(planes.reshape(*size, *image.shape[2:]), input.ndim)
 
 
 def max_unpool2d_backward(
@@ -69,18 +63,14 @@ def max_unpool2d_backward(
     padding: IntOrPair = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Gradient of `max_unpool2d` by its input: the gradients at `indices`."""
+    """Gradient of `max_unpool2d` with respect to its input: the gradients at `indices`."""
     xp = check_arrays(grad_output=grad_output, input=input)
     size = unpool_size(input.shape, kernel_size, stride, padding, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
-    if input.ndim == 3:
-        arrays = (grad_output[None], input[None], indices[None])
-        single: Array = max_unpool2d_backward(*arrays, kernel_size, stride, padding, size)[0]
-        return single
-    n, c, *positions = input.shape
-    planes = contiguous_batch_last(grad_output).reshape(c, size[0] * size[1], n)
-    found = planes[_plane_places(xp, indices, input, size)]
-    return batch_first(found.reshape(c, *positions, n))
+    places = _places(xp, indices, input, size)
+    image = as_image(grad_output)
+    planes = image.reshape(size[0] * size[1], *image.shape[2:])
+    return from_image(planes[places], input.ndim)
 
 
 def unpool_size(
@@ -92,12 +82,10 @@ def unpool_size(
 ) -> Pair:
     """(OH, OW) of an unpooling; raises ValueError where the arguments do not fit."""
     check_pooled(input_size)
-    window = pool_window(kernel_size, stride, padding, 1)
+    kernel, steps, pads, _ = pool_options(kernel_size, stride, padding)
     height, width = (
         (length - 1) * s - 2 * p + k
-        for length, s, (p, _), k in zip(
-            input_size[-2:], window.stride, window.padding, window.kernel, strict=True
-        )
+        for length, s, p, k in zip(input_size[-2:], steps, pads, kernel, strict=True)
     )
     if output_size is None:
         wanted = (height, width)
@@ -106,23 +94,23 @@ def unpool_size(
     else:
         raise ValueError(f"`output_size` (={output_size}) must be (H, W) or the output's whole shape")
     off = (abs(wanted[0] - height), abs(wanted[1] - width))
-    if min(wanted) < 1 or (output_size and (off[0] >= window.stride[0] or off[1] >= window.stride[1])):
+    if min(wanted) < 1 or (output_size and (off[0] >= steps[0] or off[1] >= steps[1])):
         raise ValueError(
             f"`output_size` (={wanted}) must be at least 1 and differ from {(height, width)} "
-            f"by less than `stride` (={window.stride})"
+            f"by less than `stride` (={steps})"
         )
     return wanted
 
 
-def _plane_places(xp: Any, indices: Array, input: Array, size: Pair) -> tuple[Any, Any, Any]:
-    """The checked `indices` as an index into planes (C, OH * OW, N)."""
+def _places(xp: Any, indices: Array, input: Array, size: Pair) -> tuple[Any, Any, Any]:
+    """The checked `indices`, (H, W, C, N), as an index into planes (OH * OW, C, N)."""
     array_module(indices, input)
     if indices.dtype != xp.int64:
         raise TypeError(f"`indices` must be of dtype int64, got {indices.dtype}")
     check_shape("indices", indices, input.shape, "of `input`")
-    n, c = input.shape[:2]
-    places = batch_last(indices).reshape(c, math.prod(indices.shape[2:]), n)
+    places = as_image(indices)
     wrong = places[(places < 0) | (places >= size[0] * size[1])]
     if wrong.size:
         raise ValueError(f"`indices` holds {wrong[0]}, which must lie in the {size[0]} x {size[1]} output")
-    return xp.arange(c)[:, None, None], places, xp.arange(n)
+    c, n = places.shape[2:]
+    return places, xp.arange(c)[:, None], xp.arange(n)

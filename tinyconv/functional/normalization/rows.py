@@ -1,0 +1,126 @@
+"""Values by rows of memory, and their sums over each channel.
+
+An array (N, C, ...) is taken as it is stored, as (rows, positions per row, C, N). What belongs to a channel
+is repeated along a row, so that NumPy's inner loops are as long as a row. Work of several steps goes block by
+block of rows, and a block stays in the cache for all of them. On a GPU all rows are one block.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from tinyconv.arrays import Array, array_module, as_logical, stored
+
+Parts: TypeAlias = Iterator[tuple[Array, Array]]  # blocks of two arrays of rows
+
+SHORT_ROW, LONG_ROW = 8192, 1 << 16  # values; NumPy takes shorter rows at half the speed
+BLOCK_BYTES = 1 << 20
+CHANNEL_AXES = (0, 1, 3)  # of rows
+MOST_ADDED = 64  # values that are added up in float32
+
+
+def as_rows(x: Array) -> Array:
+    """`x`, (N, C, ...), as (rows, positions per row, C, N): a view where it is stored so, else a copy."""
+    n, channels, *size = x.shape
+    positions = math.prod(size)
+    length = _row_length(positions, max(1, channels * n))
+    return stored(x).reshape(positions // length, length, channels, n)
+
+
+def from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
+    """The result of `as_rows` as an array of `shape` (N, C, ...) again: a view."""
+    return as_logical(rows.reshape(*shape[2:], shape[1], shape[0]))
+
+
+@functools.cache
+def _row_length(positions: int, width: int) -> int:
+    """How many of `positions`, of `width` values each, make a row."""
+    lengths = [k for k in range(1, min(positions, LONG_ROW // width) + 1) if positions % k == 0] or [1]
+    return next((k for k in lengths if k * width >= SHORT_ROW), lengths[-1])
+
+
+def blocks(rows: Array) -> Iterator[slice]:
+    """Slices of neighbouring rows that fit in the cache, and are few enough to be added up in float32."""
+    if array_module(rows) is not np:
+        yield slice(None)
+        return
+    count = max(1, min(MOST_ADDED, BLOCK_BYTES // max(1, rows[:1].nbytes)))
+    for start in range(0, max(1, len(rows)), count):
+        yield slice(start, start + count)
+
+
+def pairs(a: Array, b: Array) -> Parts:
+    """Blocks of rows of two arrays."""
+    return ((a[block], b[block]) for block in blocks(a))
+
+
+def by_blocks(function: Callable[..., Array], arrays: Sequence[Array], *channels: Array) -> Array:
+    """`function(*arrays, *values, out)`, elementwise, of arrays of rows and what `along` takes."""
+    values = [along(a, arrays[0]) for a in channels]
+    if array_module(arrays[0]) is not np:
+        return function(*arrays, *values)
+    output = np.empty_like(arrays[0])
+    for block in blocks(output):
+        function(*[a[block] for a in arrays], *values, output[block])
+    return output
+
+
+def along(values: Array, rows: Array) -> Array:
+    """`values`, (C,) or (C, N), in a form that broadcasts over `rows`, and in their dtype."""
+    column = values.astype(rows.dtype).reshape(len(values), -1)
+    if len(rows) == 1 or array_module(rows) is not np:
+        return column
+    row = np.empty(rows.shape[1:], rows.dtype)
+    row[...] = column
+    return row
+
+
+def sums(parts: Parts, like: Array, by_sample: bool = False) -> Array:
+    """Sums of a and of a * b over each channel: (2, C), or of each sample (2, C, N), in float64.
+
+    Args:
+        parts: a and b, both of the form of `like`, by its `blocks`.
+        like: all rows.
+        by_sample: whether to leave the samples apart.
+
+    Few values are added up in float32, over the rows of a block and over n: by products with ones, NumPy's
+    fastest sum, and by einsum, which needs no array of products. The rest is added up in float64.
+    """
+    xp = array_module(like)
+    if xp is not np:
+        ((a, b),) = parts
+        axes = (0, 1) if by_sample else CHANNEL_AXES
+        stacked: Array = xp.stack([rows.sum(axis=axes, dtype=np.float64) for rows in (a, a * b)])
+        return stacked
+    _, length, channels, n = like.shape
+    by_block = _sums_of_blocks(parts, like)
+    count = len(by_block)
+    stretch = 1 if by_sample else stretch_of(n)
+    if stretch > 1:
+        by_block = by_block.reshape(-1, stretch) @ np.ones(stretch, like.dtype)
+    by_block = by_block.reshape(count, 2, length, channels, n // stretch)
+    total: Array = by_block.sum(axis=(0, 2) if by_sample else (0, 2, 4), dtype=np.float64)
+    return total
+
+
+def _sums_of_blocks(parts: Parts, like: Array) -> Array:
+    """Sums of a and of a * b over the rows of each block: (blocks, 2, values of a row)."""
+    width = math.prod(like.shape[1:])
+    total = np.empty((len([*blocks(like)]), 2, width), like.dtype)
+    for (values, products), (a, b) in zip(total, parts, strict=True):
+        a, b = a.reshape(len(a), width), b.reshape(len(b), width)
+        np.einsum("ij,ij->j", a, b, out=products)
+        if len(a) == 1:
+            values[...] = a[0]
+        else:
+            np.matmul(np.ones(len(a), a.dtype), a, out=values)
+    return total
+
+
+@functools.cache
+def stretch_of(size: int) -> int:
+    """How many neighbours of `size` values float32 may add up: they divide it."""
+    return max(length for length in range(1, MOST_ADDED + 1) if size % length == 0)

@@ -1,6 +1,6 @@
 """Convolution, unfold and fold: against PyTorch, plain loops, finite differences and scipy."""
 
-import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,9 @@ from tests.compare import assert_close, both_refuse, compare, layouts
 from tinyconv import gradcheck, reference
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
-from tinyconv.functional.conv.conv2d import FORWARD, INPUT, WEIGHT, conv_window
-from tinyconv.functional.conv.conv_rules import Algorithm, Shapes, pick
-from tinyconv.functional.conv.unfold import BLOCK_BYTES, Window, position_blocks
+from tinyconv.functional.conv import columns, windows
+from tinyconv.functional.conv.algorithms import INPUT, NAMES, OUTPUT, TABLE, WEIGHT, Algorithm, pick
+from tinyconv.functional.conv.geometry import conv_geometry, window_geometry
 
 # name: (input shape, weight shape, options)
 CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -52,17 +52,24 @@ def make(case: str, dtype: Any = np.float64) -> tuple[Array, Array, Array, dict[
     return x.astype(dtype), w.astype(dtype), b.astype(dtype), options
 
 
-@pytest.fixture(params=["by shape", *sorted({*FORWARD, *INPUT, *WEIGHT})], autouse=True)
-def algorithm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test of this file runs with each algorithm, wherever that one serves."""
-    name, module = request.param, sys.modules["tinyconv.functional.conv.conv2d"]
-    for table in ("FORWARD", "INPUT", "WEIGHT"):
-        algorithms = getattr(module, table)
-        if name in algorithms:
-            wanted = algorithms[name]._replace(pays=algorithms[name].serves)
-            monkeypatch.setattr(
-                module, table, {name: wanted} | {n: a for n, a in algorithms.items() if n != name}
-            )
+@pytest.fixture(params=["by shape", *sorted({*OUTPUT, *INPUT, *WEIGHT})], autouse=True)
+def algorithm(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file runs with each algorithm, wherever that one supports the shapes."""
+    before = {wanted: dict(table) for wanted, table in TABLE.items()}
+    for table in TABLE.values():
+        if request.param in table:
+            preferred = table[request.param]._replace(is_faster=table[request.param].supports)
+            others = {name: other for name, other in table.items() if name != request.param}
+            _refill(table, {request.param: preferred, **others})
+    yield
+    for wanted, contents in before.items():
+        _refill(TABLE[wanted], contents)
+
+
+def _refill(table: dict[str, Algorithm], contents: dict[str, Algorithm]) -> None:
+    table.clear()
+    table.update(contents)
+    pick.cache_clear()
 
 
 @cases
@@ -143,35 +150,41 @@ def test_a_broadcast_input_is_convolved_like_its_copy() -> None:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 300, 5000])
-def test_blocks_of_columns_do_not_change_the_result(
-    monkeypatch: pytest.MonkeyPatch, block_bytes: int
-) -> None:
+def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
     for case in ("padding", "groups", "stride that does not divide"):
         x, w, b, options = make(case)
         y = F.conv2d(x, w, b, **options)
         g = np.random.default_rng(1).standard_normal(y.shape)
         expected = F.conv2d_backward(g, x, w, b, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["tinyconv.functional.conv.unfold"], "BLOCK_BYTES", block_bytes)
+            for module in (columns, windows):
+                patch.setattr(module, "BLOCK_BYTES", block_bytes)
             assert_close(F.conv2d(x, w, b, **options), y)
             for grad, expected_grad in zip(F.conv2d_backward(g, x, w, b, **options), expected, strict=True):
                 assert_close(grad, expected_grad)
 
 
-@pytest.mark.parametrize("bytes_per_position", [1, 100_000, BLOCK_BYTES, 3 * BLOCK_BYTES])
-def test_position_blocks_cover_each_position_once(bytes_per_position: int) -> None:
-    seen = np.zeros((13, 17), int)
-    for rows, cols in position_blocks((13, 17), bytes_per_position, np):
-        seen[rows, cols] += 1
-        block = (rows.stop - rows.start) * (cols.stop - cols.start)
-        assert block == 1 or block * bytes_per_position <= BLOCK_BYTES
-    assert (seen == 1).all()
+@pytest.mark.parametrize("nbytes", [0, 1, 100_000, 1 << 20, 3 << 20])
+def test_blocks_of_rows_cover_each_row_once(nbytes: int) -> None:
+    blocks = list(windows.blocks(13, nbytes))
+    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(13))
+    assert all((b.stop - b.start) * nbytes <= 1 << 20 or b.stop - b.start == 1 for b in blocks)
 
 
-def test_convolution_output_lies_batch_last_in_memory() -> None:
+def test_convolutions_are_in_the_memory_format() -> None:
     x, w, b, _ = make("plain")
-    assert np.moveaxis(F.conv2d(x, w, b), 0, -1).flags.c_contiguous
-    assert np.moveaxis(F.conv2d_input(x.shape, w, F.conv2d(x, w)), 0, -1).flags.c_contiguous
+    assert F.conv2d(x, w, b).transpose(2, 3, 1, 0).flags.c_contiguous
+    assert F.conv2d_input(x.shape, w, F.conv2d(x, w)).transpose(2, 3, 1, 0).flags.c_contiguous
+    assert F.conv2d_weight(x, w.shape, F.conv2d(x, w)).flags.c_contiguous
+    assert F.unfold(x, 2).transpose(2, 1, 0).flags.c_contiguous
+    assert F.fold(F.unfold(x, 2), x.shape[2:], 2).transpose(2, 3, 1, 0).flags.c_contiguous
+    assert F.conv1d(x[:, :, 0], w[:, :, 0]).transpose(2, 1, 0).flags.c_contiguous
+
+
+def test_equal_arrays_in_equal_layouts_give_equal_bits() -> None:
+    x, w, b, _ = make("plain", np.float32)
+    for (_, first), (_, second) in zip(layouts(x), layouts(x.copy()), strict=True):
+        np.testing.assert_array_equal(F.conv2d(first, w, b), F.conv2d(second, w, b))
 
 
 def test_conv2d_agrees_with_scipy_correlate() -> None:
@@ -332,56 +345,85 @@ def test_fold_refuses_columns_that_do_not_fit() -> None:
     )
 
 
-def test_taps_of_a_window_that_lie_outside_are_empty() -> None:
-    window = Window.of(3, 1, 1, 1)
-    seen = list(window.taps((1, 1), slice(0, 1), slice(0, 1)))
-    inside = [tap for tap, _, (rows, cols) in seen if rows.stop > rows.start and cols.stop > cols.start]
-    assert inside == [(1, 1)]
+def test_taps_of_a_window_outside_the_image_are_empty() -> None:
+    taps = window_geometry((1, 1, 1, 1), 3, 1, 1).taps
+    seen = [(i, j) for i, j, _, (rows, cols) in taps if rows.stop > rows.start and cols.stop > cols.start]
+    assert seen == [(1, 1)]
+
+
+def test_geometries_are_cached_and_checked_each_time() -> None:
+    shapes = (2, 3, 8, 8), (4, 3, 3, 3)
+    geometry = conv_geometry(*shapes, 1, 1)
+    assert conv_geometry(*shapes, (1, 1), [1, 1]) is geometry
+    assert geometry.output_shape == (2, 4, 8, 8)
+    assert geometry.weight_shape == shapes[1]
+    for wrong in (True, 1.0, (1, True), (1.0, 1)):
+        with pytest.raises(TypeError, match="`stride`"):
+            conv_geometry(*shapes, wrong, 1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="`dilation`"):
+            conv_geometry(*shapes, 1, 1, wrong)  # type: ignore[arg-type]
+
+
+def test_the_turned_convolution_gives_the_gradient_with_respect_to_the_image() -> None:
+    x, w, _, _ = make("plain")
+    geometry = conv_geometry(x.shape, w.shape, 1, (1, 2))
+    g = np.random.default_rng(1).standard_normal(geometry.output_shape)
+    turned = geometry.turned
+    assert turned.output_shape == x.shape
+    y = columns.conv2d(turned, g, geometry.turned_weight(w), None)
+    assert_close(y, F.conv2d_input(x.shape, w, g, padding=(1, 2)))
 
 
 @pytest.mark.parametrize(
-    ("table", "name", "weight_size", "output_size", "padding", "groups"),
+    ("table", "name", "weight_size", "input_size", "padding", "groups"),
     [
-        (FORWARD, "tiled", (6, 1, 5, 5), (64, 6, 28, 28), 2, 1),
-        (WEIGHT, "tiled", (3, 64, 5, 5), (32, 3, 32, 32), 2, 1),
-        (FORWARD, "columns", (16, 6, 5, 5), (64, 16, 10, 10), 0, 1),
-        (FORWARD, "rows", (32, 32, 5, 5), (16, 32, 28, 28), 2, 1),
-        (FORWARD, "columns", (8, 8, 1, 1), (64, 8, 28, 28), 0, 1),
-        (FORWARD, "winograd", (64, 32, 3, 3), (32, 64, 24, 24), 0, 1),
-        (FORWARD, "columns", (64, 64, 3, 3), (1024, 64, 56, 56), 1, 1),
-        (FORWARD, "depthwise", (128, 1, 3, 3), (16, 128, 28, 28), 1, 128),
-        (FORWARD, "columns", (128, 1, 3, 3), (16, 128, 28, 28), 1, 8),
-        (INPUT, "rows", (16, 6, 5, 5), (64, 16, 10, 10), 0, 1),
-        (INPUT, "rotated", (1, 64, 5, 5), (1, 1, 30, 30), 1, 1),
-        (INPUT, "rows", (32, 32, 5, 5), (16, 32, 28, 28), 2, 1),
-        (INPUT, "columns", (32, 1, 3, 3), (32, 32, 26, 26), 0, 1),
-        (INPUT, "winograd", (128, 128, 3, 3), (16, 128, 28, 28), 1, 1),
+        ("output", "windows", (6, 1, 5, 5), (64, 1, 28, 28), 2, 1),
+        ("output", "windows", (16, 6, 5, 5), (64, 6, 14, 14), 0, 1),
+        ("output", "columns", (16, 6, 5, 5), (1, 6, 14, 14), 0, 1),
+        ("output", "windows", (32, 1, 3, 3), (64, 1, 28, 28), 0, 1),
+        ("output", "winograd", (64, 32, 3, 3), (32, 32, 26, 26), 0, 1),
+        ("output", "winograd", (128, 128, 3, 3), (16, 128, 28, 28), 1, 1),
+        ("output", "columns", (128, 128, 3, 3), (1, 128, 28, 28), 1, 1),
+        ("output", "columns", (256, 256, 5, 5), (4, 256, 7, 7), 2, 1),
+        ("output", "depthwise", (128, 1, 3, 3), (8, 128, 28, 28), 1, 128),
+        ("output", "windows", (128, 1, 3, 3), (64, 128, 28, 28), 1, 128),
+        ("weight", "depthwise", (256, 1, 3, 3), (1, 128, 28, 28), 1, 128),
+        ("input", "windows", (16, 6, 5, 5), (64, 6, 14, 14), 0, 1),
+        ("input", "turned", (16, 6, 5, 5), (1, 6, 14, 14), 0, 1),
+        ("input", "turned", (128, 1, 3, 3), (16, 128, 28, 28), 1, 128),
+        ("input", "windows", (32, 1, 3, 3), (32, 1, 28, 28), 0, 1),
+        ("input", "winograd", (64, 32, 3, 3), (32, 32, 26, 26), 0, 1),
+        ("weight", "columns", (16, 6, 5, 5), (1, 6, 14, 14), 0, 1),
+        ("weight", "windows", (16, 6, 5, 5), (32, 6, 14, 14), 0, 1),
+        ("weight", "winograd", (64, 32, 3, 3), (32, 32, 26, 26), 0, 1),
     ],
 )
 def test_shapes_decide_which_algorithm_runs(
-    table: dict[str, Algorithm],
+    request: pytest.FixtureRequest,
+    table: str,
     name: str,
     weight_size: tuple[int, ...],
-    output_size: tuple[int, ...],
+    input_size: tuple[int, ...],
     padding: int,
     groups: int,
 ) -> None:
-    shapes = Shapes(weight_size, Window.of(weight_size[2:], 1, padding, 1), groups, output_size)
-    assert pick(table, None, shapes, np) is table[name].run
+    if "by shape" not in request.node.name:
+        pytest.skip("an algorithm is preferred")
+    geometry = conv_geometry(input_size, weight_size, 1, padding, 1, groups)
+    assert pick(table, geometry, None, np) is TABLE[table][name].run
 
 
 def test_an_algorithm_can_be_asked_for_by_name() -> None:
     x, w, b, _ = make("plain")
     g = F.conv2d(x, w, b)
-    for name in FORWARD:
-        served = FORWARD[name].serves(Shapes(w.shape, conv_window(w.shape, 1, 0, 1), 1, g.shape))
-        if served:
-            assert_close(F.conv2d(x, w, b, algorithm=name), g)
-        else:
-            with pytest.raises(ValueError, match=f"`algorithm` .='{name}'. needs .* It does not serve"):
-                F.conv2d(x, w, b, algorithm=name)
-    for name in ("rotated", "rows", "columns"):
+    for name in NAMES:
+        assert_close(F.conv2d(x, w, b, algorithm=name), g)
         assert_close(F.conv2d_input(x.shape, w, g, algorithm=name), F.conv2d_input(x.shape, w, g))
-    assert_close(F.conv2d_weight(x, w.shape, g, algorithm="columns"), F.conv2d_weight(x, w.shape, g))
-    with pytest.raises(ValueError, match="`algorithm`"):
-        F.conv2d(x, w, algorithm="fastest")
+        assert_close(F.conv2d_weight(x, w.shape, g, algorithm=name), F.conv2d_weight(x, w.shape, g))
+    for function in (F.conv2d, F.conv_transpose2d):
+        kernel = w[:, :, :2] if function is F.conv2d else w.swapaxes(0, 1)[:, :, :2]
+        with pytest.raises(ValueError, match=r"`algorithm` \(='winograd'\) needs .* It does not support"):
+            function(x, kernel, algorithm="winograd")
+        with pytest.raises(ValueError, match="`algorithm`"):
+            function(x, kernel, algorithm="fastest")
+    assert_close(F.conv1d(x[:, :, 0], w[:, :, 0], algorithm="columns"), F.conv1d(x[:, :, 0], w[:, :, 0]))

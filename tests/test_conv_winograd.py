@@ -8,26 +8,16 @@ import pytest
 import tinyconv.functional as F
 from tests.compare import assert_close
 from tinyconv.arrays import Array
-from tinyconv.functional.conv import winograd as conv_winograd
-from tinyconv.functional.conv.conv_rules import (
-    Shapes,
-    pays_winograd,
-    pays_winograd_input,
-    serves_winograd,
-)
-from tinyconv.functional.conv.unfold import Window
-from tinyconv.functional.conv.winograd import (
-    conv2d_input_winograd,
-    conv2d_weight_winograd,
-    conv2d_winograd,
-)
+from tinyconv.functional.conv import winograd
+from tinyconv.functional.conv.geometry import Geometry, conv_geometry, output_size
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 ONE = ((1, 1), (1, 1))
 
 
-def window_of(padding: Pads) -> Window:
-    return Window((3, 3), (1, 1), padding, (1, 1))
+def geometry_of(size: tuple[int, ...], o: int, padding: Pads) -> Geometry:
+    shape = output_size(size[2:], (3, 3), (1, 1), padding, (1, 1))
+    return Geometry(size, o, (3, 3), (1, 1), padding, (1, 1), 1, shape)
 
 
 def draw(
@@ -35,7 +25,7 @@ def draw(
 ) -> tuple[Array, Array, Array, Array]:
     """An image, a kernel, a bias and a cotangent."""
     rng = np.random.default_rng(seed)
-    shape = window_of(padding).output_size(size)
+    shape = output_size(size, (3, 3), (1, 1), padding, (1, 1))
     shapes = (n, c, *size), (o, c, 3, 3), (o,), (n, o, *shape)
     x, w, b, g = (rng.standard_normal(s).astype(dtype) for s in shapes)
     return x, w, b, g
@@ -47,11 +37,11 @@ def pad(x: Array, padding: Pads) -> Array:
 
 def maps(x: Array, w: Array, g: Array, padding: Pads) -> tuple[Array, Array, Array]:
     """The three maps."""
-    window = window_of(padding)
+    geometry = geometry_of(x.shape, len(w), padding)
     return (
-        conv2d_winograd(x, w, None, window, 1, g.shape),
-        conv2d_input_winograd(x.shape, w, g, window, 1),
-        conv2d_weight_winograd(x, w.shape, g, window, 1),
+        winograd.conv2d(geometry, x, w, None),
+        winograd.conv2d_input(geometry, w, g),
+        winograd.conv2d_weight(geometry, x, g),
     )
 
 
@@ -78,11 +68,8 @@ def random_case(seed: int) -> dict[str, Any]:
     return {"seed": seed, "n": n, "c": c, "o": o, "size": size, "padding": padding}
 
 
-@pytest.mark.parametrize("block", [1, conv_winograd.LEAST_BYTES], ids=["row by row", "in one block"])
 @pytest.mark.parametrize("seed", range(60))
-def test_all_three_maps_of_random_shapes(seed: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_winograd, "LEAST_BYTES", block)
-    monkeypatch.setattr(conv_winograd, "MOST_BYTES", block)
+def test_all_three_maps_of_random_shapes(seed: int) -> None:
     case = random_case(seed)
     x, w, _, g = draw(**case)
     expected = exact(x, w, g, case["padding"])
@@ -93,11 +80,11 @@ def test_all_three_maps_of_random_shapes(seed: int, block: int, monkeypatch: pyt
 @pytest.mark.parametrize("size", [(1, 13), (4, 4), (5, 8), (7, 6), (13, 1)], ids=str)
 def test_agrees_with_the_columns(size: tuple[int, int]) -> None:
     x, w, b, g = draw(0, 3, 4, 5, size, ONE)
-    y = conv2d_winograd(x, w, b, window_of(ONE), 1, g.shape)
-    assert_close(y, F.conv2d(x, w, b, padding=1))
+    y = winograd.conv2d(geometry_of(x.shape, 5, ONE), x, w, b)
+    assert_close(y, F.conv2d(x, w, b, padding=1, algorithm="columns"))
     _, dx, dw = maps(x, w, g, ONE)
-    assert_close(dx, F.conv2d_input(x.shape, w, g, padding=1))
-    assert_close(dw, F.conv2d_weight(x, w.shape, g, padding=1))
+    assert_close(dx, F.conv2d_input(x.shape, w, g, padding=1, algorithm="columns"))
+    assert_close(dw, F.conv2d_weight(x, w.shape, g, padding=1, algorithm="columns"))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -146,34 +133,28 @@ def test_batch_of_none() -> None:
     assert_close(dw, np.zeros_like(w))
 
 
-def test_serves_3x3_kernels_that_move_by_one() -> None:
-    output = (16, 64, 28, 28)
-    window = window_of(ONE)
-    assert serves_winograd(Shapes((64, 64, 3, 3), window, 1, output))
-    assert not serves_winograd(Shapes((64, 32, 3, 3), window, 2, output))
-    for change in (
-        {"kernel": (3, 2)},
-        {"stride": (1, 2)},
-        {"dilation": (2, 1)},
-        {"padding": ((0, 3), (0, 0))},
-    ):
-        assert not serves_winograd(Shapes((64, 64, 3, 3), window._replace(**change), 1, output))
+def test_supports_3x3_kernels_that_move_by_one() -> None:
+    shapes = (16, 64, 28, 28), (64, 64, 3, 3)
+    assert winograd.supports(conv_geometry(*shapes, padding=1))
+    assert winograd.supports_input(conv_geometry(*shapes, padding=2))
+    assert not winograd.supports_input(conv_geometry(*shapes, padding=3))
+    assert not winograd.supports(conv_geometry(shapes[0], (64, 32, 3, 3), groups=2))
+    assert not winograd.supports(conv_geometry(shapes[0], (64, 64, 3, 2)))
+    assert not winograd.supports(conv_geometry(*shapes, stride=(1, 2)))
+    assert not winograd.supports(conv_geometry(*shapes, dilation=(2, 1)))
 
 
-def test_pays_for_many_channels_full_tiles_and_enough_of_them() -> None:
-    window = window_of(ONE)
-    for pays in (pays_winograd, pays_winograd_input):
-        assert pays(Shapes((128, 128, 3, 3), window, 1, (16, 128, 28, 28)))
-        assert pays(Shapes((256, 256, 3, 3), window, 1, (16, 256, 14, 14)))
-        assert not pays(Shapes((256, 256, 3, 3), window, 1, (16, 256, 13, 13)))
-        assert not pays(Shapes((256, 256, 3, 3), window, 1, (8, 256, 14, 14)))
-        assert not pays(Shapes((64, 64, 3, 3), window, 1, (1, 64, 56, 56)))
-        assert not pays(Shapes((64, 64, 3, 3), window, 1, (16, 64, 14, 14)))
-        assert not pays(Shapes((64, 16, 3, 3), window, 1, (16, 64, 56, 56)))
-    assert pays_winograd(Shapes((64, 32, 3, 3), window_of(((0, 0), (0, 0))), 1, (32, 64, 24, 24)))
+def test_is_faster_for_many_channels_full_tiles_and_enough_of_them() -> None:
+    for rule in (winograd.is_faster, winograd.is_faster_input):
+        assert rule(conv_geometry((16, 128, 28, 28), (128, 128, 3, 3), padding=1))
+        assert rule(conv_geometry((16, 256, 14, 14), (256, 256, 3, 3), padding=1))
+        assert not rule(conv_geometry((1, 64, 56, 56), (64, 64, 3, 3), padding=1))
+        assert not rule(conv_geometry((64, 1, 28, 28), (32, 1, 3, 3), padding=1))
+        assert not rule(conv_geometry((16, 16, 5, 5), (16, 16, 3, 3), padding=1))
+        assert not rule(conv_geometry((4, 64, 7, 7), (64, 64, 3, 3), padding=1))
 
 
-def test_the_gradient_by_the_image_pays_where_the_image_fills_tiles() -> None:
-    weight_size, window, output_size = (128, 128, 3, 3), window_of(((0, 0), (0, 0))), (64, 128, 8, 8)
-    assert pays_winograd(Shapes(weight_size, window, 1, output_size))
-    assert not pays_winograd_input(Shapes(weight_size, window, 1, output_size))
+def test_the_gradient_with_respect_to_the_image_is_judged_by_the_tiles_of_the_image() -> None:
+    geometry = conv_geometry((64, 16, 10, 10), (16, 16, 3, 3))  # 8x8 outputs, full tiles, of 10x10 pixels
+    assert winograd.is_faster(geometry)
+    assert not winograd.is_faster_input(geometry)

@@ -65,7 +65,7 @@ OPERATORS = {
     "log_softmax": Operator(layers.LogSoftmax, "batch size", (10,)),
 }
 
-_NOT_ATTRIBUTES = ("dtype", "generator", "inplace", "return_indices")
+_NOT_ATTRIBUTES = ("algorithm", "dtype", "generator", "inplace", "return_indices")
 
 
 def signature(operator: str) -> inspect.Signature:

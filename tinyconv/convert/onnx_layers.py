@@ -18,9 +18,9 @@ import numpy as np
 import tinyconv.functional as F
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
-from tinyconv.functional.conv.unfold import Window
+from tinyconv.functional.conv.geometry import Geometry, window_geometry
 from tinyconv.functional.interpolate import interpolate_indices
-from tinyconv.functional.pooling.max_pool import pool_geometry
+from tinyconv.functional.pooling.geometry import pool_geometry
 from tinyconv.layers import (
     ELU,
     GELU,
@@ -67,25 +67,26 @@ Form: TypeAlias = Callable[[Graph, Any, str, Shape], str]
 def _conv(graph: Graph, layer: Conv1d | Conv2d, x: str, shape: Shape) -> str:
     if layer.padding_mode != "zeros":
         x = _extended(graph, x, shape, layer._pads, layer.padding_mode)
-    options = _convolution(layer, len(layer.kernel_size))
+    before, after = reversed(layer._pads[::2]), reversed(layer._pads[1::2])
+    zeros = [0] * len(layer._pads)
+    options = _convolution(layer, [*before, *after] if layer.padding_mode == "zeros" else zeros)
     return graph.node("Conv", x, *_weights(graph, layer), **options)
 
 
 def _conv_transpose(graph: Graph, layer: ConvTranspose2d, x: str, shape: Shape) -> str:
-    more, strides = layer.output_padding, layer._window.stride
+    more, strides = layer.output_padding, layer.stride
     if any(m >= stride for m, stride in zip(more, strides, strict=True)):
         raise ValueError(f"`output_padding` (={more}) must be less than `stride` (={strides}) in ONNX")
-    options = {**_convolution(layer, 2), "output_padding": more}
+    options = {**_convolution(layer, [*layer.padding, *layer.padding]), "output_padding": more}
     return graph.node("ConvTranspose", x, *_weights(graph, layer), **options)
 
 
-def _convolution(layer: Conv1d | Conv2d | ConvTranspose2d, spatial: int) -> dict[str, Any]:
-    window = layer._window
+def _convolution(layer: Conv1d | Conv2d | ConvTranspose2d, pads: list[int]) -> dict[str, Any]:
     return {
-        "kernel_shape": window.kernel[-spatial:],
-        "strides": window.stride[-spatial:],
-        "pads": [side for sides in zip(*window.padding[-spatial:], strict=True) for side in sides],
-        "dilations": window.dilation[-spatial:],
+        "kernel_shape": layer.kernel_size,
+        "strides": layer.stride,
+        "pads": pads,
+        "dilations": layer.dilation,
         "group": layer.groups,
     }
 
@@ -108,33 +109,37 @@ def _weights(graph: Graph, layer: Layer) -> list[str]:
 def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
     if layer.return_indices:
         raise ValueError("`return_indices` (=True) makes two outputs, where export_onnx has one")
-    window, size = pool_geometry(shape, *layer._geometry)
-    x = _padded(graph, x, shape, _reach_of_pool(window, size, shape), -math.inf)
-    options = {"kernel_shape": window.kernel, "strides": window.stride, "dilations": window.dilation}
+    geometry = pool_geometry(shape, *layer._window)
+    x = _padded(graph, x, shape, _reach_of_pool(geometry), -math.inf)
+    options = {
+        "kernel_shape": geometry.kernel_size,
+        "strides": geometry.stride,
+        "dilations": geometry.dilation,
+    }
     return graph.node("MaxPool", x, **options)
 
 
 def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
     """The mean over all taps of a window, times how many they are, over what PyTorch divides by."""
-    window, size = pool_geometry(shape, *layer._geometry, 1, layer._options[0])
-    pads = _reach_of_pool(window, size, shape)
+    geometry = pool_geometry(shape, *layer._window, 1, layer._options[0])
+    pads = _reach_of_pool(geometry)
     x = _padded(graph, x, shape, pads, 0.0)
     # onnxruntime 1.20 moves a Pad before it into the operator, where it must go on counting.
-    options = {"kernel_shape": window.kernel, "strides": window.stride, "count_include_pad": 1}
+    options = {"kernel_shape": geometry.kernel_size, "strides": geometry.stride, "count_include_pad": 1}
     x = graph.node("AveragePool", x, **options)
     ones = np.ones((1, 1, *shape[2:]))
-    mean = F.avg_pool2d(F.pad(ones, pads), window.kernel, window.stride)
-    ratio = F.avg_pool2d(ones, *layer._geometry, *layer._options) / mean
+    mean = F.avg_pool2d(F.pad(ones, pads), geometry.kernel_size, geometry.stride)
+    ratio = F.avg_pool2d(ones, *layer._window, *layer._options) / mean
     return x if np.allclose(ratio, 1, 1e-12) else graph.node("Mul", x, graph.constant(ratio))
 
 
-def _reach_of_pool(window: Window, size: Sequence[int], shape: Shape) -> tuple[int, int, int, int]:
+def _reach_of_pool(geometry: Geometry) -> tuple[int, int, int, int]:
     """The padding (left, right, top, bottom) that the windows reach into, with what ceil_mode adds."""
     pads: list[int] = []
     for axis in (1, 0):
-        before = window.padding[axis][0]
-        last = (size[axis] - 1) * window.stride[axis] + window.reaches[axis] - before
-        pads += before, max(last + 1 - shape[2 + axis], 0)
+        before = geometry.padding[axis][0]
+        last = (geometry.output_size[axis] - 1) * geometry.stride[axis] + geometry.reach[axis] - before
+        pads += before, max(last + 1 - geometry.input_shape[2 + axis], 0)
     return pads[0], pads[1], pads[2], pads[3]
 
 
@@ -278,13 +283,13 @@ def _upsample(graph: Graph, layer: Upsample, x: str, shape: Shape) -> str:
 
 
 def _unfold(graph: Graph, layer: Unfold, x: str, shape: Shape) -> str:
-    window = layer._window
-    (top, bottom), (left, right) = window.padding
-    x = _padded(graph, x, shape, (left, right, top, bottom), 0.0)
+    kernel_size, dilation, (top, left), stride = layer._geometry
+    geometry = window_geometry(shape, kernel_size, stride, (top, left), dilation)
+    x = _padded(graph, x, shape, (left, left, top, top), 0.0)
     taps = (
         np.arange(taps)[:, None] * dilation + np.arange(outputs) * stride
         for taps, dilation, outputs, stride in zip(
-            window.kernel, window.dilation, window.output_size(shape[2:]), window.stride, strict=True
+            kernel_size, dilation, geometry.output_size, stride, strict=True
         )
     )
     for axis, positions in zip((2, 4), taps, strict=True):  # one dimension becomes two
@@ -294,15 +299,15 @@ def _unfold(graph: Graph, layer: Unfold, x: str, shape: Shape) -> str:
 
 
 def _fold(graph: Graph, layer: Fold, x: str, shape: Shape) -> str:
-    window = layer._window
+    kernel_size, dilation, padding, stride = layer._geometry
     return graph.node(
         "Col2Im",
         x,
         graph.integers(*layer.output_size),
-        graph.integers(*window.kernel),
-        strides=window.stride,
-        dilations=window.dilation,
-        pads=[side for sides in zip(*window.padding, strict=True) for side in sides],
+        graph.integers(*kernel_size),
+        strides=stride,
+        dilations=dilation,
+        pads=[*padding, *padding],
     )
 
 

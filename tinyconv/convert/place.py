@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tinyconv.layers.sequential import ERRORS
+from tinyconv.layers.layer import ERRORS
 
 
 @contextmanager

@@ -104,9 +104,9 @@ _ARGUMENTS: dict[type[Layer], tuple[str, ...]] = {
 # Where our layers keep them, in the same order; the others as attributes of the same names.
 _VALUES: dict[type[Layer], Callable[[Any], Iterable[Any]]] = {
     Linear: lambda layer: reversed(layer.params["weight"].shape),
-    MaxPool2d: lambda layer: (*layer._geometry, layer.return_indices),
-    MaxUnpool2d: lambda layer: layer._geometry,
-    AvgPool2d: lambda layer: (*layer._geometry, *layer._options),
+    MaxPool2d: lambda layer: (*layer._window, layer.return_indices),
+    MaxUnpool2d: lambda layer: layer._window,
+    AvgPool2d: lambda layer: (*layer._window, *layer._options),
     BatchNorm: lambda layer: (
         layer.num_features,
         layer.eps,

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import tinyconv.functional as F
 from tinyconv.arguments import Generator, IntOrPair, check_shape, integer, one_of, pair, single
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array, array_module
-from tinyconv.functional.activation import bias_relu
-from tinyconv.functional.conv.conv1d import conv1d_output_shape, conv1d_window
-from tinyconv.functional.conv.conv2d import conv2d_output_shape, conv_window
-from tinyconv.functional.conv.conv_transpose2d import Transposed, shortest_size
-from tinyconv.functional.conv.unfold import Window
+from tinyconv.arrays import Array, array_module, formatted
+from tinyconv.functional.conv.algorithms import NAMES
+from tinyconv.functional.conv.conv1d import options_2d
+from tinyconv.functional.conv.conv_transpose2d import transposed_geometry
+from tinyconv.functional.conv.geometry import Pads, conv_geometry, named_padding
 from tinyconv.functional.pad import pad_shape
+from tinyconv.layers.affine import Affine
 from tinyconv.layers.layer import Layer, fan_in_uniform
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -29,14 +29,16 @@ class Convolution(Layer):
         in_channels: int,
         out_channels: int,
         kernel_size: tuple[int, ...],
-        stride: IntOrPair,
-        dilation: IntOrPair,
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
         groups: int,
+        algorithm: str | None,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.dilation = stride, dilation
         self.groups = integer("groups", groups)
+        self.algorithm = None if algorithm is None else one_of("algorithm", algorithm, NAMES)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if integer(name, channels) % groups:
                 raise ValueError(f"`{name}` (={channels}) must be divisible by `groups` (={groups})")
@@ -53,10 +55,11 @@ class Convolution(Layer):
     def extra_repr(self) -> str:
         names = ("kernel_size", "stride", "padding", "dilation", "groups")
         listed = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{self.in_channels}, {self.out_channels}, {listed}, bias={'bias' in self.params}"
+        chosen = "" if self.algorithm is None else f", algorithm={self.algorithm!r}"
+        return f"{self.in_channels}, {self.out_channels}, {listed}, bias={'bias' in self.params}{chosen}"
 
 
-class PaddedConvolution(Convolution):
+class PaddedConvolution(Convolution, Affine):
     """Base class of Conv1d and Conv2d.
 
     In another padding mode than zeros the input is padded first, and then convolved without padding;
@@ -68,59 +71,71 @@ class PaddedConvolution(Convolution):
     _function_weight: Callable[..., Array]
     _function_bias: Callable[[Array], Array]
 
-    def _set_padding(self, window: Window, padding: IntOrPair | str, padding_mode: str) -> None:
+    def _set_padding(self, padding: tuple[int, ...] | str, pads: Pads, padding_mode: str) -> None:
         self.padding = padding
         self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
-        self._window, pads = window, window.padding[2 - len(self.kernel_size) :]
-        self._pads = [side for around in reversed(pads) for side in around]
-        if padding_mode != "zeros":
-            self._window = window._replace(padding=((0, 0), (0, 0)))
-        padding = padding if padding_mode == "zeros" else 0
-        self._geometry = (self.stride, padding, self.dilation, self.groups)
+        spatial = len(self.kernel_size)
+        self._pads = [side for around in reversed(pads[2 - spatial :]) for side in around]
+        zeros = (0,) * spatial
+        self._geometry = (
+            self.stride,
+            padding if padding_mode == "zeros" else zeros,
+            self.dilation,
+            self.groups,
+        )
 
-    def forward(self, x: Array) -> Array:
-        padded = self._padded(x)
-        weight, bias = self.params["weight"], self.params.get("bias")
-        return self.save(self._function(padded, weight, bias, *self._geometry), x, padded)
+    def product(self, x: Array, bias: Array | None) -> Array:
+        padded, weight = self._padded(x), self._params["weight"]
+        output = self._function(padded, weight, bias, *self._geometry, algorithm=self.algorithm)
+        return self.save(output, x, padded)
 
-    def forward_relu(self, x: Array, relu: Layer) -> Array:
-        """`forward`, and that of the `relu` after it, in one kernel with the bias."""
-        padded, batched = self._padded(x), x.ndim == len(self.kernel_size) + 2
-        output = self._function(padded, self.params["weight"], None, *self._geometry)
-        bias_relu(output if batched else output[None], self.params["bias"])
-        return relu.save(self.save(output, x, padded), output)
-
-    def backward(self, grad_output: Array) -> Array:
+    def product_backward(self, grad_output: Array, wants_input: bool = True) -> Any:
         x, padded = self.saved(grad_output)
-        self._add_grads(grad_output, padded)
-        grad = self._function_input(padded.shape, self.params["weight"], grad_output, *self._geometry)
+        if wants_input and grad_output.ndim == len(self.kernel_size) + 2:
+            grad_output = formatted(grad_output)
+        weight, options = self._params["weight"], self._geometry
+        if "weight" in self._grads:
+            self._grads["weight"] += self._function_weight(
+                padded, weight.shape, grad_output, *options, algorithm=self.algorithm
+            )
+        if not wants_input:
+            return None
+        grad = self._function_input(padded.shape, weight, grad_output, *options, algorithm=self.algorithm)
         return self._padded_backward(grad, x)
 
-    def backward_params(self, grad_output: Array) -> None:
-        _, padded = self.saved(grad_output)
-        self._add_grads(grad_output, padded)
+    def bias_gradient(self, grad_output: Array) -> Array:
+        return self._function_bias(grad_output)
+
+    def as_batch(self, y: Array) -> Array:
+        return y if y.ndim == len(self.kernel_size) + 2 else y[None]
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         x, padded = self.kept()
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         check_shape("x_dot", x_dot, x.shape, "of the input")
         padded_dot = self._padded(x_dot)
-        output_dot = self._function(*self._joined(padded_dot, padded, weight_dot), bias_dot, *self._geometry)
+        output_dot = self._function(
+            *self._joined(padded_dot, padded, weight_dot), bias_dot, *self._geometry, algorithm=self.algorithm
+        )
         if weight_dot is not None and self.groups > 1:
-            output_dot += self._function(padded, weight_dot, None, *self._geometry)
+            output_dot += self._function(padded, weight_dot, None, *self._geometry, algorithm=self.algorithm)
         return self.save_tangents(output_dot, padded_dot, weight_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x, padded), (padded_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
         shape, size, geometry = self.params["weight"].shape, padded.shape, self._geometry
         for image, grads in ((padded, grad_output_dot), (padded_dot, grad_output)):
-            self.add_grad_dot("weight", self._function_weight(image, shape, grads, *geometry))
+            self.add_grad_dot(
+                "weight", self._function_weight(image, shape, grads, *geometry, algorithm=self.algorithm)
+            )
         if "bias" in self.params:
             self.add_grad_dot("bias", self._function_bias(grad_output_dot))
         grads, kernels = self._joined(grad_output_dot, grad_output, weight_dot, outputs=True)
-        grad_dot = self._function_input(size, kernels, grads, *geometry)
+        grad_dot = self._function_input(size, kernels, grads, *geometry, algorithm=self.algorithm)
         if weight_dot is not None and self.groups > 1:
-            grad_dot += self._function_input(size, weight_dot, grad_output, *geometry)
+            grad_dot += self._function_input(
+                size, weight_dot, grad_output, *geometry, algorithm=self.algorithm
+            )
         return self._padded_backward(grad_dot, x)
 
     def _joined(
@@ -137,13 +152,6 @@ class PaddedConvolution(Convolution):
         channels = -1 - len(self.kernel_size)
         both = concatenate((moving, still), axis=channels)
         return both, concatenate((weight, weight_dot), axis=0 if outputs else 1)
-
-    def _add_grads(self, grad_output: Array, padded: Array) -> None:
-        shape = self.params["weight"].shape
-        if "weight" in self.grads:
-            self.grads["weight"] += self._function_weight(padded, shape, grad_output, *self._geometry)
-        if "bias" in self.grads:
-            self.grads["bias"] += self._function_bias(grad_output)
 
     def _padded(self, x: Array) -> Array:
         return x if self.padding_mode == "zeros" else F.pad(x, self._pads, self.padding_mode)
@@ -176,6 +184,8 @@ class Conv1d(PaddedConvolution):
         groups: number of groups; it divides both channel numbers.
         bias: whether to add a bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which they
+            choose for 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -204,18 +214,27 @@ class Conv1d(PaddedConvolution):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
+        algorithm: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         generator: Generator = None,
     ) -> None:
         size = (single("kernel_size", kernel_size),)
-        super().__init__(in_channels, out_channels, size, stride, dilation, groups)
-        shape = (out_channels, in_channels // groups, *size)
-        self._set_padding(conv1d_window(shape, stride, padding, dilation), padding, padding_mode)
-        self._add_parameters(shape, bias, dtype, generator)
+        step, spread = (single("stride", stride),), (single("dilation", dilation),)
+        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
+        if not isinstance(padding, str):
+            padding = (single("padding", padding, minimum=0),)
+        pads = named_padding(
+            padding if isinstance(padding, str) else (0, *padding), (1, *size), (1, *step), (1, *spread)
+        )
+        self._set_padding(padding, pads, padding_mode)
+        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        shape = self._padded_shape(input_shape)
-        return conv1d_output_shape(shape, self.params["weight"].shape, self._window, self.groups)
+        shape, weight_shape = self._padded_shape(input_shape), self.params["weight"].shape
+        options = options_2d(shape, weight_shape, *self._geometry)
+        image = (1, shape[-2], 1, shape[-1])
+        geometry = conv_geometry(image, (*weight_shape[:2], 1, *weight_shape[2:]), *options)
+        return *shape[:-2], self.out_channels, geometry.output_size[1]
 
 
 class Conv2d(PaddedConvolution):
@@ -228,6 +247,8 @@ class Conv2d(PaddedConvolution):
         groups: number of groups; it divides both channel numbers.
         bias: whether to add a bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which they
+            choose for 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -256,20 +277,26 @@ class Conv2d(PaddedConvolution):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
+        algorithm: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         generator: Generator = None,
     ) -> None:
-        size = pair("kernel_size", kernel_size)
-        super().__init__(in_channels, out_channels, size, stride, dilation, groups)
-        shape = (out_channels, in_channels // groups, *size)
-        self._set_padding(conv_window(shape, stride, padding, dilation), padding, padding_mode)
-        self._add_parameters(shape, bias, dtype, generator)
+        size, step, spread = (
+            pair("kernel_size", kernel_size),
+            pair("stride", stride),
+            pair("dilation", dilation),
+        )
+        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
+        if not isinstance(padding, str):
+            padding = pair("padding", padding, minimum=0)
+        self._set_padding(padding, named_padding(padding, size, step, spread), padding_mode)
+        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) == 3:
             return self.output_shape((1, *input_shape))[1:]
         shape = self._padded_shape(input_shape)
-        return conv2d_output_shape(shape, self.params["weight"].shape, self._window, self.groups)
+        return conv_geometry(shape, self.params["weight"].shape, *self._geometry).output_shape
 
 
 class ConvTranspose2d(Convolution):
@@ -284,6 +311,8 @@ class ConvTranspose2d(Convolution):
         groups: number of groups; it divides both channel numbers.
         bias: whether to add a bias.
         padding_mode: "zeros", as in PyTorch.
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which they
+            choose for 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -308,26 +337,34 @@ class ConvTranspose2d(Convolution):
         dilation: IntOrPair = 1,
         padding_mode: str = "zeros",
         *,
+        algorithm: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         generator: Generator = None,
     ) -> None:
-        size = pair("kernel_size", kernel_size)
-        super().__init__(in_channels, out_channels, size, stride, dilation, groups)
+        size, step, spread = (
+            pair("kernel_size", kernel_size),
+            pair("stride", stride),
+            pair("dilation", dilation),
+        )
+        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
         one_of("padding_mode", padding_mode, ("zeros",))
-        self._window = Window.of(size, stride, padding, dilation)
-        self.padding = padding
+        self.padding = pair("padding", padding, minimum=0)
         self.output_padding = pair("output_padding", output_padding, minimum=0)
         self._add_parameters((in_channels, out_channels // groups, *size), bias, dtype, generator)
 
     def forward(self, x: Array, output_size: Sequence[int] | None = None) -> Array:
         geometry = self._geometry(x.shape, output_size)
         weight, bias = self.params["weight"], self.params.get("bias")
-        return self.save(F.conv_transpose2d(x, weight, bias, *geometry), x, geometry)
+        return self.save(
+            F.conv_transpose2d(x, weight, bias, *geometry, algorithm=self.algorithm), x, geometry
+        )
 
     def backward(self, grad_output: Array) -> Array:
         x, geometry = self.saved(grad_output)
         weight, bias = self.params["weight"], self.params.get("bias")
-        grad_input, *grads = F.conv_transpose2d_backward(grad_output, x, weight, bias, *geometry)
+        grad_input, *grads = F.conv_transpose2d_backward(
+            grad_output, x, weight, bias, *geometry, algorithm=self.algorithm
+        )
         for name, grad in zip(("weight", "bias"), grads, strict=True):
             if grad is not None and name in self.grads:
                 self.grads[name] += grad
@@ -337,17 +374,23 @@ class ConvTranspose2d(Convolution):
         x, geometry = self.kept()
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         check_shape("x_dot", x_dot, x.shape, "of the input")
-        output_dot = F.conv_transpose2d(x_dot, self.params["weight"], bias_dot, *geometry)
+        output_dot = F.conv_transpose2d(
+            x_dot, self.params["weight"], bias_dot, *geometry, algorithm=self.algorithm
+        )
         if weight_dot is not None:
-            output_dot += F.conv_transpose2d(x, weight_dot, None, *geometry)
+            output_dot += F.conv_transpose2d(x, weight_dot, None, *geometry, algorithm=self.algorithm)
         return self.save_tangents(output_dot, x_dot, weight_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x, geometry), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
         weight, bias = self.params["weight"], self.params.get("bias")
-        grad_dot, *grads = F.conv_transpose2d_backward(grad_output_dot, x, weight, bias, *geometry)
+        grad_dot, *grads = F.conv_transpose2d_backward(
+            grad_output_dot, x, weight, bias, *geometry, algorithm=self.algorithm
+        )
         moved_weight = weight if weight_dot is None else weight_dot
-        moved, *moved_grads = F.conv_transpose2d_backward(grad_output, x_dot, moved_weight, None, *geometry)
+        moved, *moved_grads = F.conv_transpose2d_backward(
+            grad_output, x_dot, moved_weight, None, *geometry, algorithm=self.algorithm
+        )
         for name, grad in zip(("weight", "bias", "weight"), (*grads, moved_grads[0]), strict=True):
             if grad is not None:
                 self.add_grad_dot(name, grad)
@@ -357,24 +400,25 @@ class ConvTranspose2d(Convolution):
         """The options of `functional.conv_transpose2d`, with the output padding that gives `output_size`."""
         extra = self.output_padding
         if output_size is not None:
-            shortest = shortest_size(self._window, input_shape[-2:])
+            height, width = self.output_shape(input_shape)[-2:]
+            shortest = height - self.output_padding[0], width - self.output_padding[1]
             if len(output_size) not in (2, len(input_shape)):
                 raise ValueError(
                     f"`output_size` (={output_size}) must be (OH, OW) or the output's whole shape"
                 )
             wanted = pair("output_size", tuple(output_size)[-2:])
             extra = (wanted[0] - shortest[0], wanted[1] - shortest[1])
-            if any(not 0 <= e < s for e, s in zip(extra, self._window.stride, strict=True)):
+            if any(not 0 <= e < s for e, s in zip(extra, self.stride, strict=True)):
                 raise ValueError(
                     f"`output_size` (={tuple(output_size)}) must be {shortest}, or larger by less than "
-                    f"`stride` (={self._window.stride})"
+                    f"`stride` (={self.stride})"
                 )
         return self.stride, self.padding, extra, self.groups, self.dilation
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         options = self._geometry(input_shape, None)
-        geometry = Transposed.of(tuple(input_shape), self.params["weight"].shape, *options)
-        return *input_shape[:-3], self.out_channels, *geometry.size
+        geometry = transposed_geometry(tuple(input_shape), self.params["weight"].shape, *options)
+        return *input_shape[:-3], *geometry.input_shape[1:]
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         self.output_shape(input_shape)

@@ -3,7 +3,7 @@
 import tinyconv.functional as F
 from tinyconv.arguments import IntOrPair, pair
 from tinyconv.arrays import Array
-from tinyconv.functional.conv.unfold import Window, fold_output_shape
+from tinyconv.functional.conv.unfold import fold_shape, unfold_shape
 from tinyconv.layers.layer import LinearMap
 
 
@@ -27,8 +27,12 @@ class Unfold(LinearMap):
         stride: IntOrPair = 1,
     ) -> None:
         super().__init__()
-        self._window = Window.of(kernel_size, stride, padding, dilation)
-        self._geometry = (kernel_size, dilation, padding, stride)
+        self._geometry = (
+            pair("kernel_size", kernel_size),
+            pair("dilation", dilation),
+            pair("padding", padding, minimum=0),
+            pair("stride", stride),
+        )
 
     def map(self, x: Array) -> Array:
         return F.unfold(x, *self._geometry)
@@ -37,11 +41,7 @@ class Unfold(LinearMap):
         return F.unfold_backward(grad_output, x, *self._geometry)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(input_shape) not in (3, 4):
-            raise ValueError(f"`input` (of shape {input_shape}) must have the form (N, C, H, W) or (C, H, W)")
-        *batch, channels, height, width = input_shape
-        oh, ow = self._window.output_size((height, width))
-        return *batch, self._window.rows(channels), oh * ow
+        return unfold_shape(tuple(input_shape), *self._geometry)
 
     def extra_repr(self) -> str:
         return "kernel_size={}, dilation={}, padding={}, stride={}".format(*self._geometry)
@@ -70,8 +70,12 @@ class Fold(LinearMap):
     ) -> None:
         super().__init__()
         self.output_size = pair("output_size", output_size)
-        self._window = Window.of(kernel_size, stride, padding, dilation)
-        self._geometry = (kernel_size, dilation, padding, stride)
+        self._geometry = (
+            pair("kernel_size", kernel_size),
+            pair("dilation", dilation),
+            pair("padding", padding, minimum=0),
+            pair("stride", stride),
+        )
 
     def map(self, x: Array) -> Array:
         return F.fold(x, self.output_size, *self._geometry)
@@ -80,7 +84,7 @@ class Fold(LinearMap):
         return F.fold_backward(grad_output, x, self.output_size, *self._geometry)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return fold_output_shape(tuple(input_shape), self.output_size, self._window)
+        return fold_shape(tuple(input_shape), self.output_size, *self._geometry)
 
     def extra_repr(self) -> str:
         return "output_size={}, kernel_size={}, dilation={}, padding={}, stride={}".format(

@@ -2,16 +2,10 @@
 
 from typing import TypeAlias
 
-from tinyconv.arguments import IntOrPair, check_arrays, check_ndim, check_shape, single
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_ndim, check_shape, integer, single
 from tinyconv.arrays import Array
-from tinyconv.functional.conv.conv2d import (
-    check_channels,
-    conv_window,
-    correlate,
-    correlate_input,
-    correlate_weight,
-)
-from tinyconv.functional.conv.unfold import Window
+from tinyconv.functional.conv.conv2d import conv2d, conv2d_bias, conv2d_input, conv2d_weight
+from tinyconv.functional.conv.geometry import check_channels
 
 __all__ = [
     "conv1d",
@@ -32,6 +26,8 @@ def conv1d(
     padding: IntOrSingle | str = 0,
     dilation: IntOrSingle = 1,
     groups: int = 1,
+    *,
+    algorithm: str | None = None,
 ) -> Array:
     """Convolve a batch of sequences with a set of kernels (cross-correlation, no kernel is rotated).
 
@@ -45,9 +41,10 @@ def conv1d(
         padding: the same, or "valid" (none) or "same" (the output has the length of the input, for
             stride 1; an odd pad goes to the end).
         groups: number of groups; it divides C and O.
+        algorithm: "columns" or "windows"; by default the shapes decide. The results agree to rounding.
 
     Returns:
-        (N, O, OL) or (O, OL), batch last in memory, with
+        (N, O, OL) or (O, OL), stored as (L, C, N), with
         OL = floor((L + 2 * padding - dilation * (K - 1) - 1) / stride) + 1.
 
     Raises:
@@ -62,12 +59,10 @@ def conv1d(
     array([[1., 2.]])
     """
     check_arrays(input=input, weight=weight, bias=bias)
-    window = conv1d_window(weight.shape, stride, padding, dilation)
+    options = options_2d(input.shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
-    _check_input(input.shape, weight.shape, groups)
-    output: Array = correlate(_rows(input), weight[:, :, None], window, groups, bias)[:, :, 0]
-    return output if input.ndim == 3 else output[0]
+    return conv2d(_image(input), weight[:, :, None], bias, *options, algorithm=algorithm)[..., 0, :]
 
 
 def conv1d_backward(
@@ -79,12 +74,14 @@ def conv1d_backward(
     padding: IntOrSingle | str = 0,
     dilation: IntOrSingle = 1,
     groups: int = 1,
+    *,
+    algorithm: str | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `conv1d` by `input`, `weight` and `bias` (None without a bias)."""
+    """Gradients of `conv1d` with respect to `input`, `weight` and `bias` (None without a bias)."""
     geometry = (stride, padding, dilation, groups)
     return (
-        conv1d_input(input.shape, weight, grad_output, *geometry),
-        conv1d_weight(input, weight.shape, grad_output, *geometry),
+        conv1d_input(input.shape, weight, grad_output, *geometry, algorithm=algorithm),
+        conv1d_weight(input, weight.shape, grad_output, *geometry, algorithm=algorithm),
         None if bias is None else conv1d_bias(grad_output),
     )
 
@@ -97,8 +94,10 @@ def conv1d_input(
     padding: IntOrSingle | str = 0,
     dilation: IntOrSingle = 1,
     groups: int = 1,
+    *,
+    algorithm: str | None = None,
 ) -> Array:
-    """Gradient of `conv1d` by its input.
+    """Gradient of `conv1d` with respect to its input.
 
     dx[n, c, l] = sum of grad_output[n, o, p] * weight[o, c, i] over o, p, i with
         l = p*stride + i*dilation - padding
@@ -107,10 +106,10 @@ def conv1d_input(
         input_size: the shape of the input, (N, C, L) or (C, L).
         weight: (O, C / groups, K).
         grad_output: (N, O, OL) or (O, OL).
-        stride, padding, dilation, groups: as for `conv1d`.
+        stride, padding, dilation, groups, algorithm: as for `conv1d`.
 
     Returns:
-        An array of the shape `input_size`, batch last in memory.
+        An array of the shape `input_size`, stored as (L, C, N).
 
     Raises:
         ValueError: shapes that do not fit, an argument out of range.
@@ -119,13 +118,12 @@ def conv1d_input(
     Source: https://docs.pytorch.org/docs/stable/nn.html#torch.nn.grad.conv1d_input (torch.nn.grad)
     """
     check_arrays(weight=weight, grad_output=grad_output)
-    window = conv1d_window(weight.shape, stride, padding, dilation)
-    _check_input(tuple(input_size), weight.shape, groups)
-    *batch, channels, length = input_size
+    options = options_2d(tuple(input_size), weight.shape, stride, padding, dilation, groups)
     _check_grad(grad_output, len(input_size))
-    size = (*(batch or (1,)), channels, 1, length)
-    image: Array = correlate_input(size, weight[:, :, None], _rows(grad_output), window, groups)[:, :, 0]
-    return image if batch else image[0]
+    size = (*input_size[:-1], 1, input_size[-1])
+    return conv2d_input(size, weight[:, :, None], _image(grad_output), *options, algorithm=algorithm)[
+        ..., 0, :
+    ]
 
 
 def conv1d_weight(
@@ -136,8 +134,10 @@ def conv1d_weight(
     padding: IntOrSingle | str = 0,
     dilation: IntOrSingle = 1,
     groups: int = 1,
+    *,
+    algorithm: str | None = None,
 ) -> Array:
-    """Gradient of `conv1d` by its weight.
+    """Gradient of `conv1d` with respect to its weight.
 
     dw[o, c, i] = sum of grad_output[n, o, p] * input[n, c, p*stride + i*dilation - padding] over n, p
 
@@ -145,7 +145,7 @@ def conv1d_weight(
         input: (N, C, L) or (C, L).
         weight_size: the shape of the weight, (O, C / groups, K).
         grad_output: (N, O, OL) or (O, OL).
-        stride, padding, dilation, groups: as for `conv1d`.
+        stride, padding, dilation, groups, algorithm: as for `conv1d`.
 
     Returns:
         An array of the shape `weight_size`.
@@ -157,54 +157,44 @@ def conv1d_weight(
     Source: https://docs.pytorch.org/docs/stable/nn.html#torch.nn.grad.conv1d_weight (torch.nn.grad)
     """
     check_arrays(input=input, grad_output=grad_output)
-    window = conv1d_window(tuple(weight_size), stride, padding, dilation)
-    _check_input(input.shape, tuple(weight_size), groups)
+    options = options_2d(input.shape, tuple(weight_size), stride, padding, dilation, groups)
     _check_grad(grad_output, input.ndim)
     size = (*weight_size[:2], 1, weight_size[2])
-    return correlate_weight(_rows(input), size, _rows(grad_output), window, groups)[:, :, 0]
+    return conv2d_weight(_image(input), size, _image(grad_output), *options, algorithm=algorithm)[:, :, 0]
 
 
 def conv1d_bias(grad_output: Array) -> Array:
-    """Gradient of `conv1d` by its bias: `grad_output`, (N, O, OL) or (O, OL), summed to (O,)."""
-    summed: Array = grad_output.sum(axis=(0, 2) if grad_output.ndim == 3 else 1)
-    return summed
+    """Gradient of `conv1d` with respect to its bias: `grad_output`, (N, O, OL) or (O, OL), summed to (O,)."""
+    return conv2d_bias(_image(grad_output))
 
 
-def conv1d_window(
+def options_2d(
+    input_size: tuple[int, ...],
     weight_size: tuple[int, ...],
     stride: IntOrSingle,
     padding: IntOrSingle | str,
     dilation: IntOrSingle,
-) -> Window:
-    """The window of a 1-D convolution, as one of height 1."""
+    groups: int,
+) -> tuple[Pair, Pair | str, Pair, int]:
+    """Stride, padding, dilation and groups of the 2-D convolution; ValueError where shapes do not fit."""
     if len(weight_size) != 3:
         raise ValueError(f"`weight` (of shape {weight_size}) must have the form (O, C / groups, K)")
-    return conv_window(
-        (*weight_size[:2], 1, weight_size[2]),
+    options = (
         (1, single("stride", stride)),
         padding if isinstance(padding, str) else (0, single("padding", padding, minimum=0)),
         (1, single("dilation", dilation)),
+        integer("groups", groups),
     )
-
-
-def conv1d_output_shape(
-    input_size: tuple[int, ...], weight_size: tuple[int, ...], window: Window, groups: int
-) -> tuple[int, ...]:
-    """Shape of a 1-D convolution's output; raises ValueError where the shapes do not fit."""
-    _check_input(input_size, weight_size, groups)
-    return *input_size[:-2], weight_size[0], window.output_size((1, input_size[-1]))[1]
-
-
-def _check_input(input_size: tuple[int, ...], weight_size: tuple[int, ...], groups: int) -> None:
     if len(input_size) not in (2, 3):
         raise ValueError(f"`input` (of shape {input_size}) must have the form (N, C, L) or (C, L)")
     check_channels(input_size if len(input_size) == 3 else (1, *input_size), weight_size, groups)
+    return options
 
 
 def _check_grad(grad_output: Array, ndim: int) -> None:
     check_ndim("grad_output", grad_output, (ndim,), "(N, O, OL)" if ndim == 3 else "(O, OL)")
 
 
-def _rows(sequences: Array) -> Array:
-    """(N, C, L) or (C, L) as images of height 1, (N, C, 1, L)."""
-    return sequences[:, :, None] if sequences.ndim == 3 else sequences[None, :, None]
+def _image(sequences: Array) -> Array:
+    """(N, C, L) or (C, L) as images of height 1, (N, C, 1, L) or (C, 1, L)."""
+    return sequences[..., None, :]

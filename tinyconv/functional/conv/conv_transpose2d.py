@@ -11,58 +11,18 @@ and columns at the end. As the map is linear in x and in w, its gradients are th
 family: `conv2d` by the input and `conv2d_weight`, the roles of image and cotangent exchanged.
 """
 
-from typing import NamedTuple
+from functools import lru_cache
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer, pair
 from tinyconv.arrays import Array
-from tinyconv.functional.conv.conv2d import conv2d_bias, correlate, correlate_input, correlate_weight
-from tinyconv.functional.conv.unfold import Window, zeros_batch_last
+from tinyconv.functional.conv.algorithms import pick
+from tinyconv.functional.conv.conv2d import conv2d_bias
+from tinyconv.functional.conv.geometry import CACHED, Geometry, Shape, steps
 
 __all__ = [
     "conv_transpose2d",
     "conv_transpose2d_backward",
 ]
-
-
-class Transposed(NamedTuple):
-    """Geometry of a transposed convolution.
-
-    `window` is that of the convolution whose transpose it is, over an image of `reached` (H, W); rows and
-    columns beyond, up to `size`, are reached by no input and hold the bias alone.
-    """
-
-    window: Window
-    channels: int
-    reached: Pair
-    size: Pair
-
-    @classmethod
-    def of(
-        cls,
-        input_size: tuple[int, ...],
-        weight_size: tuple[int, ...],
-        stride: IntOrPair,
-        padding: IntOrPair,
-        output_padding: IntOrPair,
-        groups: int,
-        dilation: IntOrPair,
-    ) -> "Transposed":
-        """Geometry from the arguments of `conv_transpose2d`, checked."""
-        _check_sizes(input_size, weight_size, integer("groups", groups))
-        window = Window.of(weight_size[2:], stride, padding, dilation)
-        extra = pair("output_padding", output_padding, minimum=0)
-        both = tuple(zip(window.stride, window.dilation, strict=True))
-        if any(e >= max(s, d) for e, (s, d) in zip(extra, both, strict=True)):
-            raise ValueError(
-                f"`output_padding` (={output_padding}) must be smaller than `stride` (={window.stride}) "
-                f"or `dilation` (={window.dilation})"
-            )
-        size, reached, pads = zip(
-            *(_axis(window, axis, input_size[axis - 2], extra[axis]) for axis in (0, 1)), strict=True
-        )
-        if min(size) < 1:
-            raise ValueError(f"`padding` (={padding}) must leave an output, not one of size {size}")
-        return cls(window._replace(padding=pads), weight_size[1] * groups, reached, size)
 
 
 def conv_transpose2d(
@@ -74,6 +34,8 @@ def conv_transpose2d(
     output_padding: IntOrPair = 0,
     groups: int = 1,
     dilation: IntOrPair = 1,
+    *,
+    algorithm: str | None = None,
 ) -> Array:
     """Spread every input value over a window of the output, weighted by the kernel.
 
@@ -89,9 +51,10 @@ def conv_transpose2d(
         output_padding: the same; rows and columns more at the bottom and the right, fewer than the
             stride or the dilation.
         groups: number of groups; it divides C_in and C_out.
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide (see `conv2d`).
 
     Returns:
-        (N, C_out, OH, OW) or (C_out, OH, OW), batch last in memory, with
+        (N, C_out, OH, OW) or (C_out, OH, OW), in the memory format, with
         OH = (H - 1) * stride - 2 * padding + dilation * (KH - 1) + output_padding + 1.
 
     Raises:
@@ -104,20 +67,14 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.array([[[1.0, 10.0]]]), np.array([[[[1.0, 2.0]]]]), stride=2)
     array([[[ 1.,  2., 10., 20.]]])
     """
-    check_arrays(input=input, weight=weight, bias=bias)
-    geometry = Transposed.of(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
+    xp = check_arrays(input=input, weight=weight, bias=bias)
+    options = (stride, padding, output_padding, groups, dilation)
+    geometry = transposed_geometry(input.shape, weight.shape, *options)
     if bias is not None:
-        check_shape("bias", bias, (geometry.channels,), f"for `weight` of shape {weight.shape}")
+        shape = geometry.input_shape[1:2]
+        check_shape("bias", bias, shape, f"for `weight` of shape {weight.shape}")
     grads = input if input.ndim == 4 else input[None]
-    height, width = geometry.reached
-    shape = (len(grads), geometry.channels)
-    if geometry.size == geometry.reached:
-        image = correlate_input((*shape, height, width), weight, grads, geometry.window, groups)
-    else:
-        image = zeros_batch_last((*shape, *geometry.size), like=input)
-        if height and width:
-            seen = correlate_input((*shape, height, width), weight, grads, geometry.window, groups)
-            image[:, :, :height, :width] = seen
+    image = pick("input", geometry, algorithm, xp)(geometry, weight, grads)
     if bias is not None:
         image += bias.reshape(-1, 1, 1)
     return image if input.ndim == 4 else image[0]
@@ -133,34 +90,83 @@ def conv_transpose2d_backward(
     output_padding: IntOrPair = 0,
     groups: int = 1,
     dilation: IntOrPair = 1,
+    *,
+    algorithm: str | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `conv_transpose2d` by `input`, `weight` and `bias` (None without a bias).
+    """Gradients of `conv_transpose2d` with respect to `input`, `weight` and `bias` (None without a bias).
 
     The first is `conv2d` of grad_output with the same kernel, the second `conv2d_weight` with grad_output
     as the image and `input` as the cotangent.
     """
     xp = check_arrays(grad_output=grad_output, input=input, weight=weight)
-    geometry = Transposed.of(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
-    shape = (*input.shape[:-3], geometry.channels, *geometry.size)
+    options = (stride, padding, output_padding, groups, dilation)
+    geometry = transposed_geometry(input.shape, weight.shape, *options)
+    shape = (*input.shape[:-3], *geometry.input_shape[1:])
     check_shape("grad_output", grad_output, shape, "of the output")
     batched = input.ndim == 4
     grads, image = (grad_output, input) if batched else (grad_output[None], input[None])
-    height, width = geometry.reached
-    if not (height and width):
-        zeros = xp.zeros_like
-        return zeros(input), zeros(weight), None if bias is None else conv2d_bias(grad_output)
-    seen = grads[:, :, :height, :width]
-    grad_input = correlate(seen, weight, geometry.window, groups)
+    grad_input = pick("output", geometry, algorithm, xp)(geometry, grads, weight, None)
     return (
         grad_input if batched else grad_input[0],
-        correlate_weight(seen, weight.shape, image, geometry.window, groups),
+        pick("weight", geometry, algorithm, xp)(geometry, grads, image),
         None if bias is None else conv2d_bias(grad_output),
     )
 
 
-def shortest_size(window: Window, input_size: tuple[int, ...]) -> Pair:
+def transposed_geometry(
+    input_size: Shape,
+    weight_size: Shape,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    groups: int = 1,
+    dilation: IntOrPair = 1,
+) -> Geometry:
+    """The geometry of the convolution whose transpose `conv_transpose2d` is: its image is the output here."""
+    options = (
+        pair("stride", stride),
+        pair("padding", padding, minimum=0),
+        pair("output_padding", output_padding, minimum=0),
+        integer("groups", groups),
+        pair("dilation", dilation),
+    )
+    return _transposed_geometry(tuple(input_size), tuple(weight_size), *options)
+
+
+@lru_cache(CACHED)
+def _transposed_geometry(
+    input_size: Shape,
+    weight_size: Shape,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    groups: int,
+    dilation: Pair,
+) -> Geometry:
+    _check_sizes(input_size, weight_size, groups)
+    channels, kernel_size = weight_size[1] * groups, (weight_size[2], weight_size[3])
+    if any(e >= max(s, d) for e, s, d in zip(output_padding, stride, dilation, strict=True)):
+        raise ValueError(
+            f"`output_padding` (={output_padding}) must be smaller than `stride` (={stride}) "
+            f"or `dilation` (={dilation})"
+        )
+    shortest = shortest_size(input_size[-2:], kernel_size, stride, padding, dilation)
+    size = shortest[0] + output_padding[0], shortest[1] + output_padding[1]
+    if min(size) < 1:
+        raise ValueError(f"`padding` (={padding}) must leave an output, not one of size {size}")
+    n = input_size[0] if len(input_size) == 4 else 1
+    pads = (padding[0], padding[0]), (padding[1], padding[1])
+    positions = input_size[-2], input_size[-1]
+    image, stride, dilation = (n, channels, *size), steps(stride, positions), steps(dilation, kernel_size)
+    return Geometry(image, weight_size[0], kernel_size, stride, pads, dilation, groups, positions)
+
+
+def shortest_size(input_size: Shape, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
     """(OH, OW) of a transposed convolution of (H, W) without output padding; may be less than 1."""
-    height, width = (_axis(window, axis, input_size[axis], 0)[0] for axis in (0, 1))
+    height, width = (
+        (length - 1) * s + d * (k - 1) + 1 - 2 * p
+        for length, k, s, p, d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
+    )
     return height, width
 
 
@@ -182,11 +188,3 @@ def _check_sizes(input_size: tuple[int, ...], weight_size: tuple[int, ...], grou
             f"`input` (of shape {input_size}) must have the {weight_size[0]} channels of `weight` (of shape "
             f"{weight_size}), a multiple of `groups` (={groups})"
         )
-
-
-def _axis(window: Window, axis: int, length: int, extra: int) -> tuple[int, int, Pair]:
-    """Along one axis the output's size, the part that inputs reach, and the window's padding over it."""
-    before = window.padding[axis][0]
-    extent = (length - 1) * window.stride[axis] + window.dilation[axis] * (window.kernel[axis] - 1) + 1
-    reached = max(0, extent - before - max(before - extra, 0))  # 0: the output lies beyond all of it
-    return extent - 2 * before + extra, reached, (before, max(before - extra, 0))

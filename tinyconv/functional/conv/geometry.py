@@ -1,12 +1,12 @@
 """The geometry of a sliding window, made and checked once: which output sees which pixels.
 
-A window of KH x KW taps moves over an image. Standing at output position (p, q), its tap (i, j) sees the pixel
+A window of KH x KW taps moves over an image. At output position (p, q) its tap (i, j) sees the pixel
 
     p * stride[0] + i * dilation[0] - padding[0][0],   q * stride[1] + j * dilation[1] - padding[1][0]
 
-and zero (for max-pooling -inf) outside the image. Convolutions, pooling, unfold and fold all move such a window;
-they differ in what they do with what it sees. Geometries are cached: a second call with equal arguments
-costs one look-up.
+and zero (for max-pooling -inf) outside the image. Convolutions, pooling, unfold and fold all move such a
+window; they differ in what they do with what it sees. Geometries are cached: a second call with equal
+arguments costs one look-up.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple, TypeAlias
 
 from tinyconv.arguments import IntOrPair, Pair, integer, one_of, pair
+from tinyconv.arrays import Array
 
 Pads: TypeAlias = tuple[Pair, Pair]
 Shape: TypeAlias = tuple[int, ...]
@@ -22,7 +23,7 @@ CACHED = 4096
 
 
 class Tap(NamedTuple):
-    """One tap (i, j) of the window: the outputs for which it lies inside the image, and the pixels it sees there.
+    """One tap (i, j) of the window: the outputs for which it is inside the image, and what it sees then.
 
     `outputs` and `pixels` are slices of (OH, OW) and (H, W), of equal lengths.
     """
@@ -33,7 +34,7 @@ class Tap(NamedTuple):
     pixels: tuple[slice, slice]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, as equal ones are one
 class Geometry:
     """A window over images of `input_shape`, (N, C, H, W); pairs are for height and width.
 
@@ -77,6 +78,32 @@ class Geometry:
             for j, (out_cols, cols) in enumerate(across)
         )
 
+    @cached_property
+    def turned(self) -> "Geometry":
+        """For stride 1, the convolution of the cotangent that gives the gradient with respect to the image.
+
+        Its kernel is turned by half a turn, with input and output channels exchanged (`turned_weight`).
+        """
+        before = [reach - before for reach, (before, _) in zip(self.reach, self.padding, strict=True)]
+        lengths = zip(self.input_shape[2:], self.reach, before, self.output_size, strict=True)
+        after = [size + reach - above - length for size, reach, above, length in lengths]
+        return Geometry(
+            self.output_shape,
+            self.input_shape[1],
+            self.kernel_size,
+            self.stride,
+            ((before[0], after[0]), (before[1], after[1])),
+            self.dilation,
+            self.groups,
+            (self.input_shape[2], self.input_shape[3]),
+        )
+
+    def turned_weight(self, weight: Array) -> Array:
+        """The kernel of `turned`, (C, O / groups, KH, KW): rotated, channels exchanged."""
+        o, c, kh, kw = weight.shape
+        by_group = weight[:, :, ::-1, ::-1].reshape(self.groups, o // self.groups, c, kh, kw)
+        return by_group.swapaxes(1, 2).reshape(self.groups * c, o // self.groups, kh, kw)
+
     def inside(self, axis: int, tap: int) -> tuple[slice, slice]:
         """Along one axis, the outputs for which `tap` lies inside the image, and the pixels it sees there."""
         stride, size = self.stride[axis], self.input_shape[2 + axis]
@@ -96,11 +123,11 @@ def conv_geometry(
     dilation: IntOrPair = 1,
     groups: int = 1,
 ) -> Geometry:
-    """The geometry of a convolution of `input_shape`, (N, C, H, W), with `weight_shape`, (O, C / groups, KH, KW).
+    """The geometry of a convolution of (N, C, H, W) with a weight (O, C / groups, KH, KW).
 
     Raises:
-        ValueError: shapes that do not fit, an option out of range, a kernel larger than the padded input, "same"
-            padding with a stride.
+        ValueError: shapes that do not fit, an option out of range, a kernel larger than the padded input,
+            "same" padding with a stride.
         TypeError: an option of the wrong type.
     """
     # Parsed before the look-up: (1, True) and (1.0, 1) equal (1, 1), and must not be found in its place.
@@ -116,27 +143,28 @@ def _conv_geometry(
     if len(weight_shape) != 4:
         raise ValueError(f"`weight` (of shape {weight_shape}) must have the form (O, C / groups, KH, KW)")
     kernel_size = pair("kernel_size", weight_shape[2:])
-    if isinstance(padding, str):
-        pads = _named_padding(padding, kernel_size, stride, dilation)
-    else:
-        pads = (padding[0], padding[0]), (padding[1], padding[1])
+    pads = named_padding(padding, kernel_size, stride, dilation)
     if len(input_shape) != 4:
         raise ValueError(f"`input` (of shape {input_shape}) must have the form (N, C, H, W) or (C, H, W)")
     check_channels(input_shape, weight_shape, groups)
     size = output_size(input_shape[2:], kernel_size, stride, pads, dilation)
+    stride, dilation = steps(stride, size), steps(dilation, kernel_size)
     return Geometry(input_shape, weight_shape[0], kernel_size, stride, pads, dilation, groups, size)
 
 
-def _named_padding(padding: str, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
-    """The padding "valid", none, or "same", with which the output has the size of the input."""
+def named_padding(padding: Pair | str, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
+    """Padding in numbers: a pair is for both sides, "valid" is none, "same" keeps the input's size.
+
+    An odd row or column of "same" goes to the bottom or the right.
+    """
+    if not isinstance(padding, str):
+        return (padding[0], padding[0]), (padding[1], padding[1])
     if one_of("padding", padding, ("same", "valid")) == "valid":
         return UNPADDED
     if stride != (1, 1):
         raise ValueError(f"`padding` (='same') needs a `stride` of 1, got {stride}")
-    (top, bottom), (left, right) = (
-        (d * (k - 1) // 2, d * (k - 1) - d * (k - 1) // 2) for k, d in zip(kernel_size, dilation, strict=True)
-    )
-    return (top, bottom), (left, right)
+    down, across = (d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True))
+    return (down // 2, down - down // 2), (across // 2, across - across // 2)
 
 
 def check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> None:
@@ -178,7 +206,7 @@ def _window_geometry(
     input_shape: Shape, kernel_size: Pair, stride: Pair, dilation: Pair, pads: Pads
 ) -> Geometry:
     size = output_size(input_shape[2:], kernel_size, stride, pads, dilation)
-    channels = input_shape[1]
+    channels, stride, dilation = input_shape[1], steps(stride, size), steps(dilation, kernel_size)
     return Geometry(input_shape, channels, kernel_size, stride, pads, dilation, channels, size)
 
 
@@ -199,3 +227,8 @@ def output_size(size: Shape, kernel_size: Pair, stride: Pair, padding: Pads, dil
             f"must not be larger than the padded input (={(height, width)})"
         )
     return (height - extent[0]) // stride[0] + 1, (width - extent[1]) // stride[1] + 1
+
+
+def steps(step: Pair, counts: Pair) -> Pair:
+    """A stride or dilation; 1 where there is one position or tap: it may be huge and means nothing."""
+    return step[0] if counts[0] > 1 else 1, step[1] if counts[1] > 1 else 1

@@ -8,10 +8,14 @@ A' [(G w) * (B' x)] with * elementwise. Done down and across, it makes a tile of
 
     y = A' [sum over c of (G w G') * (B' x B)] A
 
-The channels are summed in between, so each of the 36 is a matrix product of its own, (O, C) by (C, tiles),
-and nearly all of the work once the channels are many. y is linear in x and in w, and the other maps are its
-transposes: dw = G' [sum over tiles of (A g A') * (B' x B)] G, and the gradient by the image is taken as a
-convolution with the rotated kernel (`conv_rotated`).
+The channels are summed in between, so each of the 36 is a matrix product of its own, (O, C) by (C, N), and
+nearly all of the work once the channels are many. In an image stored as (H, W, C, N) the transforms are
+products with long contiguous lines too: B' times 6 rows of an image, then B' times 6 neighbouring columns of
+these. One row of tiles is done after the other, so that all of it stays in the cache.
+
+y is linear in x and in w, and the other maps are its transposes: dw = G' [sum over tiles of (A g A') *
+(B' x B)] G, with x and g stored as (H, W, N, C) so that the sum over the tiles of a row and over N is one
+product; and the gradient with respect to the image is a convolution with the turned kernel.
 
 The transforms cancel in part, least with points near 1/sqrt(2) and sqrt(2): in float32 the largest error is
 2e-6 to 4e-6 of the largest output, three to ten times that of the plain sum (1e-5 with the paper's points,
@@ -20,126 +24,124 @@ The transforms cancel in part, least with points near 1/sqrt(2) and sqrt(2): in 
 Source: https://arxiv.org/abs/1509.09308
 """
 
-from collections.abc import Iterator
-from functools import reduce
-from math import prod
-from operator import iadd
+from dataclasses import replace
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from tinyconv.arguments import Pair
-from tinyconv.arrays import Array, array_module, batch_last, contiguous_batch_last, empty_batch_last, scratch
-from tinyconv.functional.conv.conv_rotated import rotated
-from tinyconv.functional.conv.unfold import Window, padded
+from tinyconv.arrays import Array
+from tinyconv.functional.conv.geometry import Geometry
+from tinyconv.functional.conv.windows import padded, sample_blocks
 
 TILE, PATCH = 4, 6
 POINTS = [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2]
 G, A, V = (np.vstack([np.vander(POINTS, k, increasing=True), np.eye(k)[-1:]]) for k in (3, TILE, PATCH))
 B = np.linalg.inv(V)
-GG, AA = np.kron(G, G), np.kron(A, A)  # both axes of flattened kernels and tiles
-# A block's patches take a few times what the kernels take, which each block reads anew, within these limits.
-LEAST_BYTES, MOST_BYTES = 4 << 20, 16 << 20
-Sizes = tuple[int, ...]
+GG = np.kron(G, G)  # both axes of flattened kernels
 
 
-def conv2d_winograd(
-    input: Array, weight: Array, bias: Array | None, window: Window, groups: int, shape: Sizes
-) -> Array:
-    """`conv2d` with an output of `shape`; the arguments are checked, `serves_winograd` holds."""
-    xp = array_module(input)
-    n, o, height, width = shape
-    output = empty_batch_last(shape, input.dtype, xp)
-    image = _padded(input, window, shape)
-    kernels = (xp.asarray(GG, input.dtype) @ weight.reshape(-1, 9).T).reshape(PATCH**2, o, -1)
-    for rows in _blocks(weight.shape, shape, input.itemsize):
-        patches = _patches(image, rows)
-        products = scratch("products", (PATCH**2, o, patches.shape[2]), input.dtype, xp)
-        xp.matmul(kernels, patches, out=products)
-        tiles = scratch("tiles", (o, TILE**2, patches.shape[2]), input.dtype, xp)
-        xp.matmul(xp.asarray(AA.T, input.dtype), products.swapaxes(0, 1), out=tiles)
-        down, across = rows.stop - rows.start, grid(shape)[1]
-        i, j = xp.arange(min(TILE * down, height - TILE * rows.start))[:, None], xp.arange(width)
-        places = ((i % TILE * TILE + j % TILE) * down + i // TILE) * across + j // TILE
-        pixels = tiles.reshape(o, TILE**2 * down * across, n).take(places, axis=1)
+def supports(geometry: Geometry) -> bool:
+    """A 3x3 kernel, one group, no stride, no dilation."""
+    plain = geometry.groups == 1 and geometry.kernel_size == (3, 3)
+    return plain and geometry.stride == geometry.dilation == (1, 1)
+
+
+def supports_input(geometry: Geometry) -> bool:
+    """A 3x3 kernel, one group, no stride, no dilation, at most 2 rows and columns of padding."""
+    return supports(geometry) and max(map(max, geometry.padding)) <= 2
+
+
+def is_faster(geometry: Geometry) -> bool:
+    """Channels to spread the transforms over, tiles that are not mostly padding, and enough of them."""
+    (o, c, _, _), (n, _, oh, ow), (down, across) = (
+        geometry.weight_shape,
+        geometry.output_shape,
+        grid(geometry),
+    )
+    filled = oh * ow / (TILE**2 * down * across)
+    return supports(geometry) and n > 1 and min(o, c) * filled >= 12 and down * across * n >= 32
+
+
+def is_faster_input(geometry: Geometry) -> bool:
+    """As for the convolution with the turned kernel."""
+    return supports_input(geometry) and is_faster(geometry.turned)
+
+
+def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) -> Array:
+    """The output, of arrays that fit the geometry."""
+    n, o, oh, ow = geometry.output_shape
+    down, tiles = grid(geometry)
+    image = padded(input, _whole_tiles(geometry))
+    kernels = (GG.astype(weight.dtype) @ weight.reshape(-1, 9).T).reshape(PATCH, 1, PATCH, o, -1)
+    to_pixels = A.T.astype(weight.dtype)
+    output = np.empty((oh, ow, o, n), input.dtype)
+    pixels = np.empty((TILE, TILE * tiles, o * n), input.dtype)
+    products = np.empty((PATCH, tiles, PATCH, o, n), input.dtype)
+    for t in range(down):
+        patches = _patches(image, t, tiles)
+        patches = patches.reshape(PATCH, tiles, PATCH, image.shape[2], n)
+        for samples in sample_blocks(n, o * image.shape[2]):
+            np.matmul(kernels, patches[..., samples], out=products[..., samples])
+        across = np.matmul(to_pixels, products.reshape(PATCH, tiles, PATCH, o * n))
+        _times_rows(to_pixels, across.reshape(PATCH, TILE * tiles, o * n), pixels)
+        rows = output[TILE * t : TILE * t + TILE]
+        rows[...] = pixels[: len(rows), :ow].reshape(rows.shape)
         if bias is not None:
-            pixels += bias.reshape(-1, 1, 1, 1)
-        batch_last(output)[:, TILE * rows.start : TILE * rows.stop] = pixels
-    return output
+            rows += bias[:, None]
+    return output.transpose(3, 2, 0, 1)
 
 
-def conv2d_input_winograd(
-    input_size: Sizes, weight: Array, grad_output: Array, window: Window, groups: int
-) -> Array:
-    """`conv2d_input`; the arguments are checked, `serves_winograd` holds."""
-    kernel, around = rotated(weight, window, groups)
-    return conv2d_winograd(grad_output, kernel, None, around, groups, input_size)
+def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array) -> Array:
+    """The gradient with respect to the image; see `supports_input`."""
+    return conv2d(geometry.turned, grad_output, geometry.turned_weight(weight), None)
 
 
-def conv2d_weight_winograd(
-    input: Array, weight_size: Sizes, grad_output: Array, window: Window, groups: int
-) -> Array:
-    """`conv2d_weight`; the arguments are checked, `serves_winograd` holds."""
-    xp = array_module(input)
-    image = _padded(input, window, grad_output.shape)
-    grads = contiguous_batch_last(grad_output)
-    blocks = _blocks(weight_size, grad_output.shape, input.itemsize)
-    products = (_tiles(grads, rows) @ _patches(image, rows).swapaxes(1, 2) for rows in blocks)
-    weight: Array = reduce(iadd, products).reshape(PATCH**2, -1).T @ xp.asarray(GG, input.dtype)
-    return weight.reshape(weight_size)
+def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
+    """The gradient with respect to the weight."""
+    (o, c, _, _), (n, _, oh, ow), (down, tiles) = geometry.weight_shape, geometry.output_shape, grid(geometry)
+    image = np.ascontiguousarray(padded(input, _whole_tiles(geometry)).swapaxes(2, 3))
+    grads = np.zeros((TILE * down, TILE * tiles, n, o), grad_output.dtype)
+    grads[:oh, :ow] = grad_output.transpose(2, 3, 1, 0).swapaxes(2, 3)
+    to_values = A.astype(input.dtype)
+    total = np.zeros((PATCH, PATCH, o, c), input.dtype)
+    for t in range(down):
+        rows, half = grads[TILE * t : TILE * t + TILE], np.empty((PATCH, TILE * tiles, n * o), grads.dtype)
+        _times_rows(to_values, rows.reshape(TILE, TILE * tiles, n * o), half)
+        values = np.empty((PATCH, PATCH, tiles, n * o), grads.dtype)
+        np.matmul(to_values, half.reshape(PATCH, tiles, TILE, n * o), out=values.swapaxes(1, 2))
+        patches = np.empty((PATCH, PATCH, tiles, n * c), grads.dtype)
+        _patches(image, t, tiles, out=patches.swapaxes(1, 2))
+        values, patches = (
+            values.reshape(PATCH, PATCH, tiles * n, o),
+            patches.reshape(PATCH, PATCH, tiles * n, c),
+        )
+        total += np.matmul(values.swapaxes(2, 3), patches)
+    by_tap = GG.T.astype(input.dtype) @ total.reshape(PATCH**2, o * c)
+    return np.ascontiguousarray(by_tap.T).reshape(o, c, 3, 3)
 
 
-def _padded(input: Array, window: Window, shape: Sizes) -> Array:
-    """The padded image, with as much more as the last tiles of an output of `shape` want."""
-    (top, bottom), (left, right) = window.padding
-    around = (top, bottom + -shape[2] % TILE), (left, right + -shape[3] % TILE)
-    return padded(input, window._replace(padding=around))
+def grid(geometry: Geometry) -> tuple[int, int]:
+    """How many tiles the output has down and across."""
+    return -(-geometry.output_size[0] // TILE), -(-geometry.output_size[1] // TILE)
 
 
-def grid(shape: Sizes) -> Pair:
-    """How many tiles lie down and across an output of `shape`."""
-    return -(-shape[2] // TILE), -(-shape[3] // TILE)
+def _whole_tiles(geometry: Geometry) -> Geometry:
+    """With as much more padding as the last tiles of the output take."""
+    (top, bottom), (left, right) = geometry.padding
+    height, width = geometry.output_size
+    return replace(geometry, padding=((top, bottom + -height % TILE), (left, right + -width % TILE)))
 
 
-def _blocks(weight_size: Sizes, shape: Sizes, itemsize: int) -> Iterator[slice]:
-    """The tile rows of an output of `shape`, block by block."""
-    down, across = grid(shape)
-    row = PATCH**2 * itemsize * max(weight_size[:2]) * max(1, across * shape[0])
-    kernels = PATCH**2 * itemsize * prod(weight_size[:2])
-    step = max(1, min(max(LEAST_BYTES, 4 * kernels), MOST_BYTES) // row)
-    for top in range(0, down, step):
-        yield slice(top, min(top + step, down))
+def _patches(image: Array, t: int, tiles: int, out: Array | None = None) -> Array:
+    """B' x B of the patches of row of tiles `t`, of a padded `image`: (6, tiles, 6, pixel)."""
+    matrix, rows, pixel = B.T.astype(image.dtype), image[TILE * t : TILE * t + PATCH], image[0, 0].size
+    half = np.empty((PATCH, image.shape[1], pixel), image.dtype)
+    _times_rows(matrix, rows.reshape(half.shape), half)
+    row, column, item = half.strides
+    windows = as_strided(half, (PATCH, tiles, PATCH, pixel), (row, TILE * column, column, item))
+    return np.matmul(matrix, windows, out=out)
 
 
-def _patches(image: Array, rows: slice) -> Array:
-    """B' x B of the patches of some tile rows of a padded `image`, (C, H, W, N): (36, C, tiles*N)."""
-    xp = array_module(image)
-    c, height, width, n = image.shape
-    down, across = rows.stop - rows.start, width // TILE
-    lines = xp.arange(TILE * rows.start, TILE * rows.stop + PATCH - TILE)
-    places = xp.arange(PATCH)[:, None, None] + lines[:, None] * width + TILE * xp.arange(across)
-    # Taken by index, since runs of N values, four pixels apart, are slow to copy by strides.
-    pixels = image.reshape(c, height * width, n).take(places, axis=1)
-    matrix = xp.asarray(B.T, image.dtype)
-    half = scratch("across", (c, PATCH, len(lines), across * n), image.dtype, xp)
-    flat = c, PATCH, len(lines) * across * n
-    xp.matmul(matrix, pixels.reshape(flat), out=half.reshape(flat))
-    windows = xp.lib.stride_tricks.sliding_window_view(half, PATCH, axis=2)[:, :, ::TILE].swapaxes(3, 4)
-    patches = scratch("patches", (PATCH, PATCH, c, down, across * n), image.dtype, xp)
-    xp.matmul(matrix, windows, out=patches.transpose(2, 1, 3, 0, 4))
-    return patches.reshape(PATCH**2, c, down * across * n)
-
-
-def _tiles(grads: Array, rows: slice) -> Array:
-    """A g A' of the tiles of some tile rows of `grads`, (O, OH, OW, N): (36, O, tiles*N)."""
-    xp = array_module(grads)
-    o, height, width, n = grads.shape
-    down, across, step = rows.stop - rows.start, -(-width // TILE), xp.arange(TILE)
-    i = (step[:, None] + TILE * xp.arange(rows.start, rows.stop)).clip(0, height - 1)
-    j = (step[:, None] + TILE * xp.arange(across)).clip(0, width - 1)
-    tiles = grads.reshape(o, height * width, n).take(i[:, None, :, None] * width + j[:, None], axis=1)
-    tiles[:, height - TILE * (rows.stop - 1) :, :, -1] = 0
-    tiles[:, :, width - TILE * (across - 1) :, :, -1] = 0
-    products = scratch("products", (PATCH**2, o, down * across * n), grads.dtype, xp)
-    tiles = tiles.reshape(o, TILE**2, down * across * n)
-    xp.matmul(xp.asarray(AA, grads.dtype), tiles, out=products.swapaxes(0, 1))
-    return products
+def _times_rows(matrix: Array, rows: Array, out: Array) -> None:
+    """Matrix times rows of an image, (rows, W, pixel), column by column: BLAS is fastest with short lines."""
+    np.matmul(matrix, rows.swapaxes(0, 1), out=out.swapaxes(0, 1))

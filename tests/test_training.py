@@ -1,5 +1,7 @@
 """Trainer, history, batches, weights in files; training on real MNIST."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tinyconv import (
 from tinyconv.arrays import Array
 from tinyconv.data import MNIST, Batches, load_mnist, normalize
 from tinyconv.training import Epoch, History
+from tinyconv.training.progress import LOCK, Bar
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +292,16 @@ def test_weights_load_into_another_dtype(tmp_path: Path) -> None:
     load_weights(double, tmp_path / "weights")
     assert double.params["weight"].dtype == np.float64
     np.testing.assert_array_equal(double.params["weight"], single.params["weight"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_that_is_killed_holding_the_bars_lock_holds_nobody_up() -> None:
+    child = os.fork()
+    if child == 0:
+        LOCK.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert LOCK.acquire(timeout=5)
+    LOCK.release()
+    with Bar(total=1, disable=True) as bar:
+        bar.update(1)

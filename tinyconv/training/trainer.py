@@ -251,7 +251,7 @@ class Trainer:
         start = shown = time.perf_counter()
         self.model.train()
         self._accumulated = 0
-        network: Layer | Workers = self.model
+        network: Layer | Workers = self.model.fused()
         step = first = position["step"]
         with ExitStack() as stack:
             stack.callback(self.read_losses)
@@ -360,10 +360,11 @@ class Trainer:
         self, inputs: Array, targets: Array, updates: list[Callable[[], None]]
     ) -> tuple[Array, Array]:
         """What a step computes on a GPU, where nothing is read."""
-        prediction = self.model.forward(inputs)
+        network = self.model.fused()
+        prediction = network.forward(inputs)
         loss = self.criterion.forward(prediction, targets)
         self.optimizer.zero_grad()
-        self.model.backward_params(self.criterion.backward())
+        network.backward_params(self.criterion.backward())
         self._clip()
         for update in updates:
             update()
@@ -410,11 +411,11 @@ class Trainer:
             return self.model.state_dict()
 
     def _bar(self, batches: Iterable[tuple[Array, Array]], description: str) -> Any:
-        from tqdm import tqdm
+        from tinyconv.training.progress import Bar  # tqdm is imported where a bar is made
 
         images = len(batches.inputs) if isinstance(batches, Batches) else None
         # disable=None shows the bar on a terminal only.
-        return tqdm(
+        return Bar(
             total=images,
             desc=description,
             unit=" images",

@@ -12,8 +12,10 @@
 
 __version__ = "0.1.0"
 
-from tinyconv import data, functional, models, optim
-from tinyconv.convert import export_onnx, from_torch, to_torch
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tinyconv import functional, models, optim
 from tinyconv.gradcheck import gradcheck
 from tinyconv.layers import (
     ELU,
@@ -62,14 +64,18 @@ from tinyconv.layers import (
     Upsample,
     ZeroPad2d,
 )
-from tinyconv.second_order import (
-    GradientLayer,
-    GradientStep,
-    Objective,
-    hessian_operator,
-    hessian_vector_product,
-)
-from tinyconv.training import Trainer, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from tinyconv import data
+    from tinyconv.convert import export_onnx, from_torch, to_torch
+    from tinyconv.second_order import (
+        GradientLayer,
+        GradientStep,
+        Objective,
+        hessian_operator,
+        hessian_vector_product,
+    )
+    from tinyconv.training import Trainer, load_weights, save_weights
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -134,3 +140,30 @@ __all__ = [
     "save_weights",
     "to_torch",
 ]
+
+# Imported when they are first asked for, as importing them takes longer than all the rest.
+_LATER = {
+    "convert": ("export_onnx", "from_torch", "to_torch"),
+    "data": (),
+    "second_order": (
+        "GradientLayer",
+        "GradientStep",
+        "Objective",
+        "hessian_operator",
+        "hessian_vector_product",
+    ),
+    "training": ("Trainer", "load_weights", "save_weights"),
+}
+
+if not TYPE_CHECKING:  # a type checker would take any name for granted
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _LATER.items():
+            if name == module or name in names:
+                home = import_module(f"tinyconv.{module}")
+                return home if name == module else getattr(home, name)
+        raise AttributeError(f"module 'tinyconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_LATER})

@@ -6,7 +6,7 @@ An optimiser is made for a model and updates its parameters in place from its gr
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
@@ -104,16 +104,15 @@ class Optimizer:
         self._steps += 1
         numbers: dict[Any, tuple[Any, ...]] = {}
         updates: list[Callable[[], None]] = []
-        for name, layer, key in _places(self.model):
-            if key not in layer._grads:
-                continue
-            param, state, group = layer._params[key], self.state[name], self._group_of[name]
+        params = self.model.params
+        for name, grad in self.model.grads.items():
+            param, state, group = params[name], self.state[name], self._group_of[name]
             state["step"] = state.get("step", 0) + 1
             alike = group, self._steps - state["step"], param.dtype
             if alike not in numbers:
                 options = self._options(self.groups[group])
                 numbers[alike] = self._placed(alike, self._numbers(state["step"], **options), param)
-            updates.append(partial(self._update, param, layer._grads[key], state, *numbers[alike]))
+            updates.append(partial(self._update, param, grad, state, *numbers[alike]))
         return updates
 
     def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,14 +201,6 @@ def _copied(value: Any, param: Array) -> Any:
     copy = array_module(param).empty_like(param)
     copy[...] = moved(value, array_module(param))
     return copy
-
-
-def _places(model: Layer, prefix: str = "") -> Iterator[tuple[str, Layer, str]]:
-    """For each parameter its name in `model`, the layer that holds it, and its name there."""
-    for key in model._params:
-        yield prefix + key, model, key
-    for name, child in model.children.items():
-        yield from _places(child, f"{prefix}{name}.")
 
 
 class SGD(Optimizer):

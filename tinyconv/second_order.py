@@ -153,9 +153,8 @@ class Objective(Layer):
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         return self.children["model"].backward_jvp(self.criterion.backward_jvp(grad_output_dot))
 
-    def caches(self) -> Iterator[Any]:
-        yield from super().caches()
-        yield self.criterion
+    def caches(self) -> list[Any]:
+        return [*super().caches(), self.criterion]
 
     def _convert(self, convert: Callable[[Array], Array]) -> None:
         super()._convert(convert)

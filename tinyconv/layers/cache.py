@@ -1,9 +1,6 @@
 """What layers and losses keep from one pass to the next."""
 
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from tinyconv.arrays import Array, array_module
 
@@ -22,7 +19,7 @@ class ForwardCache:
     def save(self, output: Array, *values: Any) -> Array:
         """Keep `values` for `saved`, and return `output`; `predict` keeps nothing."""
         if self._keeps_caches:
-            self._cache = _Cache(array_module(output), output.shape, output.dtype, values)
+            self._cache = _Cache(output, values)
         return output
 
     def saved(self, grad_output: Array) -> tuple[Any, ...]:
@@ -88,19 +85,20 @@ class ForwardCache:
         return self._cache
 
 
-@dataclass
 class _Cache:
-    xp: Any
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    values: tuple[Any, ...]
-    tangents: tuple[Any, ...] | None = None
-    grad_output: Array | None = None
+    def __init__(self, output: Array, values: tuple[Any, ...]) -> None:
+        self.xp, self.shape, self.dtype = array_module(output), output.shape, output.dtype
+        self.values = values
+        self.tangents: tuple[Any, ...] | None = None
+        self.grad_output: Array | None = None
 
     def check(self, name: str, array: Array) -> None:
         """Check that `array` has the form of the output."""
+        is_on_device = array_module(array) is self.xp
+        if is_on_device and array.shape == self.shape and array.dtype == self.dtype:
+            return
         name = name if " " in name else f"`{name}`"
-        if array_module(array) is not self.xp:
+        if not is_on_device:
             raise TypeError(f"{name} must be a {self.xp.__name__} array, as the output is")
         if array.shape != self.shape:
             raise ValueError(f"{name} (of shape {array.shape}) must have the output's shape {self.shape}")

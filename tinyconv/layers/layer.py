@@ -60,6 +60,9 @@ class Communicator(Protocol):
         """The sum of the arrays that all workers give."""
 
 
+ERRORS = (ValueError, TypeError, RuntimeError)  # that get the name of the layer they arise in
+
+
 class Layer(ForwardCache):
     """Base class of all layers.
 
@@ -195,7 +198,7 @@ class Layer(ForwardCache):
 
     def check_distinct(self, what: str) -> None:
         """Refuse one layer object in two places, as it can keep what backward needs for one only."""
-        every = list(self.layers())
+        every = self.layers()
         if len({id(layer) for layer in every}) != len(every):
             raise ValueError(f"{what} must not hold the same layer object twice")
 
@@ -241,11 +244,16 @@ class Layer(ForwardCache):
                 merged[f"{name}.{key}"] = array
         return merged
 
-    def layers(self) -> Iterator["Layer"]:
+    def has_grads(self) -> bool:
+        """Whether there is any gradient to compute: whether a parameter is not frozen."""
+        return bool(self._grads) or any(child.has_grads() for child in self.children.values())
+
+    def layers(self) -> list["Layer"]:
         """This layer, its children, their children and so on."""
-        yield self
+        found = [self]
         for child in self.children.values():
-            yield from child.layers()
+            found += child.layers()
+        return found
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (or, with False, to evaluation mode); returns the layer."""
@@ -275,19 +283,24 @@ class Layer(ForwardCache):
         """Set all gradients to zero, and forget their tangents."""
         for layer in self.layers():
             for grad in layer._grads.values():
-                grad[...] = 0
+                grad.fill(0)
             layer._grads_dot.clear()
 
-    def caches(self) -> Iterator[ForwardCache]:
+    def caches(self) -> list[ForwardCache]:
         """All that keeps something from forward to backward: this layer and those in it."""
-        yield self
+        found: list[ForwardCache] = [self]
         for child in self.children.values():
-            yield from child.caches()
+            found += child.caches()
+        return found
 
     def release(self) -> None:
         """Forget what forward kept for backward."""
         for cache in self.caches():
             cache._cache = None
+
+    def fused(self) -> "Layer":
+        """A layer that computes the same with the same layers, faster if it can (see `Sequential.fused`)."""
+        return self
 
     def predict(self, x: Array, batch_size: int = 256) -> Array:
         """Output in evaluation mode, computed `batch_size` samples at a time, keeping nothing for backward.
@@ -295,10 +308,12 @@ class Layer(ForwardCache):
         The mode, and what an earlier forward kept, stay as they are.
         """
         integer("batch_size", batch_size)
+        network = self.fused()
         with self._predicting():
             if x.ndim == 0 or len(x) <= batch_size:
-                return self.forward(x)
-            parts = [self.forward(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+                output: Array = network.forward(x)
+                return output
+            parts = [network.forward(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
         if isinstance(parts[0], tuple):
             raise ValueError(f"predict needs one output array, and {type(self).__name__} returns several")
         joined: Array = array_module(x).concatenate(parts)
@@ -306,18 +321,18 @@ class Layer(ForwardCache):
 
     @contextmanager
     def _predicting(self) -> Iterator[None]:
-        keeping = [(cache, cache._keeps_caches) for cache in self.caches()]
-        modes = [(layer, layer.training) for layer, _ in keeping if isinstance(layer, Layer)]
+        caches, layers = self.caches(), self.layers()
+        keeping, modes = [cache._keeps_caches for cache in caches], [layer.training for layer in layers]
         try:
-            for cache, _ in keeping:
+            for cache in caches:
                 cache._keeps_caches = False
-            for layer, _ in modes:
+            for layer in layers:
                 layer.training = False
             yield
         finally:
-            for cache, keeps_caches in keeping:
+            for cache, keeps_caches in zip(caches, keeping, strict=True):
                 cache._keeps_caches = keeps_caches
-            for layer, training in modes:
+            for layer, training in zip(layers, modes, strict=True):
                 layer.training = training
 
     def state_dict(self) -> dict[str, Array]:
@@ -380,6 +395,12 @@ class Layer(ForwardCache):
 def _host(value: Any) -> Array:
     """`value`, an array of any kind, on the CPU."""
     return moved(value, np) if owner(value) == "cupy" else np.asarray(value)
+
+
+def located(name: str, layer: Layer, error: Exception) -> Exception:
+    """The error with the layer's name before its message."""
+    kind = next(k for k in ERRORS if isinstance(error, k))
+    return kind(f"layer {name!r} ({type(layer).__name__}): {error}")
 
 
 class LinearMap(Layer):

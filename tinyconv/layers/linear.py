@@ -1,6 +1,7 @@
 """Linear."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +10,11 @@ import tinyconv.functional as F
 from tinyconv.arguments import Generator, integer
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array
-from tinyconv.functional.activation import bias_relu
-from tinyconv.layers.layer import Layer, fan_in_uniform
+from tinyconv.layers.affine import Affine
+from tinyconv.layers.layer import fan_in_uniform
 
 
-class Linear(Layer):
+class Linear(Affine):
     """x @ weight.T + bias on the last dimension of (..., in_features).
 
     Args:
@@ -47,23 +48,21 @@ class Linear(Layer):
         if bias:
             self.add_parameter("bias", fan_in_uniform(shape[:1], in_features, dtype, generator))
 
-    def forward(self, x: Array) -> Array:
-        return self.save(F.linear(x, self.params["weight"], self.params.get("bias")), x)
+    def product(self, x: Array, bias: Array | None) -> Array:
+        return self.save(F.linear(x, self._params["weight"], bias), x)
 
-    def forward_relu(self, x: Array, relu: Layer) -> Array:
-        """`forward`, and that of the `relu` after it, in one kernel with the bias."""
-        output = F.linear(x, self.params["weight"])
-        bias_relu(output.reshape(-1, output.shape[-1]), self.params["bias"])
-        return relu.save(self.save(output, x), output)
-
-    def backward(self, grad_output: Array) -> Array:
+    def product_backward(self, grad_output: Array, wants_input: bool = True) -> Any:
         (x,) = self.saved(grad_output)
-        self._add_grads(grad_output, x)
-        return F.linear_input(grad_output, x, self.params["weight"])
+        weight = self._params["weight"]
+        if "weight" in self._grads:
+            self._grads["weight"] += F.linear_weight(grad_output, x, weight)
+        return F.linear_input(grad_output, x, weight) if wants_input else None
 
-    def backward_params(self, grad_output: Array) -> None:
-        (x,) = self.saved(grad_output)
-        self._add_grads(grad_output, x)
+    def bias_gradient(self, grad_output: Array) -> Array:
+        return F.linear_bias(grad_output)
+
+    def as_batch(self, y: Array) -> Array:
+        return y.reshape(-1, y.shape[-1])
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         (x,) = self.kept()
@@ -82,13 +81,6 @@ class Linear(Layer):
             self.add_grad_dot("bias", F.linear_bias(grad_output_dot))
         grad_dot = F.linear_input(grad_output_dot, x, weight)
         return grad_dot if weight_dot is None else grad_dot + F.linear_input(grad_output, x, weight_dot)
-
-    def _add_grads(self, grad_output: Array, x: Array) -> None:
-        weight = self.params["weight"]
-        if "weight" in self.grads:
-            self.grads["weight"] += F.linear_weight(grad_output, x, weight)
-        if "bias" in self.grads:
-            self.grads["bias"] += F.linear_bias(grad_output)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         out_features, in_features = self.params["weight"].shape

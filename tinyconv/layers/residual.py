@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from tinyconv.arrays import Array
-from tinyconv.layers.layer import Layer
-from tinyconv.layers.sequential import ERRORS, located
+from tinyconv.layers.layer import ERRORS, Layer, located
 
 
 class Residual(Layer):

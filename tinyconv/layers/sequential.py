@@ -5,12 +5,15 @@ from typing import overload
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array
 from tinyconv.layers.activation import ReLU
-from tinyconv.layers.layer import Layer
+from tinyconv.layers.conv import Conv1d, Conv2d
+from tinyconv.layers.fused import Fused
+from tinyconv.layers.layer import ERRORS, Layer, located
+from tinyconv.layers.linear import Linear
 from tinyconv.layers.pool import MaxPool2d
 
-ERRORS = (ValueError, TypeError, RuntimeError)  # that get the name of the layer they arise in
+FUSIBLE = (Conv1d, Conv2d, Linear)  # and no subclass, which may do something else
 
 
 class Sequential(Layer):
@@ -54,58 +57,51 @@ class Sequential(Layer):
                 raise ValueError(f"layer name {name!r} must be a string that is not empty and holds no dot")
             self.children[name] = layer
         self.check_distinct("`layers`")
-        self._orders = list(self.children.items()), _pooling_first(list(self.children.items()))
 
     def forward(self, x: Array) -> Array:
-        order = self._order(x)
-        joined: Layer | None = None
-        for (name, layer), (_, after) in zip(order, [*order[1:], ("", None)], strict=False):
-            if layer is joined:
-                continue
-            joined = after if _joined(layer, after, x) else None
+        for name, layer in self.children.items():
             try:
-                x = layer.forward(x) if joined is None else layer.forward_relu(x, joined)  # type: ignore[attr-defined]
+                x = layer.forward(x)
             except ERRORS as error:
-                raise located(name, layer, error) from error
+                raise self._located(name, error) from error
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        for name, layer in reversed(self._order(grad_output)):
+        for name, layer in reversed(self.children.items()):
             try:
                 grad_output = layer.backward(grad_output)
             except ERRORS as error:
-                raise located(name, layer, error) from error
+                raise self._located(name, error) from error
         return grad_output
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         tangents = self.tangents_by_child(params_dot)
-        for name, layer in self._order(x_dot):
+        for name, layer in self.children.items():
             try:
                 x_dot = layer.jvp(x_dot, tangents[name])
             except ERRORS as error:
-                raise located(name, layer, error) from error
+                raise self._located(name, error) from error
         return x_dot
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
-        for name, layer in reversed(self._order(grad_output_dot)):
+        for name, layer in reversed(self.children.items()):
             try:
                 grad_output_dot = layer.backward_jvp(grad_output_dot)
             except ERRORS as error:
-                raise located(name, layer, error) from error
+                raise self._located(name, error) from error
         return grad_output_dot
 
     def backward_params(self, grad_output: Array) -> None:
         """`backward` down to the first layer that wants gradients, and no further."""
-        order = self._order(grad_output)
-        first = next((name for name, layer in order if layer.grads), None)
-        for name, layer in reversed(order):
+        first = next((name for name, child in self.children.items() if child.has_grads()), None)
+        for name, layer in reversed(self.children.items()):
             try:
                 if name == first:
                     layer.backward_params(grad_output)
                     break
                 grad_output = layer.backward(grad_output)
             except ERRORS as error:
-                raise located(name, layer, error) from error
+                raise self._located(name, error) from error
         self.release()
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -116,9 +112,33 @@ class Sequential(Layer):
         shapes = self._shapes(input_shape)
         return sum(layer.multiply_adds(before) for layer, before, _ in shapes)
 
-    def _order(self, x: Array) -> list[tuple[str, Layer]]:
-        """The order to run layers in, where `x` lies."""
-        return self._orders[array_module(x) is np]
+    def fused(self) -> "Sequential":
+        """The same layers in a Sequential that computes the same faster; Trainer and `predict` use it.
+
+        A convolution or Linear and the ReLU after it, and any layer with a ReLU and a MaxPool2d after it,
+        become one (see `layers.fused.Fused`): the values are the same, and the gradients but for ties. The
+        layers are this one's own, so that gradients add up in `grads` as always. It has no second order.
+        """
+        if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
+            return self
+        waiting, layers = list(self.children.items()), {}
+        while waiting:
+            name, layer = waiting.pop(0)
+            pools = dict(waiting[1:2])
+            pool = next(iter(pools.values()), None)
+            if not waiting or type(waiting[0][1]) is not ReLU:
+                layers[name] = layer.fused()
+            elif type(pool) is MaxPool2d and not pool.return_indices:
+                layers[name] = Fused(layer.fused(), dict.fromkeys(pools, pool))
+                del waiting[:2]
+            elif type(layer) in FUSIBLE:
+                layers[name] = Fused(layer, {})
+                del waiting[:1]
+            else:
+                layers[name] = layer.fused()
+        fused = Sequential()
+        fused.children.update(layers)
+        return fused
 
     def summary(self, input_shape: tuple[int, ...]) -> str:
         """A table of the layers: output shapes, numbers of parameters, multiply-adds.
@@ -153,8 +173,12 @@ class Sequential(Layer):
             try:
                 shape = layer.output_shape(before)
             except ERRORS as error:
-                raise located(name, layer, error) from error
+                raise self._located(name, error) from error
             yield layer, before, shape
+
+    def _located(self, name: str, error: Exception) -> Exception:
+        layer = self.children[name]
+        return located(name, layer.layer if isinstance(layer, Fused) else layer, error)
 
     @overload
     def __getitem__(self, key: int | str) -> Layer: ...
@@ -174,28 +198,3 @@ class Sequential(Layer):
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.children.values())
-
-
-def _pooling_first(layers: list[tuple[str, Layer]]) -> list[tuple[str, Layer]]:
-    """The order to run layers in: a max-pooling before the ReLU that it follows.
-
-    The two commute, values and gradients alike, and pooled first there is less for ReLU to do.
-    """
-    order = list(layers)
-    for i in range(len(order) - 1):
-        relu, pool = order[i][1], order[i + 1][1]
-        if type(relu) is ReLU and type(pool) is MaxPool2d and not pool.return_indices:
-            order[i], order[i + 1] = order[i + 1], order[i]
-    return order
-
-
-def _joined(layer: Layer, after: Layer | None, x: Array) -> bool:
-    """Whether the bias of `layer` and the ReLU `after` it are one kernel."""
-    joined = type(after) is ReLU and hasattr(layer, "forward_relu") and array_module(x) is not np
-    return joined and "bias" in layer.params
-
-
-def located(name: str, layer: Layer, error: Exception) -> Exception:
-    """The error with the layer's name before its message."""
-    kind = next(k for k in ERRORS if isinstance(error, k))
-    return kind(f"layer {name!r} ({type(layer).__name__}): {error}")

@@ -17,7 +17,7 @@ class Flatten(LinearMap):
         start_dim, end_dim: dimensions (both included), counted from the end where negative.
 
     Raises:
-        TypeError: a dimension that is no integer.
+        TypeError: a dimension that is not an integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Flatten.html
     """

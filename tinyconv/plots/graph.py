@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tinyconv.arguments import integer, one_of
 from tinyconv.layers import Layer, Residual, Sequential
-from tinyconv.layers.sequential import ERRORS
+from tinyconv.layers.layer import ERRORS
 
 Column = tuple["Node", ...]
 

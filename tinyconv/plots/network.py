@@ -10,7 +10,7 @@ from tinyconv.arguments import check_arrays, integer
 from tinyconv.arrays import Array
 from tinyconv.functional import softmax
 from tinyconv.layers import Conv2d, Layer, Residual, Sequential
-from tinyconv.layers.sequential import ERRORS, located
+from tinyconv.layers.layer import ERRORS, located
 from tinyconv.plots.figure import Path, new_figure, saved
 
 if TYPE_CHECKING:

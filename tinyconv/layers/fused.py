@@ -1,0 +1,65 @@
+"""Fused layers: a layer, the ReLU after it and the max-pooling after that, in a faster order."""
+
+from tinyconv.arrays import Array
+from tinyconv.functional.activation import bias_relu, relu_backward
+from tinyconv.layers.affine import Affine
+from tinyconv.layers.layer import ERRORS, Layer, located
+from tinyconv.layers.pool import MaxPool2d
+
+
+class Fused(Layer):
+    """A layer, then max-pooling, then its bias and ReLU in place: as the layer, ReLU, max-pooling.
+
+    Adding a number and ReLU keep the order of values, rounding included, so the values are the same; pooled
+    first, there is a quarter left to do. The gradients are those of the plain layers, except where rounding
+    or ReLU makes values of a window equal that were not: there the plain layers give the gradient to the
+    first of them, and this one to the largest. `Sequential.fused` makes them; the second order is left to
+    the plain layers.
+
+    Args:
+        layer: any layer. Only the bias of an `Affine` is added after the pooling.
+        pools: the MaxPool2d by its name in the network; empty for none, with an `Affine` alone.
+    """
+
+    def __init__(self, layer: Layer, pools: dict[str, MaxPool2d]) -> None:
+        super().__init__()
+        self.layer, self.pools = layer, pools
+        self.children.update({"layer": layer, **pools})
+        plain = type(layer).forward is Affine.forward and type(layer).backward is Affine.backward
+        self._affine = layer if isinstance(layer, Affine) and plain else None
+
+    def forward(self, x: Array) -> Array:
+        y = self.layer.forward(x) if self._affine is None else self._affine.product(x, None)
+        for name, pool in self.pools.items():
+            try:
+                y = pool.forward(y)
+            except ERRORS as error:
+                raise located(name, pool, error) from error
+        if self._affine is None:
+            bias_relu(y, None)
+        else:
+            bias_relu(self._affine.as_batch(y), self._affine._params.get("bias"))
+        return self.save(y, y)
+
+    def backward(self, grad_output: Array) -> Array:
+        grad = self._backward_to_layer(grad_output)
+        if self._affine is None:
+            return self.layer.backward(grad)
+        grad_input: Array = self._affine.product_backward(grad)
+        return grad_input
+
+    def backward_params(self, grad_output: Array) -> None:
+        grad = self._backward_to_layer(grad_output)
+        if self._affine is None:
+            self.layer.backward_params(grad)
+        else:
+            self._affine.product_backward(grad, wants_input=False)
+
+    def _backward_to_layer(self, grad_output: Array) -> Array:
+        (output,) = self.saved(grad_output)
+        grad = relu_backward(grad_output, output)
+        if self._affine is not None:
+            self._affine.add_bias_gradient(grad)
+        for pool in self.pools.values():
+            grad = pool.backward(grad)
+        return grad

@@ -3,8 +3,8 @@
     python benchmarks/conv_shapes.py
 
 Both libraries have one process each for the whole table and take turns; a round is the median of many calls,
-as harness.py says. Neither adds a bias. PyTorch's arrays lie as it makes them, batch first, and tinyconv's as
-it makes them, batch last. PyTorch's forward runs under inference_mode, its gradients are
+as harness.py says. Neither adds a bias. Each library's arrays are stored as it makes them, PyTorch's
+as (N, C, H, W), tinyconv's as (H, W, C, N). PyTorch's forward runs under inference_mode, its gradients are
 called without autograd. Ratios above 1 mean that tinyconv is faster; those below 1/3 are marked.
 """
 
@@ -58,11 +58,11 @@ def tinyconv_peer() -> Callable[[str, int, str], float]:
 def tinyconv_call(shape: str, batch: int, which: str) -> Callable[[], object]:
     """One pass, with the activations in tinyconv's memory format."""
     import tinyconv.functional as F
-    from tinyconv.arrays import batch_first, batch_last
+    from tinyconv.arrays import as_logical, stored
 
     x_shape, w_shape, options, transposed = geometry(shape, batch)
     rng = np.random.default_rng(0)
-    x = batch_first(np.ascontiguousarray(batch_last(rng.standard_normal(x_shape, np.float32))))
+    x = as_logical(stored(rng.standard_normal(x_shape, np.float32)))
     w = rng.standard_normal(w_shape, np.float32)
     function: Callable[..., Any] = F.conv_transpose2d if transposed else F.conv2d
     g = function(x, w, **options)

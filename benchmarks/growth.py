@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 from harness import THREAD_VARIABLES, Peers, machine, seconds_a_call
 
-from tinyconv.arrays import Array, empty_batch_last
+from tinyconv.arrays import Array, empty_stored
 
 SIZE, CHANNELS, BATCH = 28, 32, 16
 FACTORS = (1, 2, 4, 8)
@@ -52,7 +52,7 @@ def convolution(batch: int, channels: int, kernel: int) -> tuple[int, Callable[[
     import tinyconv.functional as F
 
     def ones(*shape: int) -> Array:
-        array = empty_batch_last(shape, np.float32)
+        array = empty_stored(shape, np.float32)
         array[...] = 1
         return array
 

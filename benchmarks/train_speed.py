@@ -2,6 +2,7 @@
 
     python benchmarks/train_speed.py                           (all rows; needs the extra "benchmarks")
     python benchmarks/train_speed.py --model lenet --batch-size 128
+    python benchmarks/train_speed.py --model lenet --batch-size 64 --threads 1 --pytorch-only
 
 Every peer does the same work for each batch: uint8 images and labels gathered by a shuffled index,
 normalised to float32, forward, mean cross-entropy, backward, a step of SGD with momentum 0.9, and the loss
@@ -161,15 +162,18 @@ def products_peer(model: str, batch_size: int, images: int) -> Callable[[], floa
     return run_round
 
 
-def measure(model: str, batch_size: int, images: int, rounds: int, threads: int) -> Seconds:
+def measure(
+    model: str, batch_size: int, images: int, rounds: int, threads: int, pytorch_only: bool
+) -> Seconds:
     """Run one row of the comparison and print it."""
     options = {"model": model, "batch_size": batch_size, "images": images}
     frameworks: dict[str, dict[str, Any]] = {
         f"PyTorch {variant}": {"framework": "PyTorch", "variant": variant, "threads": threads}
         for variant in ("eager", "channels_last", "torch.compile")
     }
-    frameworks["JAX jit"] = {"framework": "JAX"}
-    frameworks["DeZero"] = {"framework": "DeZero", "images": images // FEWER}
+    if not pytorch_only:
+        frameworks["JAX jit"] = {"framework": "JAX"}
+        frameworks["DeZero"] = {"framework": "DeZero", "images": images // FEWER}
     peers: dict[str, tuple[Setup, dict[str, Any]]] = {
         f"tinyconv, workers: {workers}": (tinyconv_peer, options | {"workers": workers})
         for workers in sorted({threads, 1}, reverse=True)
@@ -194,6 +198,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="of a round (default 20,000 or 2,000)")
     parser.add_argument("--rounds", type=int, default=11, help="that are counted (default 11)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+    parser.add_argument("--pytorch-only", action="store_true", help="leave JAX and DeZero out")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--chart", type=Path, help="file for a bar chart: PNG, SVG or PDF")
     args = parser.parse_args()
@@ -202,7 +207,7 @@ def main() -> None:
         for batch_size in [args.batch_size] if args.batch_size else BATCH_SIZES[model]:
             name = f"{model}, batch {batch_size}"
             count = args.images or IMAGES[model]
-            rows[name] = measure(model, batch_size, count, args.rounds, args.threads)
+            rows[name] = measure(model, batch_size, count, args.rounds, args.threads, args.pytorch_only)
             images[name] = batch_size
     print(machine())
     if args.json:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinyconv
+import tinyconv.functional as F
 from tests import strict_arrays
 from tests.compare import assert_close
 from tests.test_layer_contract import CASES, Case
@@ -27,7 +28,6 @@ from tinyconv import (
     optim,
     save_weights,
 )
-from tinyconv import functional as F
 from tinyconv.arrays import Array, gpu_available, moved
 from tinyconv.data import streamed
 from tinyconv.gpu.cublas import matmul
@@ -671,3 +671,15 @@ def test_products_on_the_gpu_take_every_layout(
         out = cupy.zeros((*stack, m, n + 3), dtype)[..., 1 : n + 1]
         assert matmul(a, b, out) is out
         np.testing.assert_allclose(on_host(out), expected, rtol=1e-5)
+
+
+def test_on_a_gpu_an_algorithm_is_columns_or_refused(cupy: Any) -> None:
+    x, w = normal((2, 3, 6, 6), 0), normal((4, 3, 3, 3), 1)
+    expected = F.conv2d(x, w, algorithm="columns")
+    on_device = cupy.asarray(x), cupy.asarray(w)
+    assert_same(cupy.asnumpy(F.conv2d(*on_device, algorithm="columns")), expected)
+    for name in ("windows", "winograd"):
+        with pytest.raises(ValueError, match=rf"`algorithm` \(='{name}'\) must be 'columns' on a GPU"):
+            F.conv2d(*on_device, algorithm=name)
+    with pytest.raises(ValueError, match=r"`algorithm` \(='fastest'\) must be one of"):
+        F.conv2d(*on_device, algorithm="fastest")

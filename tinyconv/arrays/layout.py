@@ -44,6 +44,7 @@ __all__ = [
     "as_logical",
     "stored",
     "formatted",
+    "stored_shape",
     "empty_stored",
     "zeros_stored",
 ]
@@ -59,6 +60,11 @@ def storage_axes(ndim: int) -> tuple[int, ...]:
 def logical_axes(ndim: int) -> tuple[int, ...]:
     """The axes of an array in storage order, (..., C, N), in the order (N, C, ...)."""
     return (*range(ndim - 1, max(ndim - 3, -1), -1), *range(ndim - 2))
+
+
+def stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape`, (N, C, ...), in storage order, (..., C, N)."""
+    return tuple(shape[axis] for axis in storage_axes(len(shape)))
 
 
 def as_stored(x: Array) -> Array:
@@ -84,11 +90,9 @@ def formatted(x: Array) -> Array:
 
 def empty_stored(shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np) -> Array:
     """Uninitialised array of `shape` (N, C, ...) in the memory format."""
-    axes = storage_axes(len(shape))
-    return as_logical(xp.empty(tuple(shape[axis] for axis in axes), dtype))
+    return as_logical(xp.empty(stored_shape(shape), dtype))
 
 
 def zeros_stored(shape: tuple[int, ...], like: Array) -> Array:
     """Zeros of `shape` (N, C, ...) in the memory format, with the dtype and device of `like`."""
-    axes = storage_axes(len(shape))
-    return as_logical(array_module(like).zeros(tuple(shape[axis] for axis in axes), like.dtype))
+    return as_logical(array_module(like).zeros(stored_shape(shape), like.dtype))

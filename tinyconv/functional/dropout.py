@@ -4,7 +4,7 @@ from typing import Any
 
 from tinyconv.arguments import Generator, check_arrays, number
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array, array_module, as_logical, storage_axes, uniform
+from tinyconv.arrays import Array, array_module, as_logical, stored_shape, uniform
 
 __all__ = [
     "dropout",
@@ -120,6 +120,5 @@ def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
 def _mask(shape: tuple[int, ...], dtype: Any, p: float, generator: Generator, xp: Any) -> Array:
     """What to multiply with: 0 with probability `p`, else 1 / (1 - p); in the memory format."""
     scale = 0.0 if number("p", p, 0.0, 1.0) == 1 else 1 / (1 - p)
-    stored_shape = tuple(shape[axis] for axis in storage_axes(len(shape)))
-    kept = uniform(as_generator(generator), stored_shape, xp) >= p
+    kept = uniform(as_generator(generator), stored_shape(shape), xp) >= p
     return as_logical(xp.asarray(kept * dtype.type(scale)))

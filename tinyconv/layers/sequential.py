@@ -7,13 +7,9 @@ import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.layers.activation import ReLU
-from tinyconv.layers.conv import Conv1d, Conv2d
-from tinyconv.layers.fused import Fused
+from tinyconv.layers.fused import FUSIBLE, Fused
 from tinyconv.layers.layer import ERRORS, Layer, located
-from tinyconv.layers.linear import Linear
 from tinyconv.layers.pool import MaxPool2d
-
-FUSIBLE = (Conv1d, Conv2d, Linear)  # and no subclass, which may do something else
 
 
 class Sequential(Layer):

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arrays import Array, as_logical, storage_axes
+from tinyconv.arrays import Array, as_logical, stored_shape
 from tinyconv.data.batches import iterates_by_parts, split
 from tinyconv.layers import Layer
 
@@ -333,7 +333,7 @@ def _shared_copy(array: Array) -> Array:
 
 
 def _shared_stored(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    return as_logical(_shared(tuple(shape[axis] for axis in storage_axes(len(shape))), dtype))
+    return as_logical(_shared(stored_shape(shape), dtype))
 
 
 def _as(memory: Array, array: Array) -> Array:

@@ -79,12 +79,14 @@ NAMES = ("columns", "windows", "winograd")  # which compute all three maps
 def pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Callable[..., Array]:
     """What computes the map `wanted` by the algorithm `name`, or else by the first that is faster."""
     table = TABLE[wanted]
-    if xp is not np:
+    if name is None and xp is not np:
         first = table.get("turned", table["columns"])
         return (first if first.supports(geometry) else table["columns"]).run
     if name is None:
         return next(algorithm.run for algorithm in table.values() if algorithm.is_faster(geometry))
     algorithm = table[one_of("algorithm", name, tuple(table))]
+    if xp is not np and name != "columns":
+        raise ValueError(f"`algorithm` (={name!r}) must be 'columns' on a GPU, or left out")
     if not algorithm.supports(geometry):
         rule = str(algorithm.supports.__doc__).lower()
         raise ValueError(f"`algorithm` (={name!r}) needs {rule} It does not support {geometry}")

@@ -107,9 +107,7 @@ def _columns(input: Array, geometry: Geometry) -> Array:
     """What the windows over some samples see: (G, positions, KH * KW * C / G)."""
     windows, groups = all_windows(input, geometry), geometry.groups
     n, oh, ow, kh, kw, c = windows.shape
-    by_group = (
-        windows.reshape(n, oh, ow, kh, kw, groups, c // groups) if groups > 1 else windows[..., None, :]
-    )
+    by_group = windows.reshape(n, oh, ow, kh, kw, groups, c // groups)
     return by_group.transpose(5, 0, 1, 2, 3, 4, 6).reshape(groups, n * oh * ow, kh * kw * c // groups)
 
 

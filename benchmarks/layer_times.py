@@ -47,7 +47,7 @@ def measure(model: str, batch_size: int, steps: int) -> dict[str, list[float]]:
         clocked(layer, "forward", times[f"{name} {type(layer).__name__} forward"])
     clocked(criterion, "forward", times["loss forward"])
     clocked(criterion, "backward", times["loss backward"])
-    for name, layer in reversed(network.children.items()):
+    for name, layer in reversed(list(network.children.items())):
         for method in ("backward", "backward_params"):
             clocked(layer, method, times[f"{name} {type(layer).__name__} backward"])
     clocked(optimizer, "zero_grad", times["gradients to zero"])

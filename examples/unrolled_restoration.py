@@ -69,8 +69,9 @@ class Restorer(tc.Layer):
             objective = tc.Objective(blur, tc.MSELoss(reduction="sum"))
             kernels = tc.Conv2d(1, filters, 3, padding=1, dtype=dtype, generator=generator)
             self.objectives.append(objective)
-            self.children[f"data{i}"] = tc.GradientStep(objective, 0.1, dtype=dtype)
-            self.children[f"prior{i}"] = tc.GradientStep(tc.Sequential(kernels, tc.Tanh()), 0.05, dtype=dtype)
+            setattr(self, f"data{i}", tc.GradientStep(objective, 0.1, dtype=dtype))
+            prior = tc.Sequential(kernels, tc.Tanh())
+            setattr(self, f"prior{i}", tc.GradientStep(prior, 0.05, dtype=dtype))
 
     def forward(self, y: Array) -> Array:
         """Restored images, (N, 1, H, W), of blurred ones."""
@@ -84,7 +85,7 @@ class Restorer(tc.Layer):
     def backward(self, grad_output: Array) -> Array:
         """The whole gradient by y, which is where x begins and the target of every data step."""
         grad_x, grad_targets = grad_output, np.zeros_like(grad_output)
-        for name, step in reversed(self.children.items()):
+        for name, step in reversed(list(self.children.items())):
             if name.startswith("data"):
                 weight, step_size = step.params["energy.model.weight"], step.params["step_size"]
                 grad_targets += 2 * step_size * F.conv2d(grad_x, weight, padding=2)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinyconv
 import tinyconv.functional as F
 from tests.compare import layouts
 from tinyconv import BatchNorm2d, Dropout, Layer, Linear, MaxPool2d, MSELoss, ReLU, gradcheck
@@ -19,7 +20,7 @@ class Square(Layer):
     def __init__(self, fault: str = "") -> None:
         super().__init__()
         self.fault = fault
-        self.add_parameter("scale", np.full((), 2.0, np.float32))
+        self.scale = tinyconv.Parameter(np.full((), 2.0, np.float32))
 
     def forward(self, x: Array) -> Array:
         return self.save(x * x * self.params["scale"], x)

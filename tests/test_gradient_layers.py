@@ -56,12 +56,12 @@ class Scaled(tc.Layer):
 
     def __init__(self, in_place: bool) -> None:
         super().__init__()
-        self.children["body"] = tc.Linear(4, 3, dtype=f8, generator=0)
-        self.add_parameter("scale", np.full((), 2.0))
+        self.body = tc.Linear(4, 3, dtype=f8, generator=0)
+        self.scale = tc.Parameter(np.full((), 2.0))
         self.in_place = in_place
 
     def forward(self, x: Array) -> Array:
-        y = self.children["body"].forward(x)
+        y = self.body.forward(x)
         return self.save(self.params["scale"] * y * y, y)
 
     def backward(self, grad_output: Array) -> Array:
@@ -70,18 +70,18 @@ class Scaled(tc.Layer):
             self.grads["scale"][...] += (grad_output * y * y).sum()
         else:
             self.grads["scale"] += (grad_output * y * y).sum()
-        return self.children["body"].backward(2 * self.params["scale"] * grad_output * y)
+        return self.body.backward(2 * self.params["scale"] * grad_output * y)
 
     def jvp(self, x_dot: Array, params_dot: Any = None) -> Array:
         (y,) = self.kept()
-        y_dot = self.children["body"].jvp(x_dot)
+        y_dot = self.body.jvp(x_dot)
         return self.save_tangents(2 * self.params["scale"] * y * y_dot, y_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (y,), (y_dot,), grad_output = self.saved_tangents(grad_output_dot)
         self.add_grad_dot("scale", (grad_output_dot * y * y + 2 * grad_output * y * y_dot).sum())
         moved = 2 * self.params["scale"] * (grad_output_dot * y + grad_output * y_dot)
-        return self.children["body"].backward_jvp(moved)
+        return self.body.backward_jvp(moved)
 
 
 def test_layers_of_layers_that_add_to_their_gradients_are_energies() -> None:

@@ -195,8 +195,8 @@ def test_errors_say_which_layer() -> None:
 
 def test_train_and_eval_reach_all_children() -> None:
     model = Sequential(Dropout(), Sequential(Dropout()))
-    assert not any(layer.training for layer in model.eval().layers())
-    assert all(layer.training for layer in model.train().layers())
+    assert not any(layer.training for layer in model.eval().modules())
+    assert all(layer.training for layer in model.train().modules())
 
 
 def test_summary_shows_shapes_parameters_and_multiply_adds() -> None:
@@ -213,7 +213,7 @@ def test_repr_shows_the_children() -> None:
         "Sequential(",
         "  (0): ReLU()",
         "  (1): Sequential(",
-        "    (0): Flatten(start_dim=1, end_dim=-1)",
+        "    (0): Flatten()",
         "  )",
         ")",
     ]

@@ -95,7 +95,7 @@ def test_the_model_gets_its_own_arrays_back() -> None:
     for name, param in model.params.items():
         assert param is before[name]
         assert (param != old[name]).any()
-    assert all(layer.communicator is None for layer in model.layers())
+    assert all(layer.communicator is None for layer in model.modules())
     assert model.forward(data()[0]).shape == (46, 3)
 
 
@@ -149,7 +149,7 @@ def test_a_failing_worker_ends_the_training_with_its_message(how: str, match: st
     with pytest.raises(WorkerError, match=match):
         train(model, 2)
     assert all(param is before[name] for name, param in model.params.items())
-    assert all(layer.communicator is None for layer in model.layers())
+    assert all(layer.communicator is None for layer in model.modules())
 
 
 def test_a_failure_in_the_training_process_ends_the_workers() -> None:
@@ -163,7 +163,7 @@ def test_a_failure_in_the_training_process_ends_the_workers() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(model, 2, Stream())
-    assert all(layer.communicator is None for layer in model.layers())
+    assert all(layer.communicator is None for layer in model.modules())
     before = dict(model.params)
     for wrong in (x[:, :, :0], x[:, :, :4]):  # refused before, and in, the first layers
         with pytest.raises(ValueError, match=r"layer '[05]'"):

@@ -255,7 +255,7 @@ class Cube(tc.Layer):
     def __init__(self, fault: str = "") -> None:
         super().__init__()
         self.fault = fault
-        self.add_parameter("scale", np.full((), 2.0))
+        self.scale = tc.Parameter(np.full((), 2.0))
 
     def forward(self, x: Array) -> Array:
         return self.save(self.params["scale"] * x**3, x)

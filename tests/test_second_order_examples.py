@@ -102,7 +102,7 @@ def test_a_data_steps_formulas_are_what_the_step_computes(restoration: ModuleTyp
     step = model.children["data0"]
     x, y, g = (normal(3, 1, 9, 8, seed=seed) for seed in range(3))
     w, s = step.params["energy.model.weight"], step.params["step_size"]
-    step.children["energy"].target = y  # type: ignore[attr-defined]
+    step.children["energy"].target = y
 
     def transposed(image: Array) -> Array:
         return F.conv2d_input(x.shape, w, image, padding=2)

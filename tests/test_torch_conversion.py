@@ -129,10 +129,10 @@ def test_nested_networks_keep_their_names_and_each_layers_mode() -> None:
     )
     module = tc.to_torch(model)
     assert list(module.state_dict()) == list(model.state_dict())
-    for ours, theirs in zip(model.layers(), module.modules(), strict=True):
+    for ours, theirs in zip(model.modules(), module.modules(), strict=True):
         assert (type(ours).__name__, ours.training) == (type(theirs).__name__, theirs.training)
     back = tc.from_torch(module)
-    assert [layer.training for layer in back.layers()] == [layer.training for layer in model.layers()]
+    assert [layer.training for layer in back.modules()] == [layer.training for layer in model.modules()]
     assert_same_state(back, model)
 
 

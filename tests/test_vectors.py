@@ -167,7 +167,7 @@ def test_the_command_from_a_shell(tmp_path: Path) -> None:
     printed = run("-m", "tinyconv", "vectors", "conv2d", *options.split(), "--out", str(tmp_path))
     assert printed == f"{tmp_path / 'vectors.json'}\n"
     case = json.loads((tmp_path / "vectors.json").read_text())
-    assert case["attributes"]["stride"] == 2
+    assert case["attributes"]["stride"] == [2, 2]
     shapes = {tensor["name"]: tensor["shape"] for tensor in case["tensors"]}
     assert shapes["input"] == [2, 3, 32, 32]
     assert shapes["output"] == [2, 8, 15, 15]

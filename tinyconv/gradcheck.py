@@ -277,6 +277,7 @@ class _Subject:
 
 class _LayerSubject(_Subject):
     def __init__(self, layer: Layer) -> None:
+        layer.check_whole()
         self.layer = copy.deepcopy(layer).to(np.float64)
         self.name = type(layer).__name__
         self.params = self.layer.params

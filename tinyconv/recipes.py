@@ -192,7 +192,7 @@ def fit(args: argparse.Namespace, trainer: Trainer, batches: Batches, test: Batc
             flush=True,
         )
 
-    print(trainer.model.summary(INPUT_SHAPE))  # type: ignore[attr-defined]
+    print(trainer.model.summary(INPUT_SHAPE))
     if args.resume is None and args.checkpoint_dir is not None:
         _write_options(args)
     if args.resume is not None:

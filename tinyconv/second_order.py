@@ -12,14 +12,13 @@ layer of a network that is trained.
 >>> import numpy as np
 >>> from tinyconv import Linear, MSELoss
 >>> model = Linear(2, 1, bias=False, dtype=np.float64)
->>> model.params["weight"][...] = [[3.0, 4.0]]
+>>> model.weight = [[3.0, 4.0]]
 >>> x, target = np.ones((1, 2)), np.zeros((1, 1))
 >>> hessian_vector_product(model, MSELoss(), x, target, x_dot=np.array([[1.0, 0.0]])).x  # 2 w w.T v
 array([[18., 24.]])
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,8 @@ import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, floating_dtype, number
 from tinyconv.arrays import Array, array_module, moved
-from tinyconv.layers import Layer, Loss
+from tinyconv.layers import Layer, Loss, Parameter
+from tinyconv.layers.cache import Pass
 
 
 class HessianVectorProduct(NamedTuple):
@@ -67,7 +67,7 @@ def hessian_vector_product(
     """
     objective = Objective(model, criterion, target)
     named = {f"model.{name}": tangent for name, tangent in (params_dot or {}).items()}
-    with _second_order_pass(objective):
+    with Pass(keeps=True):
         output = objective.forward(x)
         objective.jvp(array_module(x).zeros_like(x) if x_dot is None else x_dot, named)
         objective.backward(array_module(output).ones_like(output))
@@ -131,42 +131,36 @@ class Objective(Layer):
 
     def __init__(self, model: Layer, criterion: Loss, target: Array | None = None) -> None:
         super().__init__()
-        if not isinstance(model, Layer):
-            raise TypeError(f"`model` (={model!r}) must be a Layer")
-        if not isinstance(criterion, Loss):
-            raise TypeError(f"`criterion` (={criterion!r}) must be a Loss")
-        self.children["model"] = model
-        self.criterion, self.target = criterion, target
+        for name, value, kind in (("model", model, Layer), ("criterion", criterion, Loss)):
+            if not isinstance(value, kind):
+                raise TypeError(f"`{name}` (of type {type(value).__name__}) must be a {kind.__name__}")
+        self.model, self.criterion, self.target = model, criterion, target
 
     def forward(self, x: Array) -> Array:
         if self.target is None:
             raise ValueError("`target` (=None) must be assigned before forward")
-        return self.criterion.forward(self.children["model"].forward(x), self.target)
+        return self.criterion.forward(self.model.forward(x), self.target)
 
     def backward(self, grad_output: Array) -> Array:
-        return self.children["model"].backward(self.criterion.backward(grad_output))
+        return self.model.backward(self.criterion.backward(grad_output))
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         tangents = self.tangents_by_child(params_dot)
-        return self.criterion.jvp(self.children["model"].jvp(x_dot, tangents["model"]))
+        return self.criterion.jvp(self.model.jvp(x_dot, tangents["model"]))
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
-        return self.children["model"].backward_jvp(self.criterion.backward_jvp(grad_output_dot))
-
-    def caches(self) -> list[Any]:
-        return [*super().caches(), self.criterion]
+        return self.model.backward_jvp(self.criterion.backward_jvp(grad_output_dot))
 
     def _convert(self, convert: Callable[[Array], Array]) -> None:
         super()._convert(convert)
         if self.target is not None:
             self.target = convert(self.target)
-        self.criterion._convert(convert)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self.criterion.output_shape(self.children["model"].output_shape(input_shape))
+        return self.criterion.output_shape(self.model.output_shape(input_shape))
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        return self.children["model"].multiply_adds(input_shape)
+        return self.model.multiply_adds(input_shape)
 
 
 class GradientLayer(Layer):
@@ -186,8 +180,8 @@ class GradientLayer(Layer):
     def __init__(self, energy: Layer) -> None:
         super().__init__()
         if not isinstance(energy, Layer):
-            raise TypeError(f"`energy` (={energy!r}) must be a Layer")
-        self.children["energy"] = energy
+            raise TypeError(f"`energy` (of type {type(energy).__name__}) must be a Layer")
+        self.energy = energy
 
     def forward(self, x: Array) -> Array:
         gradient, passed = self._gradient(x)
@@ -197,34 +191,30 @@ class GradientLayer(Layer):
         (passed,) = self.saved(grad_output)
         return self._gradient_backward(grad_output, passed)
 
-    def _gradient(self, x: Array) -> tuple[Array, "_Passed"]:
+    def _gradient(self, x: Array) -> tuple[Array, Pass]:
         """The energy's gradient, and what `_gradient_backward` needs."""
-        energy = self.children["energy"]
-        with _second_order_pass(energy):
-            output = energy.forward(x)
-            gradient = energy.backward(array_module(output).ones_like(output))
-            return gradient, _Passed(output, [cache._cache for cache in energy.caches()])
+        with Pass(keeps=True) as passed:
+            output = self.energy.forward(x)
+            return self.energy.backward(array_module(output).ones_like(output)), passed
 
-    def _gradient_backward(self, grad_gradient: Array, passed: "_Passed") -> Array:
-        """Gradient by x; adds the gradients of the energy's parameters to their `grads`."""
-        energy, xp = self.children["energy"], array_module(passed.output)
-        with _second_order_pass(energy):
-            for cache, kept in zip(energy.caches(), passed.kept, strict=True):
-                cache._cache = kept
-            energy.jvp(grad_gradient)
-            energy.backward(xp.ones_like(passed.output))
-            product = energy.backward_jvp(xp.zeros_like(passed.output))
-            products = _grads_dot(energy)
-        for name, grad in energy.grads.items():
+    def _gradient_backward(self, grad_gradient: Array, passed: Pass) -> Array:
+        """Gradient with respect to x; adds the gradients of the energy's parameters to their `grads`."""
+        passed.grads_dot.clear()
+        with passed:
+            output_dot = self.energy.jvp(grad_gradient)
+            self.energy.backward(array_module(output_dot).ones_like(output_dot))
+            product = self.energy.backward_jvp(array_module(output_dot).zeros_like(output_dot))
+            products = _grads_dot(self.energy)
+        for name, grad in self.energy.grads.items():
             grad += products[name]
         return product
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self.children["energy"].output_shape(input_shape)
+        self.energy.output_shape(input_shape)
         return tuple(input_shape)
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        return 2 * self.children["energy"].multiply_adds(input_shape)
+        return 2 * self.energy.multiply_adds(input_shape)
 
 
 class GradientStep(GradientLayer):
@@ -252,69 +242,19 @@ class GradientStep(GradientLayer):
 
     def __init__(self, energy: Layer, step_size: float, *, dtype: npt.DTypeLike = np.float32) -> None:
         super().__init__(energy)
-        self.add_parameter("step_size", np.asarray(number("step_size", step_size), floating_dtype(dtype)))
+        self.step_size = Parameter(np.asarray(number("step_size", step_size), floating_dtype(dtype)))
 
     def forward(self, x: Array) -> Array:
-        step_size = self.params["step_size"]
-        check_arrays(input=x, step_size=step_size)
+        check_arrays(input=x, step_size=self.step_size)
         gradient, passed = self._gradient(x)
-        return self.save(x - step_size * gradient, gradient, passed)
+        return self.save(x - self.step_size * gradient, gradient, passed)
 
     def backward(self, grad_output: Array) -> Array:
         gradient, passed = self.saved(grad_output)
-        if "step_size" in self._grads:
-            self._grads["step_size"] -= (grad_output * gradient).sum()
-        return grad_output + self._gradient_backward(-self._params["step_size"] * grad_output, passed)
-
-
-class _Passed(NamedTuple):
-    """What an energy made and kept in a forward and a backward."""
-
-    output: Array
-    kept: list[Any]
-
-
-class _Unwanted(dict[str, Any]):
-    """Takes the place of a layer's gradients in a pass that does not want them.
-
-    It holds no name, so that our layers compute none; one that adds without asking adds to zeros.
-    """
-
-    def __init__(self, params: dict[str, Array]) -> None:
-        super().__init__()
-        self._params = params
-
-    def __missing__(self, name: str) -> Array:
-        zeros: Array = array_module(self._params[name]).zeros_like(self._params[name])
-        return zeros
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        pass
-
-    def copy(self) -> "_Unwanted":
-        return self
-
-
-@contextmanager
-def _second_order_pass(energy: Layer) -> Iterator[None]:
-    """Passes through `energy` that keep its caches for another backward.
-
-    What its layers kept before, and their gradients, are theirs again afterwards.
-    """
-    caches = list(energy.caches())
-    states = [(cache._keeps_caches, cache._retains_cache, cache._cache) for cache in caches]
-    grads = [(layer, layer._grads, layer._grads_dot) for layer in energy.layers()]
-    for layer, _, _ in grads:
-        layer._grads, layer._grads_dot = _Unwanted(layer.params), {}
-    for cache in caches:
-        cache._keeps_caches = cache._retains_cache = True
-    try:
-        yield
-    finally:
-        for layer, own, own_dot in grads:
-            layer._grads, layer._grads_dot = own, own_dot
-        for cache, state in zip(caches, states, strict=True):
-            cache._keeps_caches, cache._retains_cache, cache._cache = state
+        grads = self._grads
+        if "step_size" in grads:
+            grads["step_size"] -= (grad_output * gradient).sum()
+        return grad_output + self._gradient_backward(-self.step_size * grad_output, passed)
 
 
 def _grads_dot(layer: Layer) -> dict[str, Array]:

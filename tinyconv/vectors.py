@@ -26,6 +26,7 @@ from tinyconv.arguments import floating_dtype, integer, one_of
 from tinyconv.arrays import Array
 from tinyconv.files import write_whole
 from tinyconv.layers import Layer
+from tinyconv.layers.signature import arguments, constructor
 
 
 class Operator(NamedTuple):
@@ -65,14 +66,14 @@ OPERATORS = {
     "log_softmax": Operator(layers.LogSoftmax, "batch size", (10,)),
 }
 
-_NOT_ATTRIBUTES = ("algorithm", "dtype", "generator", "inplace", "return_indices")
+# Arguments of layers that change no tensor of a case, or the number of outputs.
+_NOT_ATTRIBUTES = ("algorithm", "inplace", "return_indices")
 
 
 def signature(operator: str) -> inspect.Signature:
     """The operator's attributes and their defaults: arguments of its layer's constructor."""
-    whole = inspect.signature(OPERATORS[operator].layer)
-    kept = [p for name, p in whole.parameters.items() if name not in _NOT_ATTRIBUTES]
-    return whole.replace(parameters=kept)
+    parameters = constructor(OPERATORS[operator].layer)
+    return inspect.Signature([p for name, p in parameters.items() if name not in _NOT_ATTRIBUTES])
 
 
 def write_vectors(
@@ -93,10 +94,11 @@ def write_vectors(
         seed: of the parameters, the input and the upstream gradient; see the top of this module.
         dtype: float32 or float64.
 
-    Writes vectors.npz, NAME.bin (in C order) for each tensor, and last vectors.json: operator, attributes,
-    seed, and of each tensor its name, role, file, dtype, byte order, shape and strides in bytes. Names are
-    input, output, grad_output (the upstream gradient) and grad_input; those of the layer's parameters and
-    buffers; grad_ and a parameter's name; updated_ and the name of a buffer, for its value after forward.
+    Writes vectors.npz, NAME.bin (in C order) for each tensor, and last vectors.json: operator, attributes (in
+    the layer's normal form: a kernel size is a pair), seed, and of each tensor its name, role, file, dtype,
+    byte order, shape and strides in bytes. Names are input, output, grad_output (the upstream gradient) and
+    grad_input; those of the layer's parameters and buffers; grad_ and a parameter's name; updated_ and the
+    name of a buffer, for its value after forward.
 
     Returns:
         The path of vectors.json.
@@ -117,7 +119,6 @@ def write_vectors(
     seed = integer("seed", seed, minimum=0)
     rng = np.random.default_rng(seed)
     bound = signature(operator).bind(**attributes)
-    bound.apply_defaults()
     layer = _layer(operator, bound.arguments, rng)
     if not isinstance(input_shape, Sequence):
         raise TypeError(f"`input_shape` (={input_shape!r}) must be a sequence of ints")
@@ -128,7 +129,7 @@ def write_vectors(
         "version": 1,
         "operator": operator,
         "pytorch": f"torch.nn.{OPERATORS[operator].layer.__name__}",  # whose arguments the attributes are
-        "attributes": bound.arguments,
+        "attributes": {n: value for n, value in arguments(layer).items() if n not in _NOT_ATTRIBUTES},
         "seed": seed,
         "npz": "vectors.npz",
         "tensors": [_described(*tensor) for tensor in tensors],

@@ -66,9 +66,9 @@ Form: TypeAlias = Callable[[Graph, Any, str, Shape], str]
 
 def _conv(graph: Graph, layer: Conv1d | Conv2d, x: str, shape: Shape) -> str:
     if layer.padding_mode != "zeros":
-        x = _extended(graph, x, shape, layer._pads, layer.padding_mode)
-    before, after = reversed(layer._pads[::2]), reversed(layer._pads[1::2])
-    zeros = [0] * len(layer._pads)
+        x = _extended(graph, x, shape, layer.pads, layer.padding_mode)
+    before, after = reversed(layer.pads[::2]), reversed(layer.pads[1::2])
+    zeros = [0] * len(layer.pads)
     options = _convolution(layer, [*before, *after] if layer.padding_mode == "zeros" else zeros)
     return graph.node("Conv", x, *_weights(graph, layer), **options)
 
@@ -109,7 +109,8 @@ def _weights(graph: Graph, layer: Layer) -> list[str]:
 def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
     if layer.return_indices:
         raise ValueError("`return_indices` (=True) makes two outputs, where export_onnx has one")
-    geometry = pool_geometry(shape, *layer._window)
+    window = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
+    geometry = pool_geometry(shape, *window)
     x = _padded(graph, x, shape, _reach_of_pool(geometry), -math.inf)
     options = {
         "kernel_shape": geometry.kernel_size,
@@ -121,7 +122,8 @@ def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
 
 def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
     """The mean over all taps of a window, times how many they are, over what PyTorch divides by."""
-    geometry = pool_geometry(shape, *layer._window, 1, layer._options[0])
+    window = layer.kernel_size, layer.stride, layer.padding
+    geometry = pool_geometry(shape, *window, 1, layer.ceil_mode)
     pads = _reach_of_pool(geometry)
     x = _padded(graph, x, shape, pads, 0.0)
     # onnxruntime 1.20 moves a Pad before it into the operator, where it must go on counting.
@@ -129,7 +131,8 @@ def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
     x = graph.node("AveragePool", x, **options)
     ones = np.ones((1, 1, *shape[2:]))
     mean = F.avg_pool2d(F.pad(ones, pads), geometry.kernel_size, geometry.stride)
-    ratio = F.avg_pool2d(ones, *layer._window, *layer._options) / mean
+    counted = layer.ceil_mode, layer.count_include_pad, layer.divisor_override
+    ratio = F.avg_pool2d(ones, *window, *counted) / mean
     return x if np.allclose(ratio, 1, 1e-12) else graph.node("Mul", x, graph.constant(ratio))
 
 
@@ -204,7 +207,7 @@ def _elementwise(op_type: str, **names: str) -> Form:
     """The form of a layer that one operator computes, whose attributes are options by other names."""
 
     def form(graph: Graph, layer: Any, x: str, shape: Shape) -> str:
-        return graph.node(op_type, x, **{theirs: layer._options[ours] for theirs, ours in names.items()})
+        return graph.node(op_type, x, **{theirs: getattr(layer, ours) for theirs, ours in names.items()})
 
     return form
 
@@ -214,7 +217,7 @@ def _silu(graph: Graph, layer: SiLU, x: str, shape: Shape) -> str:
 
 
 def _softplus(graph: Graph, layer: Softplus, x: str, shape: Shape) -> str:
-    beta, threshold = (graph.constant(layer._options[name]) for name in ("beta", "threshold"))
+    beta, threshold = (graph.constant(value) for value in (layer.beta, layer.threshold))
     scaled = graph.node("Mul", x, beta)
     bent = graph.node("Div", graph.node("Softplus", scaled), beta)
     return graph.node("Where", graph.node("Greater", scaled, threshold), x, bent)
@@ -222,7 +225,7 @@ def _softplus(graph: Graph, layer: Softplus, x: str, shape: Shape) -> str:
 
 def _gelu(graph: Graph, layer: GELU, x: str, shape: Shape) -> str:
     """x / 2 (1 + erf(x / sqrt 2)), or x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
-    if layer._options["approximate"] == "none":
+    if layer.approximate == "none":
         curve = graph.node("Erf", graph.node("Mul", x, graph.constant(math.sqrt(0.5))))
     else:
         square = graph.node("Mul", graph.node("Mul", x, x), graph.constant(0.044715))
@@ -277,13 +280,20 @@ def _extended(graph: Graph, x: str, shape: Shape, pads: Sequence[int], mode: str
 
 
 def _upsample(graph: Graph, layer: Upsample, x: str, shape: Shape) -> str:
-    for axis, positions in enumerate(interpolate_indices(shape, *layer._options), 2):
+    for axis, positions in enumerate(
+        interpolate_indices(shape, layer.size, layer.scale_factor, layer.mode), 2
+    ):
         x = _gathered(graph, x, np.asarray(positions), axis)
     return x
 
 
 def _unfold(graph: Graph, layer: Unfold, x: str, shape: Shape) -> str:
-    kernel_size, dilation, (top, left), stride = layer._geometry
+    kernel_size, dilation, (top, left), stride = (
+        layer.kernel_size,
+        layer.dilation,
+        layer.padding,
+        layer.stride,
+    )
     geometry = window_geometry(shape, kernel_size, stride, (top, left), dilation)
     x = _padded(graph, x, shape, (left, left, top, top), 0.0)
     taps = (
@@ -299,15 +309,14 @@ def _unfold(graph: Graph, layer: Unfold, x: str, shape: Shape) -> str:
 
 
 def _fold(graph: Graph, layer: Fold, x: str, shape: Shape) -> str:
-    kernel_size, dilation, padding, stride = layer._geometry
     return graph.node(
         "Col2Im",
         x,
         graph.integers(*layer.output_size),
-        graph.integers(*kernel_size),
-        strides=stride,
-        dilations=dilation,
-        pads=[*padding, *padding],
+        graph.integers(*layer.kernel_size),
+        strides=layer.stride,
+        dilations=layer.dilation,
+        pads=[*layer.padding, *layer.padding],
     )
 
 

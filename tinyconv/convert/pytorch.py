@@ -5,122 +5,22 @@ the arguments, makes the other's object with them and copies the state.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import tinyconv.layers
 from tinyconv.arrays import moved
 from tinyconv.convert.place import inside, named_in_errors
-from tinyconv.layers import (
-    ELU,
-    GELU,
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
-    CircularPad2d,
-    ConstantPad2d,
-    Conv1d,
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Dropout2d,
-    Flatten,
-    Fold,
-    GroupNorm,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    LogSoftmax,
-    MaxPool2d,
-    MaxUnpool2d,
-    ReflectionPad2d,
-    ReLU,
-    ReplicationPad2d,
-    Sequential,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-    Unflatten,
-    Unfold,
-    Upsample,
-    ZeroPad2d,
-)
-from tinyconv.layers.activation import Activation
-from tinyconv.layers.norm import BatchNorm
+from tinyconv.layers import Layer, Sequential
+from tinyconv.layers.signature import arguments, constructor
 
 if TYPE_CHECKING:
     import torch
 
-_CHANNELS = ("in_channels", "out_channels")
-_POOL = ("kernel_size", "stride", "padding")
-_CONV = (*_CHANNELS, *_POOL, "dilation", "groups", "padding_mode")
-_BATCH_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
-_UNFOLD = ("kernel_size", "dilation", "padding", "stride")
-
-# The arguments of each constructor but for `bias`, which the state tells. PyTorch's module of the same name
-# keeps them as attributes.
-_ARGUMENTS: dict[type[Layer], tuple[str, ...]] = {
-    Conv1d: _CONV,
-    Conv2d: _CONV,
-    ConvTranspose2d: (*_CHANNELS, *_POOL, "output_padding", "groups", "dilation"),
-    Linear: ("in_features", "out_features"),
-    MaxPool2d: (*_POOL, "dilation", "ceil_mode", "return_indices"),
-    MaxUnpool2d: _POOL,
-    AvgPool2d: (*_POOL, "ceil_mode", "count_include_pad", "divisor_override"),
-    AdaptiveAvgPool2d: ("output_size",),
-    BatchNorm1d: _BATCH_NORM,
-    BatchNorm2d: _BATCH_NORM,
-    LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
-    GroupNorm: ("num_groups", "num_channels", "eps", "affine"),
-    ReLU: (),
-    LeakyReLU: ("negative_slope",),
-    ELU: ("alpha",),
-    GELU: ("approximate",),
-    Sigmoid: (),
-    Tanh: (),
-    SiLU: (),
-    Softplus: ("beta", "threshold"),
-    Softmax: ("dim",),
-    LogSoftmax: ("dim",),
-    ZeroPad2d: ("padding",),
-    ConstantPad2d: ("padding", "value"),
-    ReflectionPad2d: ("padding",),
-    ReplicationPad2d: ("padding",),
-    CircularPad2d: ("padding",),
-    Dropout: ("p",),
-    Dropout2d: ("p",),
-    Flatten: ("start_dim", "end_dim"),
-    Unflatten: ("dim", "unflattened_size"),
-    Unfold: _UNFOLD,
-    Fold: ("output_size", *_UNFOLD),
-    Upsample: ("size", "scale_factor", "mode"),
-}
-
-# Where our layers keep them, in the same order; the others as attributes of the same names.
-_VALUES: dict[type[Layer], Callable[[Any], Iterable[Any]]] = {
-    Linear: lambda layer: reversed(layer.params["weight"].shape),
-    MaxPool2d: lambda layer: (*layer._window, layer.return_indices),
-    MaxUnpool2d: lambda layer: layer._window,
-    AvgPool2d: lambda layer: (*layer._window, *layer._options),
-    BatchNorm: lambda layer: (
-        layer.num_features,
-        layer.eps,
-        layer.momentum,
-        "weight" in layer.params,
-        "running_mean" in layer.buffers,
-    ),
-    LayerNorm: lambda layer: (layer.normalized_shape, layer.eps, "weight" in layer.params),
-    GroupNorm: lambda layer: (layer.num_groups, layer.num_channels, layer.eps, "weight" in layer.params),
-    Activation: lambda layer: layer._options.values(),
-    Unfold: lambda layer: layer._geometry,
-    Fold: lambda layer: (layer.output_size, *layer._geometry),
-    Upsample: lambda layer: layer._options,
-}
+# Arguments of ours that PyTorch's modules do not have.
+_OURS = ("algorithm",)
 
 
 def to_torch(layer: Layer) -> "torch.nn.Module":
@@ -194,28 +94,22 @@ def _module(torch: Any, layer: Layer, place: str) -> Any:
 
 
 def _leaf_module(torch: Any, layer: Layer) -> Any:
-    if type(layer) not in _ARGUMENTS:
+    kind = getattr(torch.nn, type(layer).__name__, None)
+    if kind is None or type(layer) is not _layer_of(type(layer).__name__):
         raise TypeError("PyTorch has no module of this kind")
     state = {name: moved(array, np) for name, array in layer.state_dict().items()}
+    given = {name: value for name, value in arguments(layer).items() if name not in _OURS}
     with torch.device("meta"):  # which draws and allocates nothing
-        module = getattr(torch.nn, type(layer).__name__)(**_with_bias(_arguments(layer), state))
+        module = kind(**given)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, assign=True)
     module.requires_grad_(bool(layer.grads))
     return module
 
 
-def _arguments(layer: Layer) -> dict[str, Any]:
-    """The arguments that the layer was made with."""
-    names = _ARGUMENTS[type(layer)]
-    for kind, values in _VALUES.items():
-        if isinstance(layer, kind):
-            return dict(zip(names, values(layer), strict=True))
-    return {name: getattr(layer, name) for name in names}
-
-
-def _with_bias(arguments: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with `bias`, where the state shows that it is not the default."""
-    return {**arguments, "bias": False} if "weight" in state and "bias" not in state else arguments
+def _layer_of(name: str) -> type[Layer] | None:
+    """Our layer of that name."""
+    kind = getattr(tinyconv.layers, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Layer) else None
 
 
 # From PyTorch
@@ -236,16 +130,19 @@ def _layer(torch: Any, module: Any, place: str) -> Layer:
 
 
 def _leaf_layer(torch: Any, module: Any) -> Layer:
-    kinds = (k for k in _ARGUMENTS if getattr(torch.nn, k.__name__, None) is type(module))
-    kind = next(kinds, None)
-    if kind is None:
+    kind = _layer_of(type(module).__name__)
+    if kind is None or getattr(torch.nn, kind.__name__, None) is not type(module):
         raise TypeError("tinyconv has no layer of this kind")
     for name in ("align_corners", "recompute_scale_factor"):
         if getattr(module, name, None):
             raise ValueError(f"tinyconv has no `{name}` (={getattr(module, name)})")
     state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-    arguments = {name: getattr(module, name) for name in _ARGUMENTS[kind]}
-    layer = kind(**_with_bias(arguments, state)).to(_dtype(state.values()))
+    given = {
+        name: getattr(module, name) for name in constructor(kind) if name not in _OURS and name != "bias"
+    }
+    if "bias" in constructor(kind):
+        given["bias"] = "bias" in state or "weight" not in state
+    layer = kind(**given).to(_dtype(state.values()))
     layer.load_state_dict({name: tensor.numpy() for name, tensor in state.items()})
     wanted = {parameter.requires_grad for parameter in module.parameters()}
     if len(wanted) > 1:

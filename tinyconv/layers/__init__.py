@@ -67,6 +67,10 @@ from tinyconv.layers.shape import (
     Unflatten,
     Upsample,
 )
+from tinyconv.layers.state import (
+    Buffer,
+    Parameter,
+)
 from tinyconv.layers.unfold import (
     Fold,
     Unfold,
@@ -79,6 +83,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Buffer",
     "CircularPad2d",
     "ConstantPad2d",
     "Conv1d",
@@ -103,6 +108,7 @@ __all__ = [
     "MaxPool2d",
     "MaxUnpool2d",
     "NLLLoss",
+    "Parameter",
     "ReLU",
     "ReflectionPad2d",
     "ReplicationPad2d",

@@ -16,9 +16,11 @@ class Activation(Layer):
     _function_backward: Callable[..., Array]
     _function_backward_jvp: Callable[..., Array]
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self._options = options
+    _names: tuple[str, ...] = ()  # of the function's options, which are attributes
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._names}
 
     def forward(self, x: Array) -> Array:
         return self.save(self._function(x, **self._options), x)
@@ -41,9 +43,6 @@ class Activation(Layer):
         """The tangent of the output: that of a symmetric Jacobian, as elementwise functions have."""
         return self._function_backward(x_dot, x, **self._options)
 
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(input_shape)
 
@@ -63,6 +62,7 @@ class ReLU(Activation):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        self.inplace = bool(inplace)
 
     def forward(self, x: Array) -> Array:
         output = F.relu(x)
@@ -86,8 +86,11 @@ class LeakyReLU(Activation):
     _function_backward = staticmethod(F.leaky_relu_backward)
     _function_backward_jvp = staticmethod(F.leaky_relu_backward_jvp)
 
+    _names = ("negative_slope",)
+
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        super().__init__(negative_slope=number("negative_slope", negative_slope))
+        super().__init__()
+        self.negative_slope, self.inplace = number("negative_slope", negative_slope), bool(inplace)
 
 
 class ELU(Activation):
@@ -107,8 +110,11 @@ class ELU(Activation):
     _function_backward = staticmethod(F.elu_backward)
     _function_backward_jvp = staticmethod(F.elu_backward_jvp)
 
+    _names = ("alpha",)
+
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        super().__init__(alpha=number("alpha", alpha))
+        super().__init__()
+        self.alpha, self.inplace = number("alpha", alpha), bool(inplace)
 
 
 class GELU(Activation):
@@ -127,9 +133,11 @@ class GELU(Activation):
     _function_backward = staticmethod(F.gelu_backward)
     _function_backward_jvp = staticmethod(F.gelu_backward_jvp)
 
+    _names = ("approximate",)
+
     def __init__(self, approximate: str = "none") -> None:
-        one_of("approximate", approximate, ("none", "tanh"))
-        super().__init__(approximate=approximate)
+        super().__init__()
+        self.approximate = one_of("approximate", approximate, ("none", "tanh"))
 
 
 class Sigmoid(Activation):
@@ -142,9 +150,6 @@ class Sigmoid(Activation):
     _function_backward = staticmethod(F.sigmoid_backward)
     _function_backward_jvp = staticmethod(F.sigmoid_backward_jvp)
 
-    def __init__(self) -> None:
-        super().__init__()
-
 
 class Tanh(Activation):
     """Hyperbolic tangent, elementwise.
@@ -155,9 +160,6 @@ class Tanh(Activation):
     _function = staticmethod(F.tanh)
     _function_backward = staticmethod(F.tanh_backward)
     _function_backward_jvp = staticmethod(F.tanh_backward_jvp)
-
-    def __init__(self) -> None:
-        super().__init__()
 
 
 class SiLU(Activation):
@@ -175,6 +177,7 @@ class SiLU(Activation):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        self.inplace = bool(inplace)
 
 
 class Softplus(Activation):
@@ -194,9 +197,11 @@ class Softplus(Activation):
     _function_backward = staticmethod(F.softplus_backward)
     _function_backward_jvp = staticmethod(F.softplus_backward_jvp)
 
+    _names = ("beta", "threshold")
+
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
-        options = {"beta": number("beta", beta), "threshold": number("threshold", threshold)}
-        super().__init__(**options)
+        super().__init__()
+        self.beta, self.threshold = number("beta", beta), number("threshold", threshold)
 
 
 class Softmax(Activation):
@@ -215,8 +220,11 @@ class Softmax(Activation):
     _function_backward = staticmethod(F.softmax_backward)
     _function_backward_jvp = staticmethod(F.softmax_backward_jvp)
 
+    _names = ("dim",)
+
     def __init__(self, dim: int) -> None:
-        super().__init__(dim=integer("dim", dim, minimum=-64))
+        super().__init__()
+        self.dim = integer("dim", dim, minimum=-64)
 
 
 class LogSoftmax(Activation):
@@ -235,8 +243,11 @@ class LogSoftmax(Activation):
     _function_backward = staticmethod(F.log_softmax_backward)
     _function_backward_jvp = staticmethod(F.log_softmax_backward_jvp)
 
+    _names = ("dim",)
+
     def __init__(self, dim: int) -> None:
-        super().__init__(dim=integer("dim", dim, minimum=-64))
+        super().__init__()
+        self.dim = integer("dim", dim, minimum=-64)
 
     def _tangent(self, x_dot: Array, x: Array) -> Array:
         return F.log_softmax_jvp(x_dot, x, **self._options)

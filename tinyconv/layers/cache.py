@@ -1,25 +1,68 @@
-"""What layers and losses keep from one pass to the next."""
+"""What layers and losses keep from one pass to the next, and passes that leave them untouched."""
 
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Self
 
 from tinyconv.arrays import Array, array_module
+
+
+class Pass:
+    """A pass through layers and losses that leaves them as they are, from any number of threads at once.
+
+    Within `with Pass(...)` what forward, jvp and backward would keep in layers and losses is kept here, and
+    gradients of parameters are not added. A pass can be entered again, and then goes on.
+
+    Args:
+        keeps: whether forward keeps what backward needs. A backward leaves it there for the next one.
+        evaluates: whether layers are in evaluation mode, whatever their own mode is. A pass within another
+            that evaluates does so as well.
+
+    Attributes:
+        caches: id of a layer or loss -> what it keeps; None where nothing is kept.
+        grads_dot: id of a layer -> the tangents of its gradients, by name.
+    """
+
+    def __init__(self, *, keeps: bool, evaluates: bool = False) -> None:
+        self.evaluates = evaluates
+        self.caches: dict[int, _Cache] | None = {} if keeps else None
+        self.grads_dot: dict[int, dict[str, Array]] = {}
+
+    def __enter__(self) -> Self:
+        outer = current_pass()
+        self.evaluates = self.evaluates or (outer is not None and outer.evaluates)
+        self._token: Token[Pass | None] = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
+
+
+_current: ContextVar[Pass | None] = ContextVar("pass", default=None)
+current_pass = _current.get  # the pass that this thread is in, or None
 
 
 class ForwardCache:
     """Carries values from a forward to its one backward, and tangents from a jvp to its backward_jvp.
 
-    A backward releases what forward kept, unless a jvp came between them: then backward_jvp does.
+    A backward releases what forward kept, unless a jvp came between them: then backward_jvp does. A copy, and
+    a pickled one, keeps nothing.
     """
 
     def __init__(self) -> None:
-        self._keeps_caches = True
-        self._retains_cache = False
-        self._cache: _Cache | None = None
+        self._own_caches: dict[int, _Cache] = {}  # as in a Pass, and with one entry at most
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_own_caches": {}}
 
     def save(self, output: Array, *values: Any) -> Array:
         """Keep `values` for `saved`, and return `output`; `predict` keeps nothing."""
-        if self._keeps_caches:
-            self._cache = _Cache(output, values)
+        caches = self._caches()
+        if caches is not None:
+            caches[id(self)] = _Cache(output, values)
         return output
 
     def saved(self, grad_output: Array) -> tuple[Any, ...]:
@@ -27,14 +70,14 @@ class ForwardCache:
 
         Raises:
             RuntimeError: no forward before it, or one that a backward has used already.
-            ValueError, TypeError: `grad_output` has not the shape, dtype or device of the output.
+            ValueError, TypeError: `grad_output` does not have the shape, dtype or device of the output.
         """
-        cache = self._kept("backward")
+        cache = self._cache("backward")
         cache.check("grad_output", grad_output)
         if cache.tangents is not None:
             cache.grad_output = grad_output
-        elif not self._retains_cache:
-            self._cache = None
+        else:
+            self._used()
         return cache.values
 
     def kept(self) -> tuple[Any, ...]:
@@ -43,16 +86,16 @@ class ForwardCache:
         Raises:
             RuntimeError: no forward before it, or one that a backward has used already.
         """
-        return self._kept("jvp").values
+        return self._cache("jvp").values
 
     def save_tangents(self, output_dot: Array, *tangents: Any) -> Array:
         """Keep `tangents` for `saved_tangents`, and return `output_dot`.
 
         Raises:
-            ValueError, TypeError: `output_dot` has not the shape or dtype of the output, as what was
+            ValueError, TypeError: `output_dot` does not have the shape or dtype of the output, as what was
                 given to jvp does not fit the input.
         """
-        cache = self._kept("jvp")
+        cache = self._cache("jvp")
         cache.check("the tangent of the output", output_dot)
         cache.tangents, cache.grad_output = tangents, None
         return output_dot
@@ -62,27 +105,46 @@ class ForwardCache:
 
         Raises:
             RuntimeError: not a forward, a jvp and a backward before it.
-            ValueError, TypeError: `grad_output_dot` has not the shape, dtype or device of the output.
+            ValueError, TypeError: `grad_output_dot` does not have the shape, dtype or device of the output.
         """
-        cache = self._cache
+        cache = (self._caches() or {}).get(id(self))
         if cache is None or cache.tangents is None or cache.grad_output is None:
             raise RuntimeError("backward_jvp needs a forward, a jvp and a backward before it, in this order")
         cache.check("grad_output_dot", grad_output_dot)
-        self._cache = None
-        return cache.values, cache.tangents, cache.grad_output
+        values, tangents, grad_output = cache.values, cache.tangents, cache.grad_output
+        cache.tangents = cache.grad_output = None
+        self._used()
+        return values, tangents, grad_output
 
     def full(self, value: float) -> Array:
         """An array of the form of the last forward's output, with `value` in all places."""
-        cache = self._kept("backward")
+        cache = self._cache("backward")
         array: Array = cache.xp.full(cache.shape, value, cache.dtype)
         return array
 
-    def _kept(self, caller: str) -> "_Cache":
-        if self._cache is None:
+    def release(self) -> None:
+        """Forget what forward kept for backward."""
+        self._own_caches.clear()
+
+    def _convert(self, convert: Callable[[Array], Array]) -> None:
+        """Convert the arrays that this object has."""
+
+    def _caches(self) -> "dict[int, _Cache] | None":
+        """Where this thread's pass keeps what it needs; None where it keeps nothing."""
+        current = current_pass()
+        return self._own_caches if current is None else current.caches
+
+    def _used(self) -> None:
+        if current_pass() is None:  # a Pass keeps it for another backward
+            self._own_caches.clear()
+
+    def _cache(self, caller: str) -> "_Cache":
+        cache = (self._caches() or {}).get(id(self))
+        if cache is None:
             raise RuntimeError(
                 f"{caller} needs a forward before it, and one forward serves one backward only"
             )
-        return self._cache
+        return cache
 
 
 class _Cache:

@@ -7,16 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import Generator, IntOrPair, check_shape, integer, one_of, pair, single
+from tinyconv.arguments import Generator, IntOrPair, Pair, check_shape, integer, one_of, pair, single
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, formatted
 from tinyconv.functional.conv.algorithms import NAMES
 from tinyconv.functional.conv.conv1d import options_2d
 from tinyconv.functional.conv.conv_transpose2d import transposed_geometry
-from tinyconv.functional.conv.geometry import Pads, conv_geometry, named_padding
+from tinyconv.functional.conv.geometry import conv_geometry, named_padding
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.affine import Affine
 from tinyconv.layers.layer import Layer, fan_in_uniform
+from tinyconv.layers.state import Parameter
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -35,28 +36,25 @@ class Convolution(Layer):
         algorithm: str | None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.stride, self.dilation = stride, dilation
+        self.in_channels = integer("in_channels", in_channels)
+        self.out_channels = integer("out_channels", out_channels)
+        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.groups = integer("groups", groups)
         self.algorithm = None if algorithm is None else one_of("algorithm", algorithm, NAMES)
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if integer(name, channels) % groups:
-                raise ValueError(f"`{name}` (={channels}) must be divisible by `groups` (={groups})")
+        for name in ("in_channels", "out_channels"):
+            if getattr(self, name) % self.groups:
+                raise ValueError(
+                    f"`{name}` (={getattr(self, name)}) must be divisible by `groups` (={self.groups})"
+                )
 
     def _add_parameters(
         self, shape: tuple[int, ...], bias: bool, dtype: npt.DTypeLike, generator: Generator
     ) -> None:
         generator = as_generator(generator)
         fan_in = int(np.prod(shape[1:]))
-        self.add_parameter("weight", fan_in_uniform(shape, fan_in, dtype, generator))
-        if bias:
-            self.add_parameter("bias", fan_in_uniform((self.out_channels,), fan_in, dtype, generator))
-
-    def extra_repr(self) -> str:
-        names = ("kernel_size", "stride", "padding", "dilation", "groups")
-        listed = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        chosen = "" if self.algorithm is None else f", algorithm={self.algorithm!r}"
-        return f"{self.in_channels}, {self.out_channels}, {listed}, bias={'bias' in self.params}{chosen}"
+        self.weight = Parameter(fan_in_uniform(shape, fan_in, dtype, generator))
+        own = (self.out_channels,)
+        self.bias = Parameter(fan_in_uniform(own, fan_in, dtype, generator)) if bias else None
 
 
 class PaddedConvolution(Convolution, Affine):
@@ -71,18 +69,22 @@ class PaddedConvolution(Convolution, Affine):
     _function_weight: Callable[..., Array]
     _function_bias: Callable[[Array], Array]
 
-    def _set_padding(self, padding: tuple[int, ...] | str, pads: Pads, padding_mode: str) -> None:
-        self.padding = padding
-        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
-        spatial = len(self.kernel_size)
-        self._pads = [side for around in reversed(pads[2 - spatial :]) for side in around]
-        zeros = (0,) * spatial
-        self._geometry = (
-            self.stride,
-            padding if padding_mode == "zeros" else zeros,
-            self.dilation,
-            self.groups,
-        )
+    padding: tuple[int, ...] | str
+    padding_mode: str
+
+    @property
+    def pads(self) -> list[int]:
+        """The padding as `functional.pad` takes it: around the last dimension first."""
+        padding = self.padding if isinstance(self.padding, str) else _two(self.padding, 0)
+        window = (_two(option, 1) for option in (self.kernel_size, self.stride, self.dilation))
+        pads = named_padding(padding, *window)
+        return [side for around in reversed(pads[2 - len(self.kernel_size) :]) for side in around]
+
+    @property
+    def _geometry(self) -> tuple[Any, ...]:
+        """The options of `functional.conv2d`, for an input that is padded."""
+        padding = self.padding if self.padding_mode == "zeros" else (0,) * len(self.kernel_size)
+        return self.stride, padding, self.dilation, self.groups
 
     def product(self, x: Array, bias: Array | None) -> Array:
         padded, weight = self._padded(x), self._params["weight"]
@@ -123,12 +125,12 @@ class PaddedConvolution(Convolution, Affine):
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x, padded), (padded_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        shape, size, geometry = self.params["weight"].shape, padded.shape, self._geometry
+        shape, size, geometry = self._params["weight"].shape, padded.shape, self._geometry
         for image, grads in ((padded, grad_output_dot), (padded_dot, grad_output)):
             self.add_grad_dot(
                 "weight", self._function_weight(image, shape, grads, *geometry, algorithm=self.algorithm)
             )
-        if "bias" in self.params:
+        if "bias" in self._params:
             self.add_grad_dot("bias", self._function_bias(grad_output_dot))
         grads, kernels = self._joined(grad_output_dot, grad_output, weight_dot, outputs=True)
         grad_dot = self._function_input(size, kernels, grads, *geometry, algorithm=self.algorithm)
@@ -145,7 +147,7 @@ class PaddedConvolution(Convolution, Affine):
 
         Then one convolution makes the sum of two. Groups would have to be joined one by one.
         """
-        weight = self.params["weight"]
+        weight = self._params["weight"]
         if weight_dot is None or self.groups > 1:
             return moving, weight
         concatenate = array_module(weight).concatenate
@@ -154,24 +156,25 @@ class PaddedConvolution(Convolution, Affine):
         return both, concatenate((weight, weight_dot), axis=0 if outputs else 1)
 
     def _padded(self, x: Array) -> Array:
-        return x if self.padding_mode == "zeros" else F.pad(x, self._pads, self.padding_mode)
+        return x if self.padding_mode == "zeros" else F.pad(x, self.pads, self.padding_mode)
 
     def _padded_backward(self, grad_padded: Array, x: Array) -> Array:
         if self.padding_mode == "zeros":
             return grad_padded
-        return F.pad_backward(grad_padded, x, self._pads, self.padding_mode)
+        return F.pad_backward(grad_padded, x, self.pads, self.padding_mode)
 
     def _padded_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         zeros = self.padding_mode == "zeros"
-        return tuple(input_shape) if zeros else pad_shape(tuple(input_shape), self._pads, self.padding_mode)
+        return tuple(input_shape) if zeros else pad_shape(tuple(input_shape), self.pads, self.padding_mode)
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         outputs = np.prod(self.output_shape(input_shape), dtype=int)
-        return int(outputs * np.prod(self.params["weight"].shape[1:], dtype=int))
+        return int(outputs * np.prod(self._params["weight"].shape[1:], dtype=int))
 
-    def extra_repr(self) -> str:
-        mode = "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode!r}"
-        return super().extra_repr() + mode
+
+def _two(option: tuple[int, ...], missing: int) -> Pair:
+    """An option of a sequence, (K,), or of an image, (KH, KW), as that of an image."""
+    return option[-2] if len(option) == 2 else missing, option[-1]
 
 
 class Conv1d(PaddedConvolution):
@@ -221,16 +224,13 @@ class Conv1d(PaddedConvolution):
         size = (single("kernel_size", kernel_size),)
         step, spread = (single("stride", stride),), (single("dilation", dilation),)
         super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
-        if not isinstance(padding, str):
-            padding = (single("padding", padding, minimum=0),)
-        pads = named_padding(
-            padding if isinstance(padding, str) else (0, *padding), (1, *size), (1, *step), (1, *spread)
-        )
-        self._set_padding(padding, pads, padding_mode)
+        self.padding = padding if isinstance(padding, str) else (single("padding", padding, minimum=0),)
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        _ = self.pads  # refuses a padding by an unknown name
         self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        shape, weight_shape = self._padded_shape(input_shape), self.params["weight"].shape
+        shape, weight_shape = self._padded_shape(input_shape), self._params["weight"].shape
         options = options_2d(shape, weight_shape, *self._geometry)
         image = (1, shape[-2], 1, shape[-1])
         geometry = conv_geometry(image, (*weight_shape[:2], 1, *weight_shape[2:]), *options)
@@ -287,16 +287,16 @@ class Conv2d(PaddedConvolution):
             pair("dilation", dilation),
         )
         super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
-        if not isinstance(padding, str):
-            padding = pair("padding", padding, minimum=0)
-        self._set_padding(padding, named_padding(padding, size, step, spread), padding_mode)
+        self.padding = padding if isinstance(padding, str) else pair("padding", padding, minimum=0)
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        _ = self.pads  # refuses a padding by an unknown name
         self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) == 3:
             return self.output_shape((1, *input_shape))[1:]
         shape = self._padded_shape(input_shape)
-        return conv_geometry(shape, self.params["weight"].shape, *self._geometry).output_shape
+        return conv_geometry(shape, self._params["weight"].shape, *self._geometry).output_shape
 
 
 class ConvTranspose2d(Convolution):
@@ -347,27 +347,28 @@ class ConvTranspose2d(Convolution):
             pair("dilation", dilation),
         )
         super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
-        one_of("padding_mode", padding_mode, ("zeros",))
+        self.padding_mode = one_of("padding_mode", padding_mode, ("zeros",))
         self.padding = pair("padding", padding, minimum=0)
         self.output_padding = pair("output_padding", output_padding, minimum=0)
         self._add_parameters((in_channels, out_channels // groups, *size), bias, dtype, generator)
 
     def forward(self, x: Array, output_size: Sequence[int] | None = None) -> Array:
         geometry = self._geometry(x.shape, output_size)
-        weight, bias = self.params["weight"], self.params.get("bias")
+        weight, bias = self._params["weight"], self._params.get("bias")
         return self.save(
             F.conv_transpose2d(x, weight, bias, *geometry, algorithm=self.algorithm), x, geometry
         )
 
     def backward(self, grad_output: Array) -> Array:
         x, geometry = self.saved(grad_output)
-        weight, bias = self.params["weight"], self.params.get("bias")
+        weight, bias = self._params["weight"], self._params.get("bias")
         grad_input, *grads = F.conv_transpose2d_backward(
             grad_output, x, weight, bias, *geometry, algorithm=self.algorithm
         )
+        own = self._grads
         for name, grad in zip(("weight", "bias"), grads, strict=True):
-            if grad is not None and name in self.grads:
-                self.grads[name] += grad
+            if grad is not None and name in own:
+                own[name] += grad
         return grad_input
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
@@ -375,7 +376,7 @@ class ConvTranspose2d(Convolution):
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         check_shape("x_dot", x_dot, x.shape, "of the input")
         output_dot = F.conv_transpose2d(
-            x_dot, self.params["weight"], bias_dot, *geometry, algorithm=self.algorithm
+            x_dot, self._params["weight"], bias_dot, *geometry, algorithm=self.algorithm
         )
         if weight_dot is not None:
             output_dot += F.conv_transpose2d(x, weight_dot, None, *geometry, algorithm=self.algorithm)
@@ -383,7 +384,7 @@ class ConvTranspose2d(Convolution):
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x, geometry), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        weight, bias = self.params["weight"], self.params.get("bias")
+        weight, bias = self._params["weight"], self._params.get("bias")
         grad_dot, *grads = F.conv_transpose2d_backward(
             grad_output_dot, x, weight, bias, *geometry, algorithm=self.algorithm
         )
@@ -417,12 +418,9 @@ class ConvTranspose2d(Convolution):
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         options = self._geometry(input_shape, None)
-        geometry = transposed_geometry(tuple(input_shape), self.params["weight"].shape, *options)
+        geometry = transposed_geometry(tuple(input_shape), self._params["weight"].shape, *options)
         return *input_shape[:-3], *geometry.input_shape[1:]
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         self.output_shape(input_shape)
-        return int(np.prod(input_shape, dtype=int) * np.prod(self.params["weight"].shape[1:], dtype=int))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, output_padding={self.output_padding}"
+        return int(np.prod(input_shape, dtype=int) * np.prod(self._params["weight"].shape[1:], dtype=int))

@@ -27,7 +27,7 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator = None) -> None:
         super().__init__()
-        self.p = number("p", p, 0.0, 1.0)
+        self.p, self.inplace = number("p", p, 0.0, 1.0), bool(inplace)
         self.generator = as_generator(generator)
 
     def forward(self, x: Array) -> Array:
@@ -53,9 +53,6 @@ class Dropout(Layer):
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(input_shape)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
 
 
 class Dropout2d(Dropout):

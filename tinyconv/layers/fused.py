@@ -25,11 +25,16 @@ class Fused(Layer):
         pools: the MaxPool2d by its name in the network; empty for none, with an `Affine` alone.
     """
 
+    layer: Layer
+    pools: dict[str, MaxPool2d]
+    _affine: Affine | None
+
     def __init__(self, layer: Layer, pools: dict[str, MaxPool2d]) -> None:
         super().__init__()
-        self.layer, self.pools = layer, pools
-        self.children.update({"layer": layer, **pools})
-        self._affine = layer if isinstance(layer, Affine) and type(layer) in FUSIBLE else None
+        affine = layer if isinstance(layer, Affine) and type(layer) in FUSIBLE else None
+        # Past the registration of layers, as one is made for each prediction.
+        vars(self).update(layer=layer, pools=pools, _affine=affine)
+        self._children.update({"layer": layer, **pools})
 
     def forward(self, x: Array) -> Array:
         y = self.layer.forward(x) if self._affine is None else self._affine.product(x, None)

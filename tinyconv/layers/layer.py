@@ -3,54 +3,73 @@
 A layer keeps parameters, and between forward and backward what backward needs:
 
     y = layer.forward(x)
-    dx = layer.backward(grad_output)   # gradient by x; adds the parameters' gradients into layer.grads
+    dx = layer.backward(grad_output)   # gradient with respect to x; adds the parameters' to layer.grads
 
 One forward serves one backward, in training and in evaluation mode. A subclass writes the two side
 by side; `save` and `saved` carry values from one to the other and check the gradient that comes in:
 
 >>> import numpy as np
+>>> from tinyconv import Parameter
 >>> class Scale(Layer):
 ...     def __init__(self):
 ...         super().__init__()
-...         self.add_parameter("factor", np.ones((), np.float32))
+...         self.factor = Parameter(np.ones((), np.float32))
 ...
 ...     def forward(self, x):
-...         return self.save(x * self.params["factor"], x)
+...         return self.save(x * self.factor, x)
 ...
 ...     def backward(self, grad_output):
 ...         (x,) = self.saved(grad_output)
 ...         self.grads["factor"] += (grad_output * x).sum()
-...         return grad_output * self.params["factor"]
+...         return grad_output * self.factor
 ...
 ...     def jvp(self, x_dot, params_dot=None):  # the tangent of forward
 ...         (x,) = self.kept()
-...         (factor_dot,) = self.tangents_of(params_dot, "factor")  # None where it stands still
+...         (factor_dot,) = self.tangents_of(params_dot, "factor")  # None where it is constant
 ...         factor_dot = 0.0 if factor_dot is None else factor_dot
-...         output_dot = x_dot * self.params["factor"] + x * factor_dot
+...         output_dot = x_dot * self.factor + x * factor_dot
 ...         return self.save_tangents(output_dot, x_dot, factor_dot)
 ...
 ...     def backward_jvp(self, grad_output_dot):  # the tangent of backward
 ...         (x,), (x_dot, factor_dot), grad_output = self.saved_tangents(grad_output_dot)
 ...         self.add_grad_dot("factor", (grad_output_dot * x + grad_output * x_dot).sum())
-...         return grad_output_dot * self.params["factor"] + grad_output * factor_dot
+...         return grad_output_dot * self.factor + grad_output * factor_dot
 >>> layer = Scale()
 >>> y = layer(np.array([1.0, 2.0], np.float32))
 >>> layer.backward(np.array([1.0, 10.0], np.float32)), float(layer.grads["factor"])
 (array([ 1., 10.], dtype=float32), 21.0)
 
 The last two methods are the second order (see `tinyconv.second_order`), and may be left out.
+
+A layer that is assigned to an attribute becomes a child, whose parameters belong to the layer:
+
+>>> class Net(Layer):
+...     def __init__(self):
+...         super().__init__()
+...         self.inner, self.outer = Scale(), Scale()
+...
+...     def forward(self, x):
+...         return self.outer(self.inner(x))
+...
+...     def backward(self, grad_output):
+...         return self.inner.backward(self.outer.backward(grad_output))
+>>> list(Net().params), Net().output_shape((4, 2))
+(['inner.factor', 'outer.factor'], (4, 2))
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_shape, conversion, floating_dtype, integer
-from tinyconv.arrays import Array, array_module, moved, owner
-from tinyconv.layers.cache import ForwardCache
+from tinyconv.arrays import Array, array_module
+from tinyconv.layers.cache import ForwardCache, Pass, current_pass
+from tinyconv.layers.signature import shown_arguments
+from tinyconv.layers.state import Arrays, Marked, copy_into, load
+from tinyconv.layers.summary import Step, dry_run, summary_table
 
 
 class Communicator(Protocol):
@@ -66,30 +85,122 @@ ERRORS = (ValueError, TypeError, RuntimeError)  # that get the name of the layer
 class Layer(ForwardCache):
     """Base class of all layers.
 
+    Assigning a Layer, a `Parameter` or a `Buffer` to an attribute registers it; assigning None, and `del`,
+    remove it. Assigning an array to a parameter or a buffer copies the values. `predict` writes nothing into
+    a layer, so any number of threads can call it, if a forward of your own writes to `self` by `save` alone.
+
     Attributes:
-        params: name -> parameter, in order. A layer with children shows theirs as "child.name".
-        grads: name -> gradient, same keys but those of frozen layers; backward adds to them, `zero_grad`
-            clears them.
+        params: name -> parameter, in order. A layer with children has theirs as "child.name".
+        grads: name -> gradient, with the same names but those of frozen layers; backward adds to them,
+            `zero_grad` clears them.
         grads_dot: name -> tangent of the gradient; backward_jvp adds to them, `zero_grad` empties it.
-        buffers: name -> array that is no parameter but belongs to the state (running statistics).
-        children: name -> layer, for layers that are made of layers.
+        buffers: name -> array of the state that is not trained (running statistics).
+        children: name -> layer, for layers that are made of layers; read only.
         training: whether dropout drops and batch norm uses the batch's statistics.
         communicator: set in the workers of a parallel training, else None.
         capturable: whether a training step with this layer can be one CUDA graph: whether it runs the same
             kernels on the same arrays each time, and neither draws random numbers nor reads any on the host.
+
+    Raises:
+        RuntimeError: a layer or parameter is assigned before `super().__init__()`.
+        TypeError: a list, tuple or dict of layers is assigned, whose layers would not be trained or saved.
+        ValueError: a layer that is part of this one already, as a layer keeps what backward needs for one
+            place only; a name that the class uses itself.
     """
 
     capturable = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.children: dict[str, Layer] = {}
-        self.training = True
+        self._training = True
         self.communicator: Communicator | None = None
         self._params: dict[str, Array] = {}
-        self._grads: dict[str, Array] = {}
-        self._grads_dot: dict[str, Array] = {}
+        self._own_grads: dict[str, Array] = {}
+        self._own_grads_dot: dict[str, Array] = {}
         self._buffers: dict[str, Array] = {}
+        self._children: dict[str, Layer] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        registers = self.__dict__.get("_children") is not None  # not before Layer.__init__
+        if isinstance(value, (Layer, Marked)):
+            if not registers:
+                raise RuntimeError(
+                    f"call super().__init__() in {type(self).__name__}.__init__ before assigning `{name}`"
+                )
+            self._register(name, value)
+        elif registers and (name in self._params or name in self._buffers or name in self._children):
+            self._assign(name, value)
+        else:
+            if isinstance(value, (list, tuple, dict)):
+                self._refuse_layers_in(name, value)
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:  # where there is no usual attribute
+        for kind in ("_params", "_buffers", "_children"):
+            found = self.__dict__.get(kind, {})
+            if name in found:
+                return found[name]
+        cure = "" if "_children" in self.__dict__ else "; its __init__ must call super().__init__()"
+        raise AttributeError(f"{type(self).__name__} does not have the attribute {name!r}{cure}")
+
+    def __delattr__(self, name: str) -> None:
+        if not self._unregister(name):
+            super().__delattr__(name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._params, *self._buffers, *self._children})
+
+    def _register(self, name: str, value: "Layer | Marked") -> None:
+        if hasattr(type(self), name) or not name or "." in name:
+            raise ValueError(f"`{name}` cannot be the name of a layer or an array: the class uses it itself")
+        home: dict[str, Any] = self._params
+        if isinstance(value, Layer):
+            self._check_new(name, value)
+            home = self._children
+        elif not value.is_parameter:
+            home = self._buffers
+        for kind in (self._params, self._own_grads, self._own_grads_dot, self._buffers, self._children):
+            if kind is not home:  # there a new one takes the place of the old
+                kind.pop(name, None)
+        self.__dict__.pop(name, None)
+        home[name] = value if isinstance(value, Layer) else value.array
+        if home is self._params:
+            self._own_grads[name] = array_module(home[name]).zeros_like(home[name])
+
+    def _check_new(self, name: str, layer: "Layer", instead: "Layer | None" = None) -> None:
+        """Refuse a layer object that would be in two places; the one that it replaces does not count."""
+        own = {id(one) for one in self.modules()}
+        old = self._children.get(name, instead)
+        own -= {id(one) for one in old.modules()} if old is not None else set()
+        if any(id(one) in own for one in layer.modules()):
+            raise ValueError(f"`{name}` (a {type(layer).__name__}) is, or has, a layer that is here already")
+
+    def _assign(self, name: str, value: Any) -> None:
+        """Assign what is not a Layer, a Parameter or a Buffer to a registered name."""
+        own = self._params.get(name, self._buffers.get(name))
+        if value is None:
+            self._unregister(name)
+            super().__setattr__(name, None)
+        elif own is None:
+            raise TypeError(
+                f"`{name}` is a layer; it can be replaced by a Layer or None, not by {_kind(value)}"
+            )
+        else:
+            copy_into(name, own, value)
+
+    def _unregister(self, name: str) -> bool:
+        """Remove `name` from what is registered; returns whether it was there."""
+        kinds = (self._params, self._own_grads, self._own_grads_dot, self._buffers, self._children)
+        return any([kind.pop(name, None) is not None for kind in kinds])  # noqa: C419  # from each of them
+
+    def _refuse_layers_in(self, name: str, value: Any) -> None:
+        inner = value.values() if isinstance(value, dict) else value
+        layers = [one for one in inner if isinstance(one, Layer)]
+        if layers and not {id(one) for one in layers} <= {id(one) for one in self.modules()}:
+            raise TypeError(
+                f"`{name}` (a {type(value).__name__} of layers) would not be trained or saved: "
+                "use a Sequential, or assign each layer to an attribute of its own"
+            )
 
     # What a subclass writes
 
@@ -146,27 +257,26 @@ class Layer(ForwardCache):
         self.backward(grad_output)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the output for an input of `input_shape`; raises ValueError where it does not fit."""
-        raise NotImplementedError(f"{type(self).__name__} has no output_shape")
+        """Shape of the output for an input of `input_shape`; raises ValueError where it does not fit.
+
+        Where a subclass does not write it, a copy of the layer computes the output of zeros.
+        """
+        return dry_run(self, input_shape)[0]
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        """Number of multiplications that forward adds up, for an input of `input_shape`."""
-        return 0
+        """Number of multiplications that forward adds up, for an input of `input_shape`.
+
+        Where a subclass does not write it, those of its children.
+        """
+        if not self._children:
+            return 0
+        return sum(step.layer.multiply_adds(step.input_shape) for step in self.steps(input_shape))
 
     def extra_repr(self) -> str:
-        """The arguments to show in the layer's repr."""
-        return ""
+        """The arguments in the layer's repr: those of its constructor that are attributes of these names."""
+        return shown_arguments(self)
 
     # What a subclass calls
-
-    def add_parameter(self, name: str, value: Array) -> None:
-        """Register `value` as the parameter `name`, with a gradient of zeros."""
-        self._params[name] = value
-        self._grads[name] = array_module(value).zeros_like(value)
-
-    def add_buffer(self, name: str, value: Array) -> None:
-        """Register `value` as the buffer `name`."""
-        self._buffers[name] = value
 
     def tangents_of(self, params_dot: Mapping[str, Array] | None, *names: str) -> list[Array | None]:
         """The tangents in `params_dot` of this layer's parameters `names`, checked; None for none."""
@@ -181,7 +291,7 @@ class Layer(ForwardCache):
 
     def tangents_by_child(self, params_dot: Mapping[str, Array] | None) -> dict[str, dict[str, Array]]:
         """`params_dot`, whose names begin with a child's, as one mapping a child."""
-        split: dict[str, dict[str, Array]] = {name: {} for name in self.children}
+        split: dict[str, dict[str, Array]] = {name: {} for name in self._children}
         for name, tangent in (params_dot or {}).items():
             child, _, rest = name.partition(".")
             if child not in split or not rest:
@@ -191,16 +301,11 @@ class Layer(ForwardCache):
 
     def add_grad_dot(self, name: str, value: Array) -> None:
         """Add to the tangent of a parameter's gradient."""
-        if name in self._grads_dot:
-            self._grads_dot[name] += value
+        grads_dot = self._grads_dot
+        if name in grads_dot:
+            grads_dot[name] += value
         else:
-            self._grads_dot[name] = array_module(value).array(value)
-
-    def check_distinct(self, what: str) -> None:
-        """Refuse one layer object in two places, as it can keep what backward needs for one only."""
-        every = self.layers()
-        if len({id(layer) for layer in every}) != len(every):
-            raise ValueError(f"{what} must not hold the same layer object twice")
+            grads_dot[name] = array_module(value).array(value)
 
     # What every layer has
 
@@ -208,21 +313,36 @@ class Layer(ForwardCache):
         return self.forward(*inputs)
 
     def __repr__(self) -> str:
-        if not self.children:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        lines = (f"({name}): {child!r}" for name, child in self.children.items())
+        own = self.extra_repr()
+        if not self._children:
+            return f"{type(self).__name__}({own})"
+        lines = [own] if own else []
+        lines += [f"({name}): {child!r}" for name, child in self._children.items()]
         inner = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {inner}\n)"
 
     @property
-    def params(self) -> dict[str, Array]:
+    def training(self) -> bool:
+        """Whether the layer is in training mode; never within `predict`."""
+        current = current_pass()
+        return self._training and not (current is not None and current.evaluates)
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = bool(mode)
+
+    @property
+    def params(self) -> Arrays:
         """Name -> parameter."""
-        return self._with_children("_params")
+        return Arrays(self._with_children("_params"))
 
     @property
     def grads(self) -> dict[str, Array]:
         """Name -> gradient of the parameter of that name."""
-        return self._with_children("_grads")
+        current = current_pass()
+        if current is not None and current.caches is not None:
+            return Unwanted(self._with_children("_params"))
+        return Arrays(self._with_children("_own_grads"))
 
     @property
     def grads_dot(self) -> dict[str, Array]:
@@ -230,34 +350,81 @@ class Layer(ForwardCache):
         return self._with_children("_grads_dot")
 
     @property
-    def buffers(self) -> dict[str, Array]:
-        """Name -> array of the state that is no parameter."""
-        return self._with_children("_buffers")
+    def buffers(self) -> Arrays:
+        """Name -> array of the state that is not trained."""
+        return Arrays(self._with_children("_buffers"))
 
     def _with_children(self, kind: str) -> dict[str, Array]:
         own: dict[str, Array] = getattr(self, kind)
-        if not self.children:
+        if not self._children:
             return own
-        merged = own.copy()  # a dict, or what stands for one in a pass that wants no gradients
-        for name, child in self.children.items():
+        merged = dict(own)
+        for name, child in self._children.items():
             for key, array in child._with_children(kind).items():
                 merged[f"{name}.{key}"] = array
         return merged
 
+    @property
+    def _grads(self) -> dict[str, Array]:
+        """The layer's own gradients, to add to; in a Pass ones that nobody wants."""
+        current = current_pass()
+        return self._own_grads if current is None or current.caches is None else Unwanted(self._params)
+
+    @property
+    def _grads_dot(self) -> dict[str, Array]:
+        current = current_pass()
+        if current is None or current.caches is None:
+            return self._own_grads_dot
+        return current.grads_dot.setdefault(id(self), {})
+
+    @property
+    def children(self) -> MappingProxyType[str, "Layer"]:
+        """Name -> layer, for layers that are made of layers."""
+        return MappingProxyType(self._children)
+
+    def parameters(self) -> Iterator[Array]:
+        """Iterate over the parameters of this layer and of those in it."""
+        return iter(self.params.values())
+
+    def named_parameters(self) -> Iterator[tuple[str, Array]]:
+        """Iterate over the names and the parameters of this layer and of those in it."""
+        return iter(self.params.items())
+
+    def modules(self) -> Iterator["Layer"]:
+        """Iterate over this layer, its children, their children and so on."""
+        yield self
+        for child in self._children.values():
+            yield from child.modules()
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
+        """Iterate over the same layers with the names that their parameters begin with; "" is this one's."""
+        yield prefix, self
+        for name, child in self._children.items():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def check_whole(self) -> None:
+        """Refuse a network of which some layers are in two places, or in a list and nowhere else.
+
+        Raises:
+            ValueError: one layer object in two places, as it keeps what backward needs for one only.
+            TypeError: a list, tuple or dict among the attributes holds layers that are not registered.
+        """
+        places: dict[int, str] = {}
+        for name, layer in self.named_modules():
+            if id(layer) in places:
+                raise ValueError(f"one layer object is in two places, {places[id(layer)]!r} and {name!r}")
+            places[id(layer)] = name
+            for attribute, value in vars(layer).items():
+                if isinstance(value, (list, tuple, dict)) and attribute != "_children":
+                    self._refuse_layers_in(attribute, value)
+
     def has_grads(self) -> bool:
         """Whether there is any gradient to compute: whether a parameter is not frozen."""
-        return bool(self._grads) or any(child.has_grads() for child in self.children.values())
-
-    def layers(self) -> list["Layer"]:
-        """This layer, its children, their children and so on."""
-        found = [self]
-        for child in self.children.values():
-            found += child.layers()
-        return found
+        return bool(self._grads) or any(child.has_grads() for child in self._children.values())
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (or, with False, to evaluation mode); returns the layer."""
-        for layer in self.layers():
+        for layer in self.modules():
             layer.training = mode
         return self
 
@@ -271,32 +438,24 @@ class Layer(ForwardCache):
         The layer's `grads` are then without their names. Their tangents (`grads_dot`) are still computed. A
         frozen batch norm in training still updates its running statistics. Returns the layer.
         """
-        for layer in self.layers():
-            if requires_grad:
-                zeros = {name: array_module(p).zeros_like(p) for name, p in layer._params.items()}
-                layer._grads = {name: layer._grads.get(name, zero) for name, zero in zeros.items()}
-            else:
-                layer._grads = {}
+        for layer in self.modules():
+            zeros = {name: array_module(p).zeros_like(p) for name, p in layer._params.items()}
+            layer._own_grads = {n: layer._own_grads.get(n, z) for n, z in zeros.items() if requires_grad}
         return self
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, and forget their tangents."""
-        for layer in self.layers():
-            for grad in layer._grads.values():
+        for layer in self.modules():
+            for grad in layer._own_grads.values():
                 grad.fill(0)
-            layer._grads_dot.clear()
-
-    def caches(self) -> list[ForwardCache]:
-        """All that keeps something from forward to backward: this layer and those in it."""
-        found: list[ForwardCache] = [self]
-        for child in self.children.values():
-            found += child.caches()
-        return found
+            layer._own_grads_dot.clear()
 
     def release(self) -> None:
-        """Forget what forward kept for backward."""
-        for cache in self.caches():
-            cache._cache = None
+        """Forget what forward kept for backward, in this layer and in those in it."""
+        for layer in self.modules():
+            for cache in (layer, *vars(layer).values()):  # a loss that it holds keeps something, too
+                if isinstance(cache, ForwardCache):
+                    cache._own_caches.clear()
 
     def fused(self) -> "Layer":
         """A layer that computes the same with the same layers, faster if it can (see `Sequential.fused`)."""
@@ -309,7 +468,7 @@ class Layer(ForwardCache):
         """
         integer("batch_size", batch_size)
         network = self.fused()
-        with self._predicting():
+        with Pass(keeps=False, evaluates=True):
             if x.ndim == 0 or len(x) <= batch_size:
                 output: Array = network.forward(x)
                 return output
@@ -319,26 +478,33 @@ class Layer(ForwardCache):
         joined: Array = array_module(x).concatenate(parts)
         return joined
 
-    @contextmanager
-    def _predicting(self) -> Iterator[None]:
-        caches, layers = self.caches(), self.layers()
-        keeping, modes = [cache._keeps_caches for cache in caches], [layer.training for layer in layers]
-        try:
-            for cache in caches:
-                cache._keeps_caches = False
-            for layer in layers:
-                layer.training = False
-            yield
-        finally:
-            for cache, keeps_caches in zip(caches, keeping, strict=True):
-                cache._keeps_caches = keeps_caches
-            for layer, training in zip(layers, modes, strict=True):
-                layer.training = training
+    def steps(self, input_shape: tuple[int, ...]) -> list[Step]:
+        """The children in the order in which forward calls them, with the shapes of inputs and outputs.
+
+        Args:
+            input_shape: shape of the input of this layer, with the batch.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        return dry_run(self, input_shape)[1]
+
+    def summary(self, input_shape: tuple[int, ...]) -> str:
+        """Return a table of the layers in this one: output shapes, numbers of parameters, multiply-adds.
+
+        Args:
+            input_shape: shape of the input, with the batch: (1, 1, 28, 28).
+
+        Raises:
+            ValueError: the shapes do not fit; the message names the layer.
+        """
+        return summary_table(self, tuple(input_shape))
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers, under the names that PyTorch gives them."""
+        self.check_whole()
         state = {name: array.copy() for name, array in {**self._params, **self._buffers}.items()}
-        for name, child in self.children.items():
+        for name, child in self._children.items():
             state.update({f"{name}.{key}": array for key, array in child.state_dict().items()})
         return state
 
@@ -349,23 +515,7 @@ class Layer(ForwardCache):
             ValueError: a name is missing or unknown, or a shape differs. Nothing is changed then.
             TypeError: a value that cannot be cast to the dtype of its parameter or buffer.
         """
-        own = {**self.params, **self.buffers}
-        missing = [name for name in own if name not in state_dict]
-        unknown = [name for name in state_dict if name not in own]
-        if missing or unknown:
-            raise ValueError(f"`state_dict` lacks {missing} and holds unknown {unknown}")
-        values = {name: _host(state_dict[name]) for name in own}
-        for name, value in values.items():
-            if value.shape != own[name].shape:
-                raise ValueError(
-                    f"`state_dict[{name!r}]` (of shape {value.shape}) must have the shape {own[name].shape}"
-                )
-            if not np.can_cast(value.dtype, own[name].dtype, "same_kind"):
-                raise TypeError(
-                    f"`state_dict[{name!r}]` (of dtype {value.dtype}) cannot be cast to {own[name].dtype}"
-                )
-        for name, value in values.items():
-            own[name][...] = moved(value, array_module(own[name]))
+        load({**self.params, **self.buffers}, state_dict)
 
     def to(self, target: npt.DTypeLike) -> Self:
         """Move all arrays to a device, or convert floating ones to a dtype; returns the layer.
@@ -381,20 +531,40 @@ class Layer(ForwardCache):
         """
         convert = conversion(target)
         self.release()
-        for layer in self.layers():
+        for layer in self.modules():
             layer._convert(convert)
         return self
 
     def _convert(self, convert: Callable[[Array], Array]) -> None:
-        """Convert what this layer itself holds."""
-        self._grads_dot.clear()
-        for arrays in (self._params, self._grads, self._buffers):
+        """Convert what this layer itself has, and what the losses have that it holds."""
+        self._own_grads_dot.clear()
+        for arrays in (self._params, self._own_grads, self._buffers):
             arrays.update({name: convert(array) for name, array in arrays.items()})
+        for value in vars(self).values():
+            if isinstance(value, ForwardCache):
+                value._convert(convert)
 
 
-def _host(value: Any) -> Array:
-    """`value`, an array of any kind, on the CPU."""
-    return moved(value, np) if owner(value) == "cupy" else np.asarray(value)
+class Unwanted(Arrays):
+    """Takes the place of a layer's gradients in a pass that does not want them.
+
+    It holds no name, so that our layers compute none; one that adds without asking adds to zeros.
+    """
+
+    def __init__(self, params: dict[str, Array]) -> None:
+        super().__init__()
+        self._like = params
+
+    def __missing__(self, name: str) -> Array:
+        zeros: Array = array_module(self._like[name]).zeros_like(self._like[name])
+        return zeros
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        pass
+
+
+def _kind(value: Any) -> str:
+    return f"a value of type {type(value).__name__}"
 
 
 def located(name: str, layer: Layer, error: Exception) -> Exception:

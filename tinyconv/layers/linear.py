@@ -12,6 +12,7 @@ from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array
 from tinyconv.layers.affine import Affine
 from tinyconv.layers.layer import fan_in_uniform
+from tinyconv.layers.state import Parameter
 
 
 class Linear(Affine):
@@ -42,11 +43,11 @@ class Linear(Affine):
         generator: Generator = None,
     ) -> None:
         super().__init__()
-        shape = (integer("out_features", out_features), integer("in_features", in_features))
-        generator = as_generator(generator)
-        self.add_parameter("weight", fan_in_uniform(shape, in_features, dtype, generator))
-        if bias:
-            self.add_parameter("bias", fan_in_uniform(shape[:1], in_features, dtype, generator))
+        self.in_features = integer("in_features", in_features)
+        self.out_features = integer("out_features", out_features)
+        shape, generator = (self.out_features, self.in_features), as_generator(generator)
+        self.weight = Parameter(fan_in_uniform(shape, in_features, dtype, generator))
+        self.bias = Parameter(fan_in_uniform(shape[:1], in_features, dtype, generator)) if bias else None
 
     def product(self, x: Array, bias: Array | None) -> Array:
         return self.save(F.linear(x, self._params["weight"], bias), x)
@@ -67,33 +68,28 @@ class Linear(Affine):
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         (x,) = self.kept()
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
-        output_dot = F.linear(x_dot, self.params["weight"], bias_dot)
+        output_dot = F.linear(x_dot, self.weight, bias_dot)
         if weight_dot is not None:
             output_dot += F.linear(x, weight_dot)
         return self.save_tangents(output_dot, x_dot, weight_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        weight = self.params["weight"]
+        weight = self.weight
         self.add_grad_dot("weight", F.linear_weight(grad_output_dot, x, weight))
         self.add_grad_dot("weight", F.linear_weight(grad_output, x_dot, weight))
-        if "bias" in self.params:
+        if self.bias is not None:
             self.add_grad_dot("bias", F.linear_bias(grad_output_dot))
         grad_dot = F.linear_input(grad_output_dot, x, weight)
         return grad_dot if weight_dot is None else grad_dot + F.linear_input(grad_output, x, weight_dot)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        out_features, in_features = self.params["weight"].shape
-        if not input_shape or input_shape[-1] != in_features:
+        if not input_shape or input_shape[-1] != self.in_features:
             raise ValueError(
-                f"`input` (of shape {tuple(input_shape)}) must have {in_features} features "
+                f"`input` (of shape {tuple(input_shape)}) must have {self.in_features} features "
                 "in its last dimension"
             )
-        return *input_shape[:-1], out_features
+        return *input_shape[:-1], self.out_features
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        return int(np.prod(input_shape, dtype=int) * self.params["weight"].shape[0])
-
-    def extra_repr(self) -> str:
-        out_features, in_features = self.params["weight"].shape
-        return f"{in_features}, {out_features}, bias={'bias' in self.params}"
+        return int(np.prod(input_shape, dtype=int) * self.out_features)

@@ -9,29 +9,29 @@ import tinyconv.functional as F
 from tinyconv.arguments import floating_dtype, integer, number
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
+from tinyconv.layers.state import Buffer, Parameter
 
 
 class AffineNorm(Layer):
     """Base class of the normalisations, which then scale by a weight of ones and shift by a bias of zeros."""
 
     def _add_affine(self, shape: tuple[int, ...], affine: bool, bias: bool, dtype: npt.DTypeLike) -> None:
-        if affine:
-            self.add_parameter("weight", np.ones(shape, floating_dtype(dtype)))
-        if affine and bias:
-            self.add_parameter("bias", np.zeros(shape, floating_dtype(dtype)))
+        self.weight = Parameter(np.ones(shape, floating_dtype(dtype))) if affine else None
+        self.bias = Parameter(np.zeros(shape, floating_dtype(dtype))) if affine and bias else None
 
     @property
     def _affine(self) -> tuple[Array | None, Array | None]:
-        return self.params.get("weight"), self.params.get("bias")
+        return self._params.get("weight"), self._params.get("bias")
 
     def _add_grads(self, *grads: Array | None) -> None:
+        own = self._grads
         for name, grad in zip(("weight", "bias"), grads, strict=True):
-            if grad is not None and name in self.grads:
-                self.grads[name] += grad
+            if grad is not None and name in own:
+                own[name] += grad
 
     def _add_grads_dot(self, *grads_dot: Array) -> None:
         for name, grad_dot in zip(("weight", "bias"), grads_dot, strict=True):
-            if name in self.params:
+            if name in self._params:
                 self.add_grad_dot(name, grad_dot)
 
 
@@ -58,23 +58,25 @@ class BatchNorm(AffineNorm):
         if self.eps <= 0:
             raise ValueError(f"`eps` (={eps}) must be above 0")
         self.momentum = None if momentum is None else number("momentum", momentum, 0.0, 1.0)
+        self.affine, self.track_running_stats = bool(affine), bool(track_running_stats)
         dtype = floating_dtype(dtype)
         self._add_affine((num_features,), affine, bias, dtype)
+        self.running_mean = self.running_var = self.num_batches_tracked = None
         if track_running_stats:
-            self.add_buffer("running_mean", np.zeros(num_features, dtype))
-            self.add_buffer("running_var", np.ones(num_features, dtype))
-            self.add_buffer("num_batches_tracked", np.zeros((), np.int64))
+            self.running_mean = Buffer(np.zeros(num_features, dtype))
+            self.running_var = Buffer(np.ones(num_features, dtype))
+            self.num_batches_tracked = Buffer(np.zeros((), np.int64))
 
     def forward(self, x: Array) -> Array:
         self.output_shape(x.shape)
-        mean, var = self.buffers.get("running_mean"), self.buffers.get("running_var")
+        mean, var = self._buffers.get("running_mean"), self._buffers.get("running_var")
         training = self.training or mean is None
         momentum = self._next_momentum() if self.training else 0.0
         output, saved = F.batch_norm_saved(
             x, mean, var, *self._affine, training, momentum, self.eps, self._allreduce
         )
         if self.training and mean is not None:
-            self.buffers["num_batches_tracked"] += 1
+            self._buffers["num_batches_tracked"] += 1
         return self.save(output, saved)
 
     def backward(self, grad_output: Array) -> Array:
@@ -88,13 +90,13 @@ class BatchNorm(AffineNorm):
         if self.communicator is not None and saved.size:
             raise RuntimeError("jvp of a batch norm in training needs the whole batch, not a worker's part")
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
-        weight = self.params.get("weight")
+        weight = self._params.get("weight")
         output_dot, moved = F.batch_norm_saved_jvp(x_dot, weight_dot, bias_dot, saved, weight)
         return self.save_tangents(output_dot, moved, weight_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (saved,), (moved, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        weight = self.params.get("weight")
+        weight = self._params.get("weight")
         grad_dot, *grads_dot = F.batch_norm_saved_backward_jvp(
             grad_output_dot, moved, weight_dot, grad_output, saved, weight
         )
@@ -106,8 +108,8 @@ class BatchNorm(AffineNorm):
         return None if self.communicator is None else self.communicator.allreduce
 
     def _next_momentum(self) -> float:
-        if self.momentum is None and "num_batches_tracked" in self.buffers:
-            return 1 / (int(self.buffers["num_batches_tracked"]) + 1)
+        if self.momentum is None and "num_batches_tracked" in self._buffers:
+            return 1 / (int(self._buffers["num_batches_tracked"]) + 1)
         return self.momentum or 0.0
 
     @property
@@ -120,12 +122,6 @@ class BatchNorm(AffineNorm):
             form = self.form.format(*[self.num_features] * 2)
             raise ValueError(f"`input` (of shape {tuple(input_shape)}) must have the form {form}")
         return tuple(input_shape)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={'weight' in self.params}, track_running_stats={'running_mean' in self.buffers}"
-        )
 
 
 class BatchNorm1d(BatchNorm):
@@ -183,17 +179,18 @@ class BatchNorm2d(BatchNorm):
 
 
 class SampleNorm(AffineNorm):
-    """Base class of LayerNorm and GroupNorm: function(x, sets, weight, bias, eps).
-
-    `sets` says which values of a sample are normalised together.
-    """
+    """Base class of LayerNorm and GroupNorm: function(x, sets, weight, bias, eps)."""
 
     _function: Callable[..., Array]
     _function_backward: Callable[..., tuple[Array, Array | None, Array | None]]
     _function_jvp: Callable[..., Array]
     _function_backward_jvp: Callable[..., tuple[Array, Array, Array]]
-    _sets: tuple[int, ...] | int
     eps: float
+
+    @property
+    def _sets(self) -> tuple[int, ...] | int:
+        """Which values of a sample are normalised together."""
+        raise NotImplementedError
 
     def forward(self, x: Array) -> Array:
         self.output_shape(x.shape)
@@ -208,12 +205,12 @@ class SampleNorm(AffineNorm):
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         (x,) = self.kept()
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
-        given = (x, self._sets, self.params.get("weight"), self.eps)
+        given = (x, self._sets, self._params.get("weight"), self.eps)
         return self.save_tangents(self._function_jvp(x_dot, weight_dot, bias_dot, *given), x_dot, weight_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        given = (grad_output, x, self._sets, self.params.get("weight"), self.eps)
+        given = (grad_output, x, self._sets, self._params.get("weight"), self.eps)
         grad_dot, *grads_dot = self._function_backward_jvp(grad_output_dot, x_dot, weight_dot, *given)
         self._add_grads_dot(*grads_dot)
         return grad_dot
@@ -255,11 +252,14 @@ class LayerNorm(SampleNorm):
         super().__init__()
         shape = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         self.normalized_shape = tuple(integer("normalized_shape", length, minimum=0) for length in shape)
-        self._sets = self.normalized_shape
         if not self.normalized_shape:
             raise ValueError(f"`normalized_shape` (={normalized_shape!r}) must have at least one dimension")
-        self.eps = number("eps", eps)
+        self.eps, self.elementwise_affine = number("eps", eps), bool(elementwise_affine)
         self._add_affine(self.normalized_shape, elementwise_affine, bias, dtype)
+
+    @property
+    def _sets(self) -> tuple[int, ...]:
+        return self.normalized_shape
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if tuple(input_shape[-len(self.normalized_shape) :]) != self.normalized_shape:
@@ -268,9 +268,6 @@ class LayerNorm(SampleNorm):
                 f"(={self.normalized_shape})"
             )
         return tuple(input_shape)
-
-    def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={'weight' in self.params}"
 
 
 class GroupNorm(SampleNorm):
@@ -309,14 +306,18 @@ class GroupNorm(SampleNorm):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        self.num_groups = self._sets = integer("num_groups", num_groups)
+        self.num_groups = integer("num_groups", num_groups)
         self.num_channels = integer("num_channels", num_channels)
         if num_channels % num_groups:
             raise ValueError(
                 f"`num_channels` (={num_channels}) must be divisible by `num_groups` (={num_groups})"
             )
-        self.eps = number("eps", eps)
+        self.eps, self.affine = number("eps", eps), bool(affine)
         self._add_affine((num_channels,), affine, bias, dtype)
+
+    @property
+    def _sets(self) -> int:
+        return self.num_groups
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) < 2 or input_shape[1] != self.num_channels:
@@ -324,6 +325,3 @@ class GroupNorm(SampleNorm):
                 f"`input` (of shape {tuple(input_shape)}) must have the form (N, {self.num_channels}, ...)"
             )
         return tuple(input_shape)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={'weight' in self.params}"

@@ -38,9 +38,6 @@ class Pad2d(LinearMap):
             )
         return pad_shape(tuple(input_shape), self.padding, self.mode)
 
-    def extra_repr(self) -> str:
-        return f"{self.padding}"
-
 
 class ConstantPad2d(Pad2d):
     """Put `value` around images.

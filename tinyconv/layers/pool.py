@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import IntOrPair, check_arrays, check_shape, integer
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer
 from tinyconv.arrays import Array
 from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_size
 from tinyconv.functional.pooling.geometry import checked_geometry, pool_geometry, pool_options
@@ -39,11 +39,16 @@ class MaxPool2d(Layer):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        self._window = (*pool_options(kernel_size, stride, padding, dilation), bool(ceil_mode))
-        self.return_indices = return_indices
+        options = pool_options(kernel_size, stride, padding, dilation)
+        self.kernel_size, self.stride, self.padding, self.dilation = options
+        self.return_indices, self.ceil_mode = bool(return_indices), bool(ceil_mode)
+
+    @property
+    def _window(self) -> tuple[Any, ...]:
+        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def forward(self, x: Array) -> Any:  # an array, or with `return_indices` a pair
-        if not (self._keeps_caches or self.return_indices):
+        if self._caches() is None and not self.return_indices:
             return F.max_pool2d(x, *self._window)
         check_arrays(input=x)
         geometry = checked_geometry(x.shape, *self._window)
@@ -70,9 +75,6 @@ class MaxPool2d(Layer):
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:-2], *pool_geometry(input_shape, *self._window).output_size
 
-    def extra_repr(self) -> str:
-        return "kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}".format(*self._window)
-
 
 class MaxUnpool2d(Layer):
     """Put values where a MaxPool2d with `return_indices` found them, and 0 elsewhere.
@@ -94,7 +96,11 @@ class MaxUnpool2d(Layer):
         self, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0
     ) -> None:
         super().__init__()
-        self._window = pool_options(kernel_size, stride, padding)[:3]
+        self.kernel_size, self.stride, self.padding, _ = pool_options(kernel_size, stride, padding)
+
+    @property
+    def _window(self) -> tuple[Pair, Pair, Pair]:
+        return self.kernel_size, self.stride, self.padding
 
     def forward(  # type: ignore[override]  # one argument more: not for a Sequential
         self, x: Array, indices: Array, output_size: Sequence[int] | None = None
@@ -117,9 +123,6 @@ class MaxUnpool2d(Layer):
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:-2], *unpool_size(tuple(input_shape), *self._window, None)
-
-    def extra_repr(self) -> str:
-        return "kernel_size={}, stride={}, padding={}".format(*self._window)
 
 
 class AvgPool2d(LinearMap):
@@ -148,26 +151,29 @@ class AvgPool2d(LinearMap):
         divisor_override: int | None = None,
     ) -> None:
         super().__init__()
-        self._window = pool_options(kernel_size, stride, padding)[:3]
-        self._options = (ceil_mode, count_include_pad, divisor_override)
-        if divisor_override is not None and integer("divisor_override", divisor_override, -(1 << 62)) == 0:
-            raise ValueError("`divisor_override` (=0) must not be 0")
+        self.kernel_size, self.stride, self.padding, _ = pool_options(kernel_size, stride, padding)
+        self.ceil_mode, self.count_include_pad = bool(ceil_mode), bool(count_include_pad)
+        self.divisor_override = divisor_override
+        if divisor_override is not None:
+            self.divisor_override = integer("divisor_override", divisor_override, -(1 << 62))
+            if self.divisor_override == 0:
+                raise ValueError("`divisor_override` (=0) must not be 0")
+
+    @property
+    def _options(self) -> tuple[Any, ...]:
+        window = self.kernel_size, self.stride, self.padding
+        return *window, self.ceil_mode, self.count_include_pad, self.divisor_override
 
     def map(self, x: Array) -> Array:
-        return F.avg_pool2d(x, *self._window, *self._options)
+        return F.avg_pool2d(x, *self._options)
 
     def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.avg_pool2d_backward(grad_output, x, *self._window, *self._options)
+        return F.avg_pool2d_backward(grad_output, x, *self._options)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        geometry = pool_geometry(input_shape, *self._window, 1, self._options[0])
+        window = self.kernel_size, self.stride, self.padding
+        geometry = pool_geometry(input_shape, *window, 1, self.ceil_mode)
         return *input_shape[:-2], *geometry.output_size
-
-    def extra_repr(self) -> str:
-        return (
-            "kernel_size={}, stride={}, padding={}, ceil_mode={}, count_include_pad={}, "
-            "divisor_override={}".format(*self._window, *self._options)
-        )
 
 
 class AdaptiveAvgPool2d(LinearMap):
@@ -195,6 +201,3 @@ class AdaptiveAvgPool2d(LinearMap):
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:-2], *adaptive_output_size(tuple(input_shape), self.output_size)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"

@@ -17,7 +17,7 @@ class Residual(Layer):
     The children are named "body" and "shortcut", so a parameter is "body.0.weight" in the state.
 
     Raises:
-        TypeError: a `body` or `shortcut` that is no Layer.
+        TypeError: a `body` or `shortcut` that is not a Layer.
         ValueError: one layer object in both; in forward, shapes that differ.
 
     Source: He et al., https://arxiv.org/abs/1512.03385
@@ -32,16 +32,13 @@ class Residual(Layer):
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         super().__init__()
         for name, layer in (("body", body), ("shortcut", shortcut)):
-            if name == "shortcut" and layer is None:
-                continue
-            if not isinstance(layer, Layer):
-                raise TypeError(f"`{name}` (={layer!r}) must be a Layer")
-            self.children[name] = layer
-        self.check_distinct("`body` and `shortcut`")
+            if not isinstance(layer, Layer) and (name == "body" or layer is not None):
+                raise TypeError(f"`{name}` (of type {type(layer).__name__}) must be a Layer")
+            setattr(self, name, layer)
 
     def forward(self, x: Array) -> Array:
         outputs = []
-        for name, layer in self.children.items():
+        for name, layer in self._children.items():
             try:
                 outputs.append(layer.forward(x))
             except ERRORS as error:
@@ -52,8 +49,8 @@ class Residual(Layer):
 
     def backward(self, grad_output: Array) -> Array:
         self.saved(grad_output)
-        grads = [grad_output] if "shortcut" not in self.children else []
-        for name, layer in self.children.items():
+        grads = [grad_output] if "shortcut" not in self._children else []
+        for name, layer in self._children.items():
             try:
                 grads.append(layer.backward(grad_output))
             except ERRORS as error:
@@ -63,8 +60,8 @@ class Residual(Layer):
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         self.kept()
         tangents = self.tangents_by_child(params_dot)
-        outputs = [x_dot] if "shortcut" not in self.children else []
-        for name, layer in self.children.items():
+        outputs = [x_dot] if "shortcut" not in self._children else []
+        for name, layer in self._children.items():
             try:
                 outputs.append(layer.jvp(x_dot, tangents[name]))
             except ERRORS as error:
@@ -73,8 +70,8 @@ class Residual(Layer):
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         self.saved_tangents(grad_output_dot)
-        grads_dot = [grad_output_dot] if "shortcut" not in self.children else []
-        for name, layer in self.children.items():
+        grads_dot = [grad_output_dot] if "shortcut" not in self._children else []
+        for name, layer in self._children.items():
             try:
                 grads_dot.append(layer.backward_jvp(grad_output_dot))
             except ERRORS as error:
@@ -85,12 +82,12 @@ class Residual(Layer):
         return self._checked(tuple(input_shape), self._shapes(tuple(input_shape)))
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        return sum(layer.multiply_adds(input_shape) for layer in self.children.values())
+        return sum(layer.multiply_adds(input_shape) for layer in self._children.values())
 
     def _shapes(self, input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The shapes of the two summands, the body's first."""
         shapes = []
-        for name, layer in self.children.items():
+        for name, layer in self._children.items():
             try:
                 shapes.append(layer.output_shape(input_shape))
             except ERRORS as error:

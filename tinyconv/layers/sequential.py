@@ -1,15 +1,15 @@
 """Sequential: layers one after another."""
 
-from collections.abc import Iterator, Mapping
-from typing import overload
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self, overload
 
-import numpy as np
-
+from tinyconv.arguments import integer
 from tinyconv.arrays import Array
 from tinyconv.layers.activation import ReLU
 from tinyconv.layers.fused import FUSIBLE, Fused
 from tinyconv.layers.layer import ERRORS, Layer, located
 from tinyconv.layers.pool import MaxPool2d
+from tinyconv.layers.summary import Step
 
 
 class Sequential(Layer):
@@ -18,13 +18,15 @@ class Sequential(Layer):
     Args:
         layers: layers, named "0", "1", ...; or one mapping of names to layers.
 
-    Children are had by index, name or slice; a slice is a Sequential of the same layer objects. An
-    error in a child says which one.
+    It is a list: layers are found by index, name or slice (a slice is a Sequential of the same layers), and
+    `append`, `extend`, `insert`, assignment and `del` change it. Names that are numbers count the layers anew
+    after each change; others stay. Forward, backward and all else use the layers that it has now. An error in
+    a child says which one.
 
     Raises:
-        TypeError: a child that is no Layer.
+        TypeError: a child that is not a Layer.
         ValueError: one layer object in two places (it can keep what backward needs for one only),
-            or a name that is empty or holds a dot.
+            or a name that is empty or contains a dot.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sequential.html
 
@@ -39,23 +41,57 @@ class Sequential(Layer):
     Traceback (most recent call last):
         ...
     ValueError: layer '0' (Linear): `input` (of shape (3, 5)) must have 4 features in its last dimension
+    >>> model[2] = Linear(8, 3)
+    >>> model.append(ReLU())
+    Sequential(
+      (0): Linear(4, 8)
+      (1): ReLU()
+      (2): Linear(8, 3)
+      (3): ReLU()
+    )
     """
 
     def __init__(self, *layers: Layer | Mapping[str, Layer]) -> None:
         super().__init__()
-        named: Mapping[str, object] = {str(i): layer for i, layer in enumerate(layers)}
+        named: Iterable[tuple[str, Layer]] = ((str(i), layer) for i, layer in enumerate(layers))  # type: ignore[misc]
         if len(layers) == 1 and isinstance(layers[0], Mapping):
-            named = layers[0]
-        for name, layer in named.items():
+            named = layers[0].items()
+        self._set(named)
+
+    def append(self, layer: Layer) -> Self:
+        """Add a layer at the end; returns the Sequential."""
+        return self.extend([layer])
+
+    def extend(self, layers: Iterable[Layer]) -> Self:
+        """Add layers at the end; returns the Sequential."""
+        return self._set([*self._children.items(), *(("0", layer) for layer in layers)])
+
+    def insert(self, index: int, layer: Layer) -> Self:
+        """Add a layer before the one at `index`, from the end where negative; returns the Sequential."""
+        pairs = list(self._children.items())
+        pairs.insert(integer("index", index, minimum=-(1 << 62)), ("0", layer))
+        return self._set(pairs)
+
+    def _set(self, pairs: Iterable[tuple[Any, Any]]) -> Self:
+        """Take these layers in place of those of now, if all is well with them."""
+        children: dict[str, Layer] = {}
+        for i, (name, layer) in enumerate(pairs):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer {name!r} (={layer!r}) must be a Layer")
+                raise TypeError(f"layer {name!r} (of type {type(layer).__name__}) must be a Layer")
             if not isinstance(name, str) or not name or "." in name:
-                raise ValueError(f"layer name {name!r} must be a string that is not empty and holds no dot")
-            self.children[name] = layer
-        self.check_distinct("`layers`")
+                raise ValueError(
+                    f"layer name {name!r} must be a string that is not empty and contains no dot"
+                )
+            children[str(i) if name.isdecimal() else name] = layer
+        every = [id(one) for layer in children.values() for one in layer.modules()]
+        if len({*every, id(self)}) != len(every) + 1:
+            raise ValueError("`layers` must not hold the same layer object twice")
+        self._children.clear()
+        self._children.update(children)
+        return self
 
     def forward(self, x: Array) -> Array:
-        for name, layer in self.children.items():
+        for name, layer in self._children.items():
             try:
                 x = layer.forward(x)
             except ERRORS as error:
@@ -63,7 +99,7 @@ class Sequential(Layer):
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        for name, layer in reversed(self.children.items()):
+        for name, layer in reversed(self._children.items()):
             try:
                 grad_output = layer.backward(grad_output)
             except ERRORS as error:
@@ -72,7 +108,7 @@ class Sequential(Layer):
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         tangents = self.tangents_by_child(params_dot)
-        for name, layer in self.children.items():
+        for name, layer in self._children.items():
             try:
                 x_dot = layer.jvp(x_dot, tangents[name])
             except ERRORS as error:
@@ -80,7 +116,7 @@ class Sequential(Layer):
         return x_dot
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
-        for name, layer in reversed(self.children.items()):
+        for name, layer in reversed(self._children.items()):
             try:
                 grad_output_dot = layer.backward_jvp(grad_output_dot)
             except ERRORS as error:
@@ -89,8 +125,8 @@ class Sequential(Layer):
 
     def backward_params(self, grad_output: Array) -> None:
         """`backward` down to the first layer that wants gradients, and no further."""
-        first = next((name for name, child in self.children.items() if child.has_grads()), None)
-        for name, layer in reversed(self.children.items()):
+        first = next((name for name, child in self._children.items() if child.has_grads()), None)
+        for name, layer in reversed(self._children.items()):
             try:
                 if name == first:
                     layer.backward_params(grad_output)
@@ -101,12 +137,19 @@ class Sequential(Layer):
         self.release()
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        shapes = [after for _, _, after in self._shapes(tuple(input_shape))]
-        return shapes[-1] if shapes else tuple(input_shape)
+        steps = self.steps(input_shape)
+        return steps[-1].output_shape if steps else tuple(input_shape)
 
-    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        shapes = self._shapes(input_shape)
-        return sum(layer.multiply_adds(before) for layer, before, _ in shapes)
+    def steps(self, input_shape: tuple[int, ...]) -> list[Step]:
+        steps, shape = [], tuple(input_shape)
+        for name, layer in self._children.items():
+            before = shape
+            try:
+                shape = layer.output_shape(before)
+            except ERRORS as error:
+                raise self._located(name, error) from error
+            steps.append(Step(name, layer, before, shape))
+        return steps
 
     def fused(self) -> "Sequential":
         """The same layers in a Sequential that computes the same faster; Trainer and `predict` use it.
@@ -117,7 +160,7 @@ class Sequential(Layer):
         """
         if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
             return self
-        waiting, layers = list(self.children.items()), {}
+        waiting, layers = list(self._children.items()), {}
         while waiting:
             name, layer = waiting.pop(0)
             pools = dict(waiting[1:2])
@@ -133,47 +176,11 @@ class Sequential(Layer):
             else:
                 layers[name] = layer.fused()
         fused = Sequential()
-        fused.children.update(layers)
+        fused._children.update(layers)
         return fused
 
-    def summary(self, input_shape: tuple[int, ...]) -> str:
-        """A table of the layers: output shapes, numbers of parameters, multiply-adds.
-
-        Args:
-            input_shape: shape of the input, with the batch: (1, 1, 28, 28).
-
-        Raises:
-            ValueError: the shapes do not fit; the message names the layer.
-        """
-        rows: list[tuple[str, ...]] = [("", "layer", "output shape", "parameters", "multiply-adds")]
-        totals = np.zeros(2, int)
-        for name, (layer, before, after) in zip(self.children, self._shapes(input_shape), strict=True):
-            sizes = sum(array.size for array in layer.params.values()), layer.multiply_adds(before)
-            totals += sizes
-            rows.append((name, type(layer).__name__, str(after), *(f"{n:,}" for n in sizes)))
-        rows.append(("", "total", "", *(f"{n:,}" for n in totals)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                f"{cell:{'<' if i < 3 else '>'}{width}}"
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
-        rule = "-" * len(lines[0])
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-    def _shapes(self, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...], tuple[int, ...]]]:
-        for name, layer in self.children.items():
-            before = shape
-            try:
-                shape = layer.output_shape(before)
-            except ERRORS as error:
-                raise self._located(name, error) from error
-            yield layer, before, shape
-
     def _located(self, name: str, error: Exception) -> Exception:
-        layer = self.children[name]
+        layer = self._children[name]
         return located(name, layer.layer if isinstance(layer, Fused) else layer, error)
 
     @overload
@@ -183,14 +190,38 @@ class Sequential(Layer):
     def __getitem__(self, key: slice) -> "Sequential": ...
 
     def __getitem__(self, key: int | str | slice) -> "Layer | Sequential":
-        if isinstance(key, str):
-            return self.children[key]
         if isinstance(key, slice):
-            return Sequential(dict(list(self.children.items())[key]))
-        return list(self.children.values())[key]
+            return Sequential(dict(list(self._children.items())[key]))
+        return self._children[self._name(key)]
+
+    def __setitem__(self, key: int | str, layer: Layer) -> None:
+        name = self._name(key)
+        self._set({**self._children, name: layer}.items())
+
+    def __delitem__(self, key: int | str | slice) -> None:
+        names = list(self._children)
+        gone = names[key] if isinstance(key, slice) else [self._name(key)]
+        self._set([(name, layer) for name, layer in self._children.items() if name not in gone])
+
+    def _name(self, key: int | str) -> str:
+        """The name of the layer at an index, or of that name."""
+        if isinstance(key, str):
+            if key not in self._children:
+                raise KeyError(f"there is no layer {key!r} among {list(self._children)}")
+            return key
+        index = integer("index", key, minimum=-(1 << 62))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no layer {index} among {len(self)}")
+        return list(self._children)[index]
+
+    def __contains__(self, layer: object) -> bool:
+        return any(layer is child for child in self)
 
     def __len__(self) -> int:
-        return len(self.children)
+        return len(self._children)
 
     def __iter__(self) -> Iterator[Layer]:
-        return iter(self.children.values())
+        return iter(list(self._children.values()))
+
+    def __bool__(self) -> bool:
+        return True  # an empty one is a layer as well

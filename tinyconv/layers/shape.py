@@ -1,6 +1,7 @@
 """Flatten, Unflatten and Upsample."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import tinyconv.functional as F
 from tinyconv.arguments import integer, one_of
@@ -36,9 +37,6 @@ class Flatten(LinearMap):
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return flatten_shape(tuple(input_shape), self.start_dim, self.end_dim)
 
-    def extra_repr(self) -> str:
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
 
 class Unflatten(LinearMap):
     """Make several dimensions of the dimension `dim`: the inverse of Flatten.
@@ -71,9 +69,6 @@ class Unflatten(LinearMap):
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return unflatten_shape(tuple(input_shape), self.dim, self.unflattened_size)
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
-
 
 class Upsample(LinearMap):
     """Resize images to the nearest position; see `functional.interpolate`.
@@ -98,10 +93,13 @@ class Upsample(LinearMap):
         mode: str = "nearest",
     ) -> None:
         super().__init__()
-        one_of("mode", mode, MODES)
+        self.size, self.scale_factor, self.mode = size, scale_factor, one_of("mode", mode, MODES)
         if (size is None) == (scale_factor is None):
             raise ValueError(f"one of `size` (={size}) and `scale_factor` (={scale_factor}) must be given")
-        self._options = (size, scale_factor, mode)
+
+    @property
+    def _options(self) -> tuple[Any, ...]:
+        return self.size, self.scale_factor, self.mode
 
     def map(self, x: Array) -> Array:
         return F.interpolate(x, *self._options)
@@ -111,6 +109,3 @@ class Upsample(LinearMap):
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:2], *map(len, interpolate_indices(tuple(input_shape), *self._options))
-
-    def extra_repr(self) -> str:
-        return "size={}, scale_factor={}, mode={!r}".format(*self._options)

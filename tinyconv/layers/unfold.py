@@ -1,7 +1,7 @@
 """Unfold and Fold."""
 
 import tinyconv.functional as F
-from tinyconv.arguments import IntOrPair, pair
+from tinyconv.arguments import IntOrPair, Pair, pair
 from tinyconv.arrays import Array
 from tinyconv.functional.conv.unfold import fold_shape, unfold_shape
 from tinyconv.layers.layer import LinearMap
@@ -27,12 +27,12 @@ class Unfold(LinearMap):
         stride: IntOrPair = 1,
     ) -> None:
         super().__init__()
-        self._geometry = (
-            pair("kernel_size", kernel_size),
-            pair("dilation", dilation),
-            pair("padding", padding, minimum=0),
-            pair("stride", stride),
-        )
+        self.kernel_size, self.dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
+        self.padding, self.stride = pair("padding", padding, minimum=0), pair("stride", stride)
+
+    @property
+    def _geometry(self) -> tuple[Pair, ...]:
+        return self.kernel_size, self.dilation, self.padding, self.stride
 
     def map(self, x: Array) -> Array:
         return F.unfold(x, *self._geometry)
@@ -42,9 +42,6 @@ class Unfold(LinearMap):
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return unfold_shape(tuple(input_shape), *self._geometry)
-
-    def extra_repr(self) -> str:
-        return "kernel_size={}, dilation={}, padding={}, stride={}".format(*self._geometry)
 
 
 class Fold(LinearMap):
@@ -70,23 +67,18 @@ class Fold(LinearMap):
     ) -> None:
         super().__init__()
         self.output_size = pair("output_size", output_size)
-        self._geometry = (
-            pair("kernel_size", kernel_size),
-            pair("dilation", dilation),
-            pair("padding", padding, minimum=0),
-            pair("stride", stride),
-        )
+        self.kernel_size, self.dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
+        self.padding, self.stride = pair("padding", padding, minimum=0), pair("stride", stride)
+
+    @property
+    def _geometry(self) -> tuple[Pair, ...]:
+        return self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
 
     def map(self, x: Array) -> Array:
-        return F.fold(x, self.output_size, *self._geometry)
+        return F.fold(x, *self._geometry)
 
     def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.fold_backward(grad_output, x, self.output_size, *self._geometry)
+        return F.fold_backward(grad_output, x, *self._geometry)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return fold_shape(tuple(input_shape), self.output_size, *self._geometry)
-
-    def extra_repr(self) -> str:
-        return "output_size={}, kernel_size={}, dilation={}, padding={}, stride={}".format(
-            self.output_size, *self._geometry
-        )
+        return fold_shape(tuple(input_shape), *self._geometry)

@@ -1,7 +1,6 @@
 """Pictures of what a network has learnt and sees; they need matplotlib (`pip install tinyconv[plots]`)."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from tinyconv.arguments import check_arrays, integer
 from tinyconv.arrays import Array
 from tinyconv.functional import softmax
 from tinyconv.layers import Conv2d, Layer, Residual, Sequential
+from tinyconv.layers.cache import Pass
 from tinyconv.layers.layer import ERRORS, located
 from tinyconv.plots.figure import Path, new_figure, saved
 
@@ -160,7 +160,7 @@ def saliency(model: Layer, image: Array, target_class: int | None = None, path: 
     """
     _check_model("model", model)
     batch = _batch_of_one(image)
-    with _evaluating(model):
+    with Pass(keeps=True, evaluates=True):
         logits = model.forward(batch)
         target = _target(logits, target_class)
         cotangent = np.zeros_like(logits)
@@ -186,24 +186,6 @@ def _draw_saliency(image: Array, heat: Array, image_title: str, heat_title: str)
         axes.set_title(title)
         axes.set_axis_off()
     return figure
-
-
-@contextmanager
-def _evaluating(model: Layer) -> Iterator[None]:
-    """Evaluation mode; afterwards mode, gradients, and what a forward kept are as they were before."""
-    attributes = [(cache, dict(vars(cache))) for cache in model.caches()]
-    grads = [(grad, grad.copy()) for grad in model.grads.values()]
-    try:
-        model.eval()
-        for grad, _ in grads:
-            grad[...] = 0  # what is there could overflow
-        yield
-    finally:
-        for cache, before in attributes:
-            vars(cache).clear()
-            vars(cache).update(before)
-        for grad, values in grads:
-            grad[...] = values
 
 
 def _target(logits: Array, target_class: int | None) -> int:

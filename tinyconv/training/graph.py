@@ -18,7 +18,7 @@ Updates = list[Callable[[], None]]
 
 def capturable(model: Layer, xp: Any) -> bool:
     """Whether a step of `model` can be captured on the device of the module `xp`."""
-    return cublas.library(xp) is not None and all(layer.capturable for layer in model.layers())
+    return cublas.library(xp) is not None and all(layer.capturable for layer in model.modules())
 
 
 class StepGraph:

@@ -53,7 +53,7 @@ class Workers:
         self._model, self._count = model, count
         self._network = model.fused()
         self._peers: list[_Peer] = []
-        self._own_params = [(layer, dict(layer._params)) for layer in model.layers()]
+        self._own_params = [(layer, dict(layer._params)) for layer in model.modules()]
         self._divided = False
         self._number = 0  # of the batch, in its epoch
 
@@ -61,7 +61,7 @@ class Workers:
         from threadpoolctl import threadpool_limits
 
         # Drawn here and not where the first batch comes: a resumed epoch comes to its own first batch later.
-        self._seeds = [[_seeds(layer) for layer in self._model.layers()] for _ in range(self._count - 1)]
+        self._seeds = [[_seeds(layer) for layer in self._model.modules()] for _ in range(self._count - 1)]
         self._limits = threadpool_limits(1, user_api="blas")
         for layer, params in self._own_params:
             layer._params.update({name: _shared_copy(param) for name, param in params.items()})
@@ -170,7 +170,7 @@ class Workers:
         return own
 
     def _set_communicator(self, communicator: "_First | None") -> None:
-        for layer in self._model.layers():
+        for layer in self._model.modules():
             layer.communicator = communicator
 
 
@@ -286,7 +286,7 @@ class _Other:
 def _make_own(model: Layer, grads: dict[str, Array], communicator: _Other) -> None:
     """In a worker: gradients in shared memory."""
     names = {id(grad): name for name, grad in model.grads.items()}
-    for layer in model.layers():
+    for layer in model.modules():
         layer.communicator = communicator
         layer._grads.update({key: grads[names[id(grad)]] for key, grad in layer._grads.items()})
 
@@ -301,7 +301,7 @@ def _seed(model: Layer, seeds: list[dict[str, int]], number: int) -> None:
 
     So they need not be known where a run goes on.
     """
-    for layer, own in zip(model.layers(), seeds, strict=True):
+    for layer, own in zip(model.modules(), seeds, strict=True):
         for key, seed in own.items():
             setattr(layer, key, np.random.default_rng((seed, number)))
 

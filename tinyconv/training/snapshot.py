@@ -102,7 +102,7 @@ def set_random_states(trainer: "Trainer", batches: Iterable[Any], states: Mappin
 def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, np.random.Generator]:
     found = {
         f"layer {index}, {key}": generator
-        for index, layer in enumerate(trainer.model.layers())
+        for index, layer in enumerate(trainer.model.modules())
         for key, generator in generators(layer).items()
     }
     own = getattr(batches, "generator", None)

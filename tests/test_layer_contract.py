@@ -8,6 +8,7 @@ import pytest
 
 import tinyconv
 from tests.compare import assert_close, compare_layer, layouts
+from tests.user_layers import Block
 from tinyconv import (
     ELU,
     GELU,
@@ -225,6 +226,13 @@ CASES = {
         lambda: GradientStep(Sequential(Linear(4, 3, dtype=f8, generator=0), SiLU()), 0.3, dtype=f8),
         (3, 4),
         "",
+    ),
+    "a user's layer": Case(lambda: Block(2, dtype=f8), (3, 2, 5, 4), "", unbatched=False),
+    "a user's layer in others": Case(
+        lambda: Sequential(Conv2d(1, 2, 2, dtype=f8, generator=0), Residual(Block(2, dtype=f8)), Tanh()),
+        (3, 1, 5, 4),
+        "",
+        unbatched=False,
     ),
     "Dropout": Case(lambda: Dropout(0.4, generator=0), (3, 4), ""),
     "Flatten": Case(lambda: Flatten(), (3, 4, 2, 2), "Flatten"),

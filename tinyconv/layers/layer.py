@@ -118,6 +118,7 @@ class Layer(ForwardCache):
         self._own_grads: dict[str, Array] = {}
         self._own_grads_dot: dict[str, Array] = {}
         self._buffers: dict[str, Array] = {}
+        self._changes = 0  # of what is registered
         self._children: dict[str, Layer] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -163,6 +164,7 @@ class Layer(ForwardCache):
             if kind is not home:  # there a new one takes the place of the old
                 kind.pop(name, None)
         self.__dict__.pop(name, None)
+        self._changes += 1
         home[name] = value if isinstance(value, Layer) else value.array
         if home is self._params:
             self._own_grads[name] = array_module(home[name]).zeros_like(home[name])
@@ -191,7 +193,9 @@ class Layer(ForwardCache):
     def _unregister(self, name: str) -> bool:
         """Remove `name` from what is registered; returns whether it was there."""
         kinds = (self._params, self._own_grads, self._own_grads_dot, self._buffers, self._children)
-        return any([kind.pop(name, None) is not None for kind in kinds])  # noqa: C419  # from each of them
+        found = [kind.pop(name, None) is not None for kind in kinds]
+        self._changes += any(found)
+        return any(found)
 
     def _refuse_layers_in(self, name: str, value: Any) -> None:
         inner = value.values() if isinstance(value, dict) else value
@@ -401,6 +405,13 @@ class Layer(ForwardCache):
         yield prefix, self
         for name, child in self._children.items():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def changes(self) -> tuple[int, ...]:
+        """How often layers and arrays have been registered or removed, in this layer and in those in it.
+
+        Equal ones mean that names and parameters are the same, wherever these are stored now.
+        """
+        return tuple([layer._changes for layer in self.modules()])
 
     def check_whole(self) -> None:
         """Refuse a network of which some layers are in two places, or in a list and nowhere else.

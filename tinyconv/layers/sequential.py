@@ -88,6 +88,7 @@ class Sequential(Layer):
             raise ValueError("`layers` must not hold the same layer object twice")
         self._children.clear()
         self._children.update(children)
+        self._changes += 1
         return self
 
     def forward(self, x: Array) -> Array:

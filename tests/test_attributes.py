@@ -1,8 +1,9 @@
-"""Layers by attribute: what is assigned is trained, saved, moved, printed; and what would be lost is refused."""
+"""Layers by attribute: what is assigned is trained, saved, moved, printed; what would be lost is refused."""
 
 import copy
 import inspect
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_a_child_that_is_replaced_keeps_its_place() -> None:
     assert block.grads["conv.weight"].shape == (2, 2, 1, 1)
     assert block.grads["conv.weight"].any()
     with pytest.raises(TypeError, match="`conv` is a layer; it can be replaced by a Layer or None"):
-        block.conv = 3
+        block.conv = 3  # type: ignore[assignment]
 
 
 def test_before_super_init_it_is_an_error_that_says_so() -> None:
@@ -149,7 +150,7 @@ def test_before_super_init_it_is_an_error_that_says_so() -> None:
 @pytest.mark.parametrize("hold", [list, tuple, lambda layers: dict(enumerate(layers))])
 def test_layers_in_a_list_are_refused(hold: Any) -> None:
     layer = tc.Layer()
-    with pytest.raises(TypeError, match="`blocks` .* would not be trained or saved: use a Sequential"):
+    with pytest.raises(TypeError, match=r"`blocks` .* would not be trained or saved: use a Sequential"):
         layer.blocks = hold([tc.ReLU(), tc.Linear(2, 2)])
     layer.first = tc.Linear(2, 2)
     layer.blocks = hold([layer.first])  # which is registered
@@ -166,7 +167,7 @@ def test_layers_added_to_a_list_later_are_refused_where_they_would_be_lost(use: 
             self._blocks: list[tc.Layer] = []
             self._blocks.append(tc.Linear(2, 2))
 
-    with pytest.raises(TypeError, match="`_blocks` .* would not be trained or saved"):
+    with pytest.raises(TypeError, match=r"`_blocks` .* would not be trained or saved"):
         use(Chain())
 
 
@@ -205,10 +206,10 @@ def test_the_dicts_of_arrays_refuse_what_would_be_lost() -> None:
     with pytest.raises(ValueError, match="must have the shape"):
         block.params["conv.bias"] = np.ones(3)
     for change in (
-        lambda: block.params.pop("conv.bias"),
-        lambda: block.params.clear(),
-        lambda: block.grads.setdefault("more", np.ones(1)),
-        lambda: block.params.__delitem__("conv.bias"),
+        partial(block.params.pop, "conv.bias"),
+        block.params.clear,
+        partial(block.grads.setdefault, "more", np.ones(1)),
+        partial(block.params.__delitem__, "conv.bias"),
     ):
         with pytest.raises(TypeError, match="by assigning to the attributes of a layer"):
             change()
@@ -219,7 +220,7 @@ def test_the_dicts_of_arrays_refuse_what_would_be_lost() -> None:
 # Constructor arguments
 
 
-LAYERS = {
+LAYERS: dict[str, tuple[tc.Layer, dict[str, Any]]] = {
     "Conv1d": (tc.Conv1d(4, 6, 3, 2, "valid", groups=2), {"kernel_size": (3,), "stride": (2,), "groups": 2}),
     "Conv2d": (
         tc.Conv2d(1, 6, 5, padding=(1, 2)),
@@ -363,7 +364,8 @@ def test_a_dry_run_draws_from_no_generator_and_keeps_nothing() -> None:
 def test_copying_and_pickling_work_after_a_forward_as_before(copied: Any) -> None:
     x = normal(3, 2, 6, 6)
     energy = tc.Objective(Block(2), tc.MSELoss(reduction="sum"), normal(3, 2, 6, 6, seed=1))
-    for model in (tc.Sequential(Block(2), tc.MaxPool2d(2), tc.Flatten()), tc.GradientStep(energy, 0.1)):
+    models = tc.Sequential(Block(2), tc.MaxPool2d(2), tc.Flatten()), tc.GradientStep(energy, 0.1)
+    for model in models:
         y = model(x)
         other = copied(model)
         np.testing.assert_array_equal(other.eval()(x), copied(model).eval()(x))
@@ -373,9 +375,9 @@ def test_copying_and_pickling_work_after_a_forward_as_before(copied: Any) -> Non
             copied(model).backward(y)
         y = other.train()(x)
         assert other.backward(y).shape == x.shape
-    model = Block(2)
-    model(normal(3, 2, 4, 4))
-    assert tc.gradcheck(model, normal(2, 2, 3, 3)).checked > 50
+    block = Block(2)
+    block(normal(3, 2, 4, 4))
+    assert tc.gradcheck(block, normal(2, 2, 3, 3)).checked > 50
     criterion = tc.CrossEntropyLoss()
     criterion(normal(4, 3), np.arange(4) % 3)
     assert repr(copied(criterion)) == repr(criterion)

@@ -38,7 +38,7 @@ class Scale(tc.Layer):
 
 
 class Block(tc.Layer):
-    """scale(x) + convolution(x), then batch norm and an activation: children by attribute, a sum of two paths."""
+    """scale(x) + convolution(x), then batch norm and an activation: children by attribute, two paths."""
 
     def __init__(self, channels: int, *, dtype: type = np.float32) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_shape, number
+from tinyconv.arguments import check_arrays, check_like, check_shape, number
 from tinyconv.arrays import Array, array_module, as_logical, as_stored, fused, kept_where, special
 
 __all__ = [
@@ -97,6 +97,7 @@ def relu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
     """Tangent of `relu_backward`, piecewise constant in `input`: `relu_backward` of grad_output_dot."""
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     return relu_backward(grad_output_dot, input)
 
 
@@ -147,6 +148,7 @@ def leaky_relu_backward_jvp(
     inplace: bool = False,
 ) -> Array:
     """Tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     return leaky_relu_backward(grad_output_dot, input, negative_slope)
 
 
@@ -193,7 +195,7 @@ def elu_backward_jvp(
     inplace: bool = False,
 ) -> Array:
     """Tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     curvature = xp.where(input >= 0, 0, number("alpha", alpha) * xp.exp(xp.minimum(input, 0)))
     result: Array = xp.asarray(
         elu_backward(grad_output_dot, input, alpha) + curvature * input_dot * grad_output
@@ -232,7 +234,7 @@ def sigmoid_backward(grad_output: Array, input: Array) -> Array:
 
 def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
     """Tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     slope_dot = sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
     result: Array = xp.asarray(sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output)
     return result
@@ -271,7 +273,7 @@ def tanh_backward(grad_output: Array, input: Array) -> Array:
 
 def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
     """Tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     slope_dot = -2 * xp.tanh(input) * tanh_backward(input_dot, input)
     result: Array = xp.asarray(tanh_backward(grad_output_dot, input) + slope_dot * grad_output)
     return result
@@ -315,7 +317,7 @@ def silu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
     """Tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in the gradient
         bend = 2 + input * (sigmoid(-input) - sigmoid(input))
         slope_dot = sigmoid_backward(input_dot, input) * bend
@@ -367,7 +369,7 @@ def softplus_backward_jvp(
     threshold: float = 20.0,
 ) -> Array:
     """Tangent of `softplus_backward`; f'' is beta * s * (1 - s), 0 on the straight line."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     scaled, beta = _scaled(input, beta)
     slope_dot = xp.where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
     result: Array = xp.asarray(
@@ -385,6 +387,6 @@ def _scaled(input: Array, beta: float) -> tuple[Any, float]:
 
 def check_grad(grad_output: Array, input: Array) -> Any:
     """Check that `grad_output` has the form of `input`; returns their array module."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    xp = check_arrays(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     return xp

@@ -61,7 +61,7 @@ def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> 
 
 def dropout_saved_backward(grad_output: Array, mask: Array) -> Array:
     """Gradient of `dropout` with respect to its input: `grad_output` times `dropout_saved`'s `mask`."""
-    check_arrays(grad_output=grad_output, mask=mask)
+    check_arrays(mask=mask, grad_output=grad_output)
     grad: Array = array_module(mask).asarray(grad_output * mask)
     return grad
 

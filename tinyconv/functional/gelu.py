@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, one_of
+from tinyconv.arguments import check_arrays, check_like, one_of
 from tinyconv.arrays import Array, special
 from tinyconv.functional.activation import check_grad
 
@@ -78,7 +78,7 @@ def gelu_backward_jvp(
     With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
     P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
     """
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     with np.errstate(over="ignore", invalid="ignore"):  # inf * 0: NaN, as in the gradient
         square = input * input
         if approximate == "none":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_shape, dimension, floating_dtype
+from tinyconv.arguments import check_arrays, check_kinds, check_like, check_shape, dimension, floating_dtype
 from tinyconv.arrays import Array, array_module
 
 __all__ = [
@@ -57,7 +57,7 @@ def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array
 def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """Gradient of `softmax`: p * (grad_output - sum of grad_output * p along `dim`), p the softmax."""
     output = softmax(input, dim, dtype)
-    xp = check_arrays(grad_output=grad_output, output=output)
+    xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
     centred = grad_output - (grad_output * output).sum(axis=dim, keepdims=True)
     grad: Array = xp.asarray(output * centred, input.dtype)
@@ -73,7 +73,9 @@ def softmax_backward_jvp(
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
     """Tangent of `softmax_backward`: each factor of p * (g - sum(g * p)) moves, and p by its own tangent."""
-    output, output_dot = softmax(input, dim, dtype), softmax_backward(input_dot, input, dim, dtype)
+    output = softmax(input, dim, dtype)
+    check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+    output_dot = softmax_backward(input_dot, input, dim, dtype)
     centred = grad_output - (grad_output * output).sum(axis=dim, keepdims=True)
     moved = (grad_output * output_dot).sum(axis=dim, keepdims=True)
     grad_dot = softmax_backward(grad_output_dot, input, dim, dtype)
@@ -119,7 +121,7 @@ def log_softmax_backward(
 ) -> Array:
     """Gradient of `log_softmax`: grad_output - softmax(input) * sum of grad_output along `dim`."""
     output = log_softmax(input, dim, dtype)
-    xp = check_arrays(grad_output=grad_output, output=output)
+    xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
     grad: Array = xp.asarray(
         grad_output - xp.exp(output) * grad_output.sum(axis=dim, keepdims=True), input.dtype
@@ -130,7 +132,7 @@ def log_softmax_backward(
 def log_softmax_jvp(input_dot: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """Tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`."""
     output = softmax(input, dim, dtype)
-    check_arrays(input_dot=input_dot, output=output)
+    check_arrays(output=output, input_dot=input_dot)
     check_shape("input_dot", input_dot, output.shape, "of `input`")
     moved: Array = input_dot - (output * input_dot).sum(axis=dim, keepdims=True)
     return moved
@@ -145,6 +147,8 @@ def log_softmax_backward_jvp(
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
     """Tangent of `log_softmax_backward`: in grad_output - p * sum(grad_output) both factors move."""
+    output = softmax(input, dim, dtype)
+    check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     output_dot = softmax_backward(input_dot, input, dim, dtype)
     grad_dot = log_softmax_backward(grad_output_dot, input, dim, dtype)
     result: Array = grad_dot - output_dot * grad_output.sum(axis=dim, keepdims=True)
@@ -153,11 +157,12 @@ def log_softmax_backward_jvp(
 
 def _checked(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, Array, int]:
     """The array module, `input` in `dtype`, and `dim` counted from 0."""
-    xp = array_module(input)
     if dtype is not None:
+        check_kinds(input=input)
+        if input.dtype.kind not in "biuf":
+            raise TypeError(f"`input` (of dtype {input.dtype}) must have a dtype of real numbers")
         input = input.astype(floating_dtype(dtype))
-    check_arrays(input=input)
-    return xp, input, dimension("dim", dim, input.ndim)
+    return check_arrays(input=input), input, dimension("dim", dim, input.ndim)
 
 
 def _shifted(input: Array, dim: int) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import floating_dtype, integer, number
+from tinyconv.arguments import check_kinds, floating_dtype, integer, number
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 
@@ -66,6 +66,7 @@ class BatchNorm(AffineNorm):
             self.add_buffer("num_batches_tracked", np.zeros((), np.int64))
 
     def forward(self, x: Array) -> Array:
+        check_kinds(input=x)
         self.output_shape(x.shape)
         mean, var = self.buffers.get("running_mean"), self.buffers.get("running_var")
         training = self.training or mean is None
@@ -196,6 +197,7 @@ class SampleNorm(AffineNorm):
     eps: float
 
     def forward(self, x: Array) -> Array:
+        check_kinds(input=x)
         self.output_shape(x.shape)
         return self.save(self._function(x, self._sets, *self._affine, self.eps), x)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tinyconv.arrays import Array, array_module
 from tinyconv.functional.activation import sigmoid, sigmoid_backward, softplus
-from tinyconv.functional.losses.elementwise import check_elements, reduce, reduce_backward
+from tinyconv.functional.losses.elementwise import check_elements, check_tangents, reduce, reduce_backward
 
 __all__ = [
     "binary_cross_entropy",
@@ -79,15 +79,13 @@ def binary_cross_entropy_backward_jvp(
     With v = input * (1 - input), its derivative by `input` is weight times
     1 / v - (input - target) * (1 - 2 * input) / v^2.
     """
-    xp = array_module(input)
+    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     grad_dot, _ = binary_cross_entropy_backward(grad_output_dot, input, target, weight, reduction)
     grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
     product = input * (1 - input)
     variance = xp.maximum(product, LEAST_VARIANCE)
     widening = xp.where(product < LEAST_VARIANCE, 0, 1 - 2 * input) / variance
-    result: Array = array_module(input).asarray(
-        grad_dot + grads * input_dot / variance * (1 - (input - target) * widening)
-    )
+    result: Array = xp.asarray(grad_dot + grads * input_dot / variance * (1 - (input - target) * widening))
     return result
 
 
@@ -168,13 +166,12 @@ def binary_cross_entropy_with_logits_backward_jvp(
 
     Its derivative by `input` is weight * s * (1 - s) * (1 - target + pos_weight * target).
     """
+    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     options = (weight, reduction, pos_weight)
     grad_dot, _ = binary_cross_entropy_with_logits_backward(grad_output_dot, input, target, *options)
     grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
     positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
-    result: Array = array_module(input).asarray(
-        grad_dot + grads * positive * sigmoid_backward(input_dot, input)
-    )
+    result: Array = xp.asarray(grad_dot + grads * positive * sigmoid_backward(input_dot, input))
     return result
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_per_channel, check_shape, integer, number
+from tinyconv.arguments import check_arrays, check_like, check_per_channel, check_shape, integer, number
 from tinyconv.arrays import Array, array_module, fused
 from tinyconv.functional.normalization.centre import centre, scaled
 from tinyconv.functional.normalization.rows import Parts, as_rows, by_blocks, from_rows, pairs, sums
@@ -56,7 +56,7 @@ def group_norm(
     >>> group_norm(np.array([[1.0, 3.0, 0.0, 4.0]]), num_groups=2, eps=0.0)
     array([[-1.,  1., -1.,  1.]])
     """
-    check_arrays(input=input, weight=weight, bias=bias)
+    check_arrays(weight=weight, input=input, bias=bias)
     check_per_channel(input, weight=weight, bias=bias)
     _check_groups(input, num_groups)
     if input.size == num_groups:
@@ -75,8 +75,9 @@ def group_norm_backward(
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
     """Gradients of `group_norm` with respect to `input`, `weight` and `bias` (None for what is None)."""
-    check_arrays(grad_output=grad_output, input=input, weight=weight)
+    check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
+    check_per_channel(input, weight=weight, bias=bias)
     _check_groups(input, num_groups)
     centred, rest, inverse_std, size = _centred(input, num_groups, eps)
     grads, factor = as_rows(grad_output), inverse_std * _column(weight)
@@ -104,8 +105,9 @@ def group_norm_jvp(
     eps: float = 1e-5,
 ) -> Array:
     """Tangent of `group_norm` for tangents of its arrays; None for one that stands still."""
-    check_arrays(input_dot=input_dot, input=input)
-    check_shape("input_dot", input_dot, input.shape, "of `input`")
+    check_like(input, input_dot=input_dot)
+    check_arrays(input=input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
+    check_per_channel(input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
     grouped, axes = _grouped(input, num_groups)
     weight, weight_dot, bias_dot = (_grouped_column(a, grouped) for a in (weight, weight_dot, bias_dot))
     saved = standardize(grouped, axes, eps)
@@ -125,6 +127,9 @@ def group_norm_backward_jvp(
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
     """Tangents of the gradients that `group_norm_backward` returns: of input's, weight's and bias's."""
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+    check_arrays(input=input, weight=weight, weight_dot=weight_dot)
+    check_per_channel(input, weight=weight, weight_dot=weight_dot)
     grouped, axes = _grouped(input, num_groups)
     weight, weight_dot = (_grouped_column(a, grouped) for a in (weight, weight_dot))
     grads = (a.reshape(grouped.shape) for a in (grad_output_dot, input_dot, grad_output))

@@ -78,7 +78,7 @@ def avg_pool2d_backward(
     divisor_override: int | None = None,
 ) -> Array:
     """Gradient of `avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    xp = check_arrays(input=input, grad_output=grad_output)
     geometry = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *geometry.output_size), "of the output")
     divisors = _divisors(xp, geometry, count_include_pad, divisor_override)
@@ -127,7 +127,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
 
 def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: OutputSize) -> Array:
     """Gradient of `adaptive_avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    xp = check_arrays(input=input, grad_output=grad_output)
     size = adaptive_output_size(input.shape, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
     grads = as_image(grad_output)

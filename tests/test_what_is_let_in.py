@@ -226,6 +226,33 @@ def test_statistics_that_cannot_be_updated_are_refused_by_name(name: str) -> Non
     assert F.batch_norm(x, **statistics).shape == x.shape
 
 
+def test_what_was_saved_for_another_shape_is_refused_and_not_broadcast() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 6))
+    output, winners = F.max_pool2d_saved(x, 2)
+    for size in ((2, 3, 6, 6), (3, 4, 6)):
+        with pytest.raises(ValueError, match="`winners`"):
+            F.max_pool2d_saved_backward(output, winners, size, 2)
+    with pytest.raises(ValueError, match="`winners`"):
+        F.max_pool2d_saved_jvp(x[..., :4], winners, 2)
+    for mask in (F.dropout_saved(x[:1])[1], F.dropout_saved(x[0])[1], F.dropout2d_saved(x[:, :1])[1]):
+        with pytest.raises(ValueError, match="`mask`"):
+            F.dropout_saved_backward(x, mask)
+
+
+@functions
+def test_arrays_of_another_shape_are_refused_and_not_broadcast(name: str) -> None:
+    call = CALLS[name]
+    for place in call.where_arrays_are():
+        argument, array = parameter(name, place), call.args[place]
+        if argument == "input" or len(call.args) == 1:
+            continue  # what the others have to fit
+        if argument == "weight" and name.startswith("binary_cross_entropy"):
+            continue  # documented to broadcast
+        for wrong in (array[None], array[..., None], *([array[:1], array[0]] if array.ndim else [])):
+            with pytest.raises(ValueError, match="`"):
+                run(name, call.given(place, wrong))
+
+
 def message(call: Callable[[], Any]) -> str:
     with pytest.raises(TypeError) as caught:
         call()

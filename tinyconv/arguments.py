@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arrays import Array, array_module, device_module, moved, owner, refusal
+from tinyconv.arrays import Array, array_module, device_module, moved, owner, refusal, underflow_allowed
 
 Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
@@ -126,7 +126,7 @@ def conversion(target: npt.DTypeLike) -> Callable[[Array], Array]:
         dtype = floating_dtype(target)
     except TypeError:
         raise ValueError(f"`target` (={target!r}) must be 'cpu', 'cuda', float32 or float64") from None
-    return lambda array: array.astype(dtype) if array.dtype.kind == "f" else array
+    return underflow_allowed(lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
 
 
 def check_arrays(**arrays: Array | None) -> Any:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, floating_dtype, number
-from tinyconv.arrays import Array, array_module, moved
+from tinyconv.arrays import Array, array_module, moved, underflow_allowed
 from tinyconv.layers import Layer, Loss
 
 
@@ -254,12 +254,14 @@ class GradientStep(GradientLayer):
         super().__init__(energy)
         self.add_parameter("step_size", np.asarray(number("step_size", step_size), floating_dtype(dtype)))
 
+    @underflow_allowed
     def forward(self, x: Array) -> Array:
         step_size = self.params["step_size"]
         check_arrays(input=x, step_size=step_size)
         gradient, passed = self._gradient(x)
         return self.save(x - step_size * gradient, gradient, passed)
 
+    @underflow_allowed
     def backward(self, grad_output: Array) -> Array:
         gradient, passed = self.saved(grad_output)
         if "step_size" in self._grads:

@@ -3,7 +3,7 @@
 import math
 
 from tinyconv.arguments import check_arrays, check_shape
-from tinyconv.arrays import Array, matmul
+from tinyconv.arrays import Array, matmul, underflow_allowed
 
 __all__ = [
     "linear",
@@ -14,6 +14,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     """input @ weight.T + bias.
 
@@ -56,6 +57,8 @@ def linear_backward(
     grad_output summed over all but the features.
     """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     return (
         linear_input(grad_output, input, weight),
         linear_weight(grad_output, input, weight),
@@ -63,6 +66,7 @@ def linear_backward(
     )
 
 
+@underflow_allowed
 def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
     """Gradient of `linear` with respect to its input."""
     grads = _grad_rows(grad_output, input, weight)
@@ -70,6 +74,7 @@ def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
     return grad.reshape(input.shape)
 
 
+@underflow_allowed
 def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
     """Gradient of `linear` with respect to its weight."""
     grads, rows = _grad_rows(grad_output, input, weight), _rows(input)

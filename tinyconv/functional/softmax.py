@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_kinds, check_like, check_shape, dimension, floating_dtype
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, underflow_allowed
 
 __all__ = [
     "log_softmax",
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """exp(input) / sum of exp(input) along `dim`, without overflow.
 
@@ -54,6 +55,7 @@ def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array
     return output
 
 
+@underflow_allowed
 def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """Gradient of `softmax`: p * (grad_output - sum of grad_output * p along `dim`), p the softmax."""
     output = softmax(input, dim, dtype)
@@ -64,6 +66,7 @@ def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTyp
     return grad
 
 
+@underflow_allowed
 def softmax_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -108,6 +111,7 @@ def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> A
     return log_probabilities(input, dim)
 
 
+@underflow_allowed
 def log_probabilities(input: Array, dim: int) -> Array:
     """`log_softmax` of arguments that need no check."""
     xp, shifted = array_module(input), _shifted(input, dim)
@@ -116,6 +120,7 @@ def log_probabilities(input: Array, dim: int) -> Array:
     return output
 
 
+@underflow_allowed
 def log_softmax_backward(
     grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None
 ) -> Array:
@@ -129,6 +134,7 @@ def log_softmax_backward(
     return grad
 
 
+@underflow_allowed
 def log_softmax_jvp(input_dot: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """Tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`."""
     output = softmax(input, dim, dtype)
@@ -138,6 +144,7 @@ def log_softmax_jvp(input_dot: Array, input: Array, dim: int, dtype: npt.DTypeLi
     return moved
 
 
+@underflow_allowed
 def log_softmax_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,

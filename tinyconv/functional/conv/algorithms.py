@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tinyconv.arguments import one_of
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, underflow_allowed
 from tinyconv.functional.conv import columns, depthwise, windows, winograd
 from tinyconv.functional.conv.geometry import CACHED, Geometry
 
@@ -78,16 +78,20 @@ NAMES = ("columns", "windows", "winograd")  # which compute all three maps
 @lru_cache(CACHED)
 def pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Callable[..., Array]:
     """What computes the map `wanted` by the algorithm `name`, or else by the first that is faster."""
+    return underflow_allowed(_pick(wanted, geometry, name, xp).run)
+
+
+def _pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Algorithm:
     table = TABLE[wanted]
     if name is None and xp is not np:
         first = table.get("turned", table["columns"])
-        return (first if first.supports(geometry) else table["columns"]).run
+        return first if first.supports(geometry) else table["columns"]
     if name is None:
-        return next(algorithm.run for algorithm in table.values() if algorithm.is_faster(geometry))
+        return next(algorithm for algorithm in table.values() if algorithm.is_faster(geometry))
     algorithm = table[one_of("algorithm", name, tuple(table))]
     if xp is not np and name != "columns":
         raise ValueError(f"`algorithm` (={name!r}) must be 'columns' on a GPU, or left out")
     if not algorithm.supports(geometry):
         rule = str(algorithm.supports.__doc__).lower()
         raise ValueError(f"`algorithm` (={name!r}) needs {rule} It does not support {geometry}")
-    return algorithm.run
+    return algorithm

@@ -79,6 +79,8 @@ def conv1d_backward(
 ) -> tuple[Array, Array, Array | None]:
     """Gradients of `conv1d` with respect to `input`, `weight` and `bias` (None without a bias)."""
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     geometry = (stride, padding, dilation, groups)
     return (
         conv1d_input(input.shape, weight, grad_output, *geometry, algorithm=algorithm),

@@ -122,6 +122,8 @@ def conv2d_backward(
     but the channels.
     """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     geometry = (stride, padding, dilation, groups)
     grad_output = formatted(grad_output) if grad_output.ndim == 4 else grad_output
     return (

@@ -103,6 +103,8 @@ def conv_transpose2d_backward(
     geometry = transposed_geometry(input.shape, weight.shape, *options)
     shape = (*input.shape[:-3], *geometry.input_shape[1:])
     check_shape("grad_output", grad_output, shape, "of the output")
+    if bias is not None:
+        check_shape("bias", bias, geometry.input_shape[1:2], f"for `weight` of shape {weight.shape}")
     batched = input.ndim == 4
     grads, image = (grad_output, input) if batched else (grad_output[None], input[None])
     grad_input = pick("output", geometry, algorithm, xp)(geometry, grads, weight, None)

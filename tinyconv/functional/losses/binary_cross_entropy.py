@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, underflow_allowed
 from tinyconv.functional.activation import sigmoid, sigmoid_backward, softplus
 from tinyconv.functional.losses.elementwise import check_elements, check_tangents, reduce, reduce_backward
 
@@ -21,6 +21,7 @@ LEAST_LOG = -100.0  # binary_cross_entropy takes no logarithm to be less
 LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient takes no input * (1 - input) to be less
 
 
+@underflow_allowed
 def binary_cross_entropy(
     input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
 ) -> Array:
@@ -50,6 +51,7 @@ def binary_cross_entropy(
     return reduce(_weighted((target - 1) * log_rest - target * log, weight), reduction)
 
 
+@underflow_allowed
 def binary_cross_entropy_backward(
     grad_output: Array, input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
 ) -> tuple[Array, Array]:
@@ -65,6 +67,7 @@ def binary_cross_entropy_backward(
     return xp.asarray(grads * (input - target) / variance), xp.asarray(grads * (log_rest - log))
 
 
+@underflow_allowed
 def binary_cross_entropy_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -89,6 +92,7 @@ def binary_cross_entropy_backward_jvp(
     return result
 
 
+@underflow_allowed
 def binary_cross_entropy_with_logits(
     input: Array,
     target: Array,
@@ -129,6 +133,7 @@ def binary_cross_entropy_with_logits(
         return reduce(_weighted(losses, weight), reduction)
 
 
+@underflow_allowed
 def binary_cross_entropy_with_logits_backward(
     grad_output: Array,
     input: Array,
@@ -152,6 +157,7 @@ def binary_cross_entropy_with_logits_backward(
         return xp.asarray(grad_input), xp.asarray(grads * grad_target)
 
 
+@underflow_allowed
 def binary_cross_entropy_with_logits_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_kinds, check_shape, integer, number
-from tinyconv.arrays import Array, array_module, kept_where, refused_where
+from tinyconv.arrays import Array, array_module, kept_where, refused_where, underflow_allowed
 from tinyconv.functional.losses.elementwise import reduce, reduce_backward
 from tinyconv.functional.softmax import log_probabilities
 
@@ -72,6 +72,7 @@ def cross_entropy(
     return cross_entropy_saved(input, target, weight, *options)[0]
 
 
+@underflow_allowed
 def cross_entropy_backward(
     grad_output: Array,
     input: Array,
@@ -110,6 +111,7 @@ class CrossEntropySaved(NamedTuple):
     input_size: tuple[int, ...]
 
 
+@underflow_allowed
 def cross_entropy_saved(
     input: Array,
     target: Array,
@@ -130,6 +132,7 @@ def cross_entropy_saved(
     return loss.reshape(()) if len(input_size) == 1 else loss, saved
 
 
+@underflow_allowed
 def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -> Array:
     """Gradient of `cross_entropy` by `input`, from what `cross_entropy_saved` returned."""
     grads = _loss_factor(grad_output, saved) * saved.shares
@@ -138,6 +141,7 @@ def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -
     return grad.reshape(saved.input_size)
 
 
+@underflow_allowed
 def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array:
     """Tangent of `cross_entropy` for a tangent of `input`."""
     check_arrays(log_probabilities=saved.log_probabilities, input_dot=input_dot)
@@ -147,6 +151,7 @@ def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array
     return loss_dot.reshape(()) if len(saved.input_size) == 1 else loss_dot
 
 
+@underflow_allowed
 def cross_entropy_saved_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, saved: CrossEntropySaved
 ) -> Array:
@@ -181,6 +186,7 @@ def _loss_factor(grad_output: Array, saved: CrossEntropySaved) -> Array:
     return factor[:, None] if factor.ndim else factor
 
 
+@underflow_allowed
 def nll_loss(
     input: Array,
     target: Array,
@@ -218,6 +224,7 @@ def nll_loss(
     return loss.reshape(()) if input.ndim == 1 else loss
 
 
+@underflow_allowed
 def nll_loss_backward(
     grad_output: Array,
     input: Array,

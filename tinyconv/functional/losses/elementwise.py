@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import REDUCTIONS, check_arrays, check_like, check_shape, number, one_of
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, underflow_allowed
 
 __all__ = [
     "l1_loss",
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """Squared error (input - target)^2.
 
@@ -49,6 +50,7 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     return reduce(difference * difference, reduction)
 
 
+@underflow_allowed
 def mse_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
@@ -57,6 +59,7 @@ def mse_loss_backward(
     return _opposite(2 * difference * reduce_backward(grad_output, difference, reduction))
 
 
+@underflow_allowed
 def mse_loss_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -72,6 +75,7 @@ def mse_loss_backward_jvp(
     return result
 
 
+@underflow_allowed
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """Absolute error |input - target|.
 
@@ -95,6 +99,7 @@ def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     return reduce(abs(_difference(input, target)), reduction)
 
 
+@underflow_allowed
 def l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
@@ -117,6 +122,7 @@ def l1_loss_backward_jvp(
     return l1_loss_backward(grad_output_dot, input, target, reduction)[0]
 
 
+@underflow_allowed
 def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Array:
     """d^2 / (2 * beta) for d = |input - target| < beta, else d - beta / 2.
 
@@ -148,6 +154,7 @@ def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: f
     return reduce(xp.where(distance < beta, 0.5 * near * near / beta, distance - 0.5 * beta), reduction)
 
 
+@underflow_allowed
 def smooth_l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean", beta: float = 1.0
 ) -> tuple[Array, Array]:
@@ -160,6 +167,7 @@ def smooth_l1_loss_backward(
     return _opposite(slope * reduce_backward(grad_output, difference, reduction))
 
 
+@underflow_allowed
 def smooth_l1_loss_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -213,7 +221,9 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
 def check_tangents(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Any:
     """Check what the tangent of a loss's backward takes besides what the loss does."""
     check_like(input, input_dot=input_dot)
-    return check_arrays(input=input, grad_output_dot=grad_output_dot, grad_output=grad_output)
+    xp = check_arrays(input=input, grad_output_dot=grad_output_dot, grad_output=grad_output)
+    check_shape("grad_output", grad_output, grad_output_dot.shape, "of `grad_output_dot`")
+    return xp
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:

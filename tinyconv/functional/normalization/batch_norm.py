@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_like, check_per_channel, check_shape, number
-from tinyconv.arrays import Array, fused
+from tinyconv.arrays import Array, fused, underflow_allowed
 from tinyconv.functional.normalization.centre import centre, is_far, scaled
 from tinyconv.functional.normalization.rows import (
     CHANNEL_AXES,
@@ -116,12 +116,14 @@ def batch_norm_backward(
     check_arrays(weight=weight, **running, input=input, grad_output=grad_output, bias=bias)
     if input.shape == (0,):
         return grad_output.copy(), None, None
+    check_per_channel(input, **running)
     if training:
         running_mean = running_var = None
     _, saved = batch_norm_saved(input, running_mean, running_var, weight, bias, training, 0.0, eps)
     return batch_norm_saved_backward(grad_output, saved, weight, bias)
 
 
+@underflow_allowed
 def batch_norm_saved(
     input: Array,
     running_mean: Array | None,
@@ -160,6 +162,7 @@ def batch_norm_saved(
     return from_rows(output, input.shape), saved
 
 
+@underflow_allowed
 def batch_norm_saved_backward(
     grad_output: Array,
     saved: BatchNormSaved,
@@ -170,6 +173,7 @@ def batch_norm_saved_backward(
     """`batch_norm_backward` from what `batch_norm_saved` returned."""
     xp = check_arrays(centred=saved.centred, grad_output=grad_output, weight=weight, bias=bias)
     check_shape("grad_output", grad_output, saved.centred.shape, "of the output")
+    check_per_channel(saved.centred, weight=weight, bias=bias)
     grads, centred = as_rows(grad_output), as_rows(saved.centred)
     total, products = sums(pairs(grads, centred), grads)
     totals = xp.stack((total, (products - saved.rest * total) * saved.inverse_std))
@@ -188,6 +192,7 @@ def batch_norm_saved_backward(
     )
 
 
+@underflow_allowed
 def batch_norm_saved_jvp(
     input_dot: Array,
     weight_dot: Array | None,
@@ -208,6 +213,7 @@ def batch_norm_saved_jvp(
     return from_rows(output_dot, input_dot.shape), moved
 
 
+@underflow_allowed
 def batch_norm_saved_backward_jvp(
     grad_output_dot: Array,
     moved: Moved,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_like, check_per_channel, check_shape, integer, number
-from tinyconv.arrays import Array, array_module, fused
+from tinyconv.arrays import Array, array_module, fused, underflow_allowed
 from tinyconv.functional.normalization.centre import centre, scaled
 from tinyconv.functional.normalization.rows import Parts, as_rows, by_blocks, from_rows, pairs, sums
 from tinyconv.functional.normalization.standardize import Moved, norm_backward_jvp, norm_jvp, standardize
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def group_norm(
     input: Array,
     num_groups: int,
@@ -66,6 +67,7 @@ def group_norm(
     return from_rows(by_blocks(scaled, (centred,), factor, _column(bias, 0.0) - rest * factor), input.shape)
 
 
+@underflow_allowed
 def group_norm_backward(
     grad_output: Array,
     input: Array,
@@ -95,6 +97,7 @@ def group_norm_backward(
     )
 
 
+@underflow_allowed
 def group_norm_jvp(
     input_dot: Array,
     weight_dot: Array | None,
@@ -116,6 +119,7 @@ def group_norm_jvp(
     return output_dot.reshape(input.shape)
 
 
+@underflow_allowed
 def group_norm_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tinyconv.arguments import check_arrays, check_like, check_shape, integer, number
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.normalization.standardize import (
     Moved,
     norm_backward_jvp,
@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def layer_norm(
     input: Array,
     normalized_shape: Sequence[int],
@@ -57,6 +58,7 @@ def layer_norm(
     return _scale_and_shift(normalized, weight, bias)
 
 
+@underflow_allowed
 def layer_norm_backward(
     grad_output: Array,
     input: Array,
@@ -79,6 +81,7 @@ def layer_norm_backward(
     )
 
 
+@underflow_allowed
 def layer_norm_jvp(
     input_dot: Array,
     weight_dot: Array | None,
@@ -96,6 +99,7 @@ def layer_norm_jvp(
     return norm_jvp(Moved.of(input_dot, saved), weight_dot, bias_dot, saved, weight)
 
 
+@underflow_allowed
 def layer_norm_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,

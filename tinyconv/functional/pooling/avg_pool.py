@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.conv.geometry import Geometry
 from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_geometry
 
@@ -18,6 +18,7 @@ __all__ = [
 OutputSize: TypeAlias = int | Sequence[int | None] | None
 
 
+@underflow_allowed
 def avg_pool2d(
     input: Array,
     kernel_size: IntOrPair,
@@ -67,6 +68,7 @@ def avg_pool2d(
     return from_image(means, input.ndim)
 
 
+@underflow_allowed
 def avg_pool2d_backward(
     grad_output: Array,
     input: Array,
@@ -89,6 +91,7 @@ def avg_pool2d_backward(
     return from_image(image, input.ndim)
 
 
+@underflow_allowed
 def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     """Mean over windows that divide an image into OH x OW of them.
 
@@ -125,6 +128,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     return from_image(means, input.ndim)
 
 
+@underflow_allowed
 def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: OutputSize) -> Array:
     """Gradient of `adaptive_avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
     xp = check_arrays(input=input, grad_output=grad_output)

@@ -144,6 +144,8 @@ def max_pool2d_saved_backward(
     _check_winners(winners)
     check_shape("grad_output", grad_output, winners.shape, "of the output")
     geometry = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
+    shape = (*input_size[:-2], *geometry.output_size)
+    check_shape("winners", winners, shape, f"for `input_size` (={tuple(input_size)})")
     return pooled_backward(grad_output, winners, geometry)
 
 

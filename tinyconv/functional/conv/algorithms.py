@@ -71,27 +71,26 @@ WEIGHT = {
     "windows": Algorithm(always, windows.is_faster_weight, windows.conv2d_weight),
     "columns": Algorithm(always, always, columns.conv2d_weight),
 }
-TABLE = {"output": OUTPUT, "input": INPUT, "weight": WEIGHT}
+TABLE = {
+    wanted: {name: each._replace(run=underflow_allowed(each.run)) for name, each in algorithms.items()}
+    for wanted, algorithms in (("output", OUTPUT), ("input", INPUT), ("weight", WEIGHT))
+}
 NAMES = ("columns", "windows", "winograd")  # which compute all three maps
 
 
 @lru_cache(CACHED)
 def pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Callable[..., Array]:
     """What computes the map `wanted` by the algorithm `name`, or else by the first that is faster."""
-    return underflow_allowed(_pick(wanted, geometry, name, xp).run)
-
-
-def _pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Algorithm:
     table = TABLE[wanted]
     if name is None and xp is not np:
         first = table.get("turned", table["columns"])
-        return first if first.supports(geometry) else table["columns"]
+        return (first if first.supports(geometry) else table["columns"]).run
     if name is None:
-        return next(algorithm for algorithm in table.values() if algorithm.is_faster(geometry))
+        return next(algorithm.run for algorithm in table.values() if algorithm.is_faster(geometry))
     algorithm = table[one_of("algorithm", name, tuple(table))]
     if xp is not np and name != "columns":
         raise ValueError(f"`algorithm` (={name!r}) must be 'columns' on a GPU, or left out")
     if not algorithm.supports(geometry):
         rule = str(algorithm.supports.__doc__).lower()
         raise ValueError(f"`algorithm` (={name!r}) needs {rule} It does not support {geometry}")
-    return algorithm
+    return algorithm.run

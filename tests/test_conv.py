@@ -234,7 +234,7 @@ def test_conv2d_refuses_what_pytorch_refuses(case: str) -> None:
 
 def test_conv2d_refuses_dtypes_that_differ_or_are_not_floating() -> None:
     x, w, b, _ = make("plain")
-    with pytest.raises(TypeError, match=r"`weight` \(of dtype float32\) must have the dtype of `input`"):
+    with pytest.raises(TypeError, match=r"`input` \(of dtype float64\) must have the dtype of `weight`"):
         F.conv2d(x, w.astype(np.float32))
     with pytest.raises(TypeError, match=r"`bias` \(of dtype float32\)"):
         F.conv2d(x, w, b.astype(np.float32))

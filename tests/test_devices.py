@@ -157,9 +157,9 @@ def test_weights_move_between_the_devices(cupy: Any, tmp_path: Any) -> None:
 
 def test_arrays_of_two_devices_are_refused_by_name(cupy: Any) -> None:
     layer, x = Conv2d(1, 2, 3), np.zeros((1, 1, 5, 5), np.float32)
-    with pytest.raises(TypeError, match=r"`input` on the GPU, `weight` on the CPU"):
+    with pytest.raises(TypeError, match=r"`weight` on the CPU, `input` on the GPU"):
         layer.forward(cupy.asarray(x))
-    with pytest.raises(TypeError, match=r"layer '0' \(Conv2d\): .*`input` on the CPU, `weight` on the GPU"):
+    with pytest.raises(TypeError, match=r"layer '0' \(Conv2d\): .*`weight` on the GPU, `input` on the CPU"):
         Sequential(layer).to("cuda").forward(x)
     y = layer.forward(cupy.asarray(x))
     with pytest.raises(TypeError, match="`grad_output` must be a cupy array"):

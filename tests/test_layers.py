@@ -189,7 +189,7 @@ def test_errors_say_which_layer() -> None:
         model.output_shape((2, 4))
     with pytest.raises(RuntimeError, match=r"layer '1' \(ReLU\): backward needs a forward"):
         model.backward(np.ones((2, 2), np.float32))
-    with pytest.raises(TypeError, match=r"layer '1' \(Linear\): `weight`"):
+    with pytest.raises(TypeError, match=r"layer '1' \(Linear\): `input`"):
         model.forward(np.ones((2, 3)))
 
 

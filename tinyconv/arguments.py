@@ -12,20 +12,24 @@ ValueError: `stride` (=(0, 1)) must be at least 1
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arrays import Array, array_module, device_module, moved, owner
+from tinyconv.arrays import Array, array_module, device_module, moved, owner, refusal, underflow_allowed
 
 Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
 Generator: TypeAlias = "np.random.Generator | int | None"  # a string: numpy.random is slow to import
 
 REDUCTIONS = ("none", "mean", "sum")
+# Arguments that may be None where they are not given.
+OPTIONAL = frozenset(
+    ("weight", "bias", "running_mean", "running_var", "pos_weight", "weight_dot", "bias_dot")
+)
 _FLOATING = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 
@@ -122,60 +126,97 @@ def conversion(target: npt.DTypeLike) -> Callable[[Array], Array]:
         dtype = floating_dtype(target)
     except TypeError:
         raise ValueError(f"`target` (={target!r}) must be 'cpu', 'cuda', float32 or float64") from None
-    return lambda array: array.astype(dtype) if array.dtype.kind == "f" else array
+    return underflow_allowed(lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
 
 
 def check_arrays(**arrays: Array | None) -> Any:
-    """Check that the arrays (None is passed over) are on one device and of one floating dtype.
+    """Check that the arrays are on one device and of one floating dtype, that of the first of them.
+
+    None is passed over where it is an argument that may be left out (`OPTIONAL`).
 
     Returns the array module of them.
     """
     dtype = None
-    for array in arrays.values():  # the usual case first, as this is asked at every step
-        if array is not None:
-            if type(array) is not np.ndarray or array.dtype is not (dtype or array.dtype):
+    for name, array in arrays.items():  # the usual case first, as this is asked at every step
+        if array is None:
+            if name not in OPTIONAL:
                 break
+        elif type(array) is not np.ndarray or array.dtype is not (dtype or array.dtype):
+            break
+        else:
             dtype = array.dtype
     else:
         if dtype in _FLOATING:
             return np
-    try:
-        xp = array_module(*arrays.values())
-    except TypeError as error:
-        raise TypeError(f"{_places(arrays) or ', '.join(f'`{name}`' for name in arrays)}: {error}") from None
-    dtypes = {array.dtype for array in arrays.values() if array is not None}
-    if len(dtypes) == 1 and dtypes <= _FLOATING:
-        return xp
-    first_name, first = next((name, array) for name, array in arrays.items() if array is not None)
-    for name, array in arrays.items():
-        if array is None:
-            continue
+    xp = check_kinds(**arrays)
+    given = {name: array for name, array in arrays.items() if array is not None}
+    first_name, first = next(iter(given.items()))
+    for name, array in given.items():
         if array.dtype not in _FLOATING:
-            raise TypeError(f"`{name}` must be of dtype float32 or float64, got {array.dtype}")
+            got = "a structured dtype" if array.dtype.names else array.dtype
+            cure = _cure(name, array.dtype, first.dtype)
+            raise TypeError(f"`{name}` must be of dtype float32 or float64, got {got}{cure}")
         if array.dtype != first.dtype:
-            raise TypeError(
-                f"`{name}` (of dtype {array.dtype}) must have the dtype of `{first_name}` ({first.dtype})"
-            )
+            cure = _cure(name, array.dtype, first.dtype)
+            if first_name in OPTIONAL:
+                cure += f", or model.to(np.{array.dtype}) for a model's {first_name}"
+            must = f"must have the dtype of `{first_name}` ({first.dtype})"
+            raise TypeError(f"`{name}` (of dtype {array.dtype}) {must}{cure}")
     return xp
 
 
-def _places(arrays: Mapping[str, Any]) -> str:
-    """On which device each of the arrays is; "" where one of them is no array."""
-    kinds = {"numpy": "CPU", "cupy": "GPU"}
-    owners = {name: owner(array) for name, array in arrays.items() if array is not None}
-    if not set(owners.values()) <= set(kinds):
+def check_kinds(**arrays: Array | None) -> Any:
+    """Check that the arrays are arrays, of any dtype, and on one device; None is passed over as above.
+
+    Returns the array module of them.
+    """
+    for array in arrays.values():
+        if type(array) is not np.ndarray:
+            break
+    else:
+        return np
+    for name, array in arrays.items():
+        if (array is not None or name not in OPTIONAL) and (wrong := refusal(array)):
+            raise TypeError(f"`{name}` {wrong}")
+    try:
+        return array_module(*arrays.values())
+    except TypeError as error:
+        kinds = {"numpy": "CPU", "cupy": "GPU"}
+        given = ((name, array) for name, array in arrays.items() if array is not None)
+        places = ", ".join(f"`{name}` on the {kinds[owner(array)]}" for name, array in given)
+        raise TypeError(f"{places}: {error}") from None
+
+
+def _cure(name: str, dtype: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+    """How to convert an array of `dtype` to the `wanted` one, or if that is not floating, to float32."""
+    x = "x" if name == "input" or not name.isidentifier() else name
+    if not dtype.isnative and dtype.newbyteorder("=") in _FLOATING:
+        return f': use {x}.astype({x}.dtype.newbyteorder("="))'
+    if dtype.kind not in "biuf":
         return ""
-    return ", ".join(f"`{name}` on the {kinds[module]}" for name, module in owners.items())
+    target = wanted if wanted in _FLOATING else np.dtype(np.float32)
+    scaled = " (and scale it: see data.normalize)" if dtype == np.uint8 else ""
+    return f": use {x}.astype(np.{target}){scaled}"
+
+
+def check_like(input: Array, **arrays: Array) -> Any:
+    """Check that the arrays have the shape, dtype and device of `input`; returns their array module."""
+    xp = check_arrays(input=input, **arrays)
+    for name, array in arrays.items():
+        check_shape(name, array, input.shape, "of `input`")
+    return xp
 
 
 def check_shape(name: str, array: Array, shape: Sequence[int], why: str) -> None:
     """Check that `array` has `shape`; `why` says where the shape comes from."""
-    if array.shape != tuple(shape):
+    if getattr(array, "shape", None) != tuple(shape):
+        check_kinds(**{name: array})
         raise ValueError(f"`{name}` (of shape {array.shape}) must have the shape {tuple(shape)} {why}")
 
 
 def check_ndim(name: str, array: Array, allowed: Sequence[int], form: str) -> None:
     """Check that the number of dimensions of `array` is allowed; `form` names the dimensions."""
+    check_kinds(**{name: array})
     if array.ndim not in allowed:
         raise ValueError(f"`{name}` (of shape {array.shape}) must have the form {form}")
 

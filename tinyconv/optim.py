@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import conversion, integer, number, one_of
-from tinyconv.arrays import Array, array_module, fused, moved
+from tinyconv.arrays import Array, array_module, fused, moved, underflow_allowed
 from tinyconv.layers import Layer
 
 Groups: TypeAlias = Sequence[Mapping[str, Any]]
@@ -90,6 +90,7 @@ class Optimizer:
         """Set the gradients of all parameters to zero."""
         self.model.zero_grad()
 
+    @underflow_allowed
     def step(self) -> None:
         """Update all parameters from their gradients."""
         for update in self.begin_step():

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, floating_dtype, number
-from tinyconv.arrays import Array, array_module, moved
+from tinyconv.arrays import Array, array_module, moved, underflow_allowed
 from tinyconv.layers import Layer, Loss, Parameter
 from tinyconv.layers.cache import Pass
 
@@ -244,11 +244,13 @@ class GradientStep(GradientLayer):
         super().__init__(energy)
         self.step_size = Parameter(np.asarray(number("step_size", step_size), floating_dtype(dtype)))
 
+    @underflow_allowed
     def forward(self, x: Array) -> Array:
         check_arrays(input=x, step_size=self.step_size)
         gradient, passed = self._gradient(x)
         return self.save(x - self.step_size * gradient, gradient, passed)
 
+    @underflow_allowed
     def backward(self, grad_output: Array) -> Array:
         gradient, passed = self.saved(grad_output)
         grads = self._grads

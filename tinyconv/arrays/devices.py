@@ -16,6 +16,7 @@ import numpy.typing as npt
 __all__ = [
     "Array",
     "array_module",
+    "refusal",
     "owner",
     "gpu_available",
     "device_module",
@@ -38,13 +39,17 @@ def array_module(*arrays: Any) -> Any:
     """The module, numpy or cupy, that all of `arrays` belong to (None is passed over).
 
     Raises:
-        TypeError: one of them is no array, or they belong to different modules.
+        TypeError: one of them is not an array or has an arithmetic of its own (see `refusal`), or they belong
+            to different modules.
     """
     for array in arrays:
         if type(array) is not np.ndarray and array is not None:
             break
     else:
         return np
+    for array in arrays:
+        if array is not None and (wrong := refusal(array)):
+            raise TypeError(f"an array {wrong}")
     names = {_module_name(array) for array in arrays if array is not None}
     if len(names) > 1:
         raise TypeError("arrays must lie on one device, got arrays on the CPU and on the GPU")
@@ -57,12 +62,42 @@ def owner(value: Any) -> str:
 
 
 def _module_name(array: Any) -> str:
-    if isinstance(array, (np.ndarray, np.generic)):
-        return "numpy"
-    name = owner(array)
-    if name != "cupy":
-        raise TypeError(f"expected a numpy.ndarray or cupy.ndarray, got {type(array).__name__}")
-    return name
+    return "numpy" if isinstance(array, (np.ndarray, np.generic)) else owner(array)
+
+
+def refusal(value: Any) -> str:
+    """What is wrong with `value` as an array, and the cure; "" if nothing is.
+
+    Subclasses of numpy.ndarray are taken, such as numpy.memmap, but not those with an arithmetic of their
+    own: the product of two numpy.matrix is not elementwise, and masked arrays leave values out.
+    """
+    kind: Any = type(value)
+    if isinstance(value, np.generic) or owner(value) == "cupy":
+        return ""
+    if isinstance(value, np.ndarray) and _computes_plainly(kind):
+        return ""
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    got = "None" if value is None else name
+    return f"must be a numpy.ndarray or cupy.ndarray, got {got}{_cure(value)}"
+
+
+def _cure(value: Any) -> str:
+    if hasattr(value, "filled"):  # a masked array
+        return ": fill it first, x.filled(0)"
+    if hasattr(value, "to_numpy"):  # of pandas and its like
+        return ": use x.to_numpy()"
+    if owner(value) == "torch":
+        return ": use x.detach().cpu().numpy()"
+    if isinstance(value, np.ndarray) or hasattr(value, "__array__"):
+        return ": use np.asarray(x)"
+    return ": use np.asarray(x, np.float32)" if isinstance(value, (list, tuple, int, float)) else ""
+
+
+@functools.cache
+def _computes_plainly(kind: type) -> bool:
+    """Whether a subclass of numpy.ndarray computes as numpy.ndarray does."""
+    methods = ("__array_ufunc__", "__array_function__", "__mul__", "__add__")
+    return all(getattr(kind, name) is getattr(np.ndarray, name) for name in methods)
 
 
 def gpu_available() -> bool:

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from tinyconv.arguments import Generator, integer, number
+from tinyconv.arguments import Generator, check_kinds, integer, number
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, moved
 
@@ -46,7 +46,7 @@ class Batches:
         transform: Callable[[Array], Array] | None = None,
         augment: "Callable[[Array, np.random.Generator], Array] | None" = None,
     ) -> None:
-        xp = array_module(inputs, targets)
+        xp = check_kinds(inputs=inputs, targets=targets)
         if len(inputs) != len(targets):
             raise ValueError(
                 f"`inputs` (of length {len(inputs)}) must be as long as `targets` (of length {len(targets)})"

@@ -11,8 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_shape, number
-from tinyconv.arrays import Array, array_module, as_logical, as_stored, fused, kept_where, special
+from tinyconv.arguments import check_arrays, check_like, check_shape, number
+from tinyconv.arrays import (
+    Array,
+    array_module,
+    as_logical,
+    as_stored,
+    fused,
+    kept_where,
+    special,
+    underflow_allowed,
+)
 
 __all__ = [
     "elu",
@@ -97,9 +106,11 @@ def relu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
     """Tangent of `relu_backward`, piecewise constant in `input`: `relu_backward` of grad_output_dot."""
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     return relu_backward(grad_output_dot, input)
 
 
+@underflow_allowed
 def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:
     """`input` where it is positive, else negative_slope * input.
 
@@ -129,6 +140,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False
     return output
 
 
+@underflow_allowed
 def leaky_relu_backward(
     grad_output: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> Array:
@@ -147,9 +159,11 @@ def leaky_relu_backward_jvp(
     inplace: bool = False,
 ) -> Array:
     """Tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     return leaky_relu_backward(grad_output_dot, input, negative_slope)
 
 
+@underflow_allowed
 def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
     """`input` where it is positive, else alpha * (exp(input) - 1).
 
@@ -176,6 +190,7 @@ def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
     return output
 
 
+@underflow_allowed
 def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
     """Gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
     xp = check_grad(grad_output, input)
@@ -184,6 +199,7 @@ def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: 
     return grad
 
 
+@underflow_allowed
 def elu_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -193,7 +209,7 @@ def elu_backward_jvp(
     inplace: bool = False,
 ) -> Array:
     """Tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     curvature = xp.where(input >= 0, 0, number("alpha", alpha) * xp.exp(xp.minimum(input, 0)))
     result: Array = xp.asarray(
         elu_backward(grad_output_dot, input, alpha) + curvature * input_dot * grad_output
@@ -223,6 +239,7 @@ def sigmoid(input: Array) -> Array:
     return output
 
 
+@underflow_allowed
 def sigmoid_backward(grad_output: Array, input: Array) -> Array:
     """Gradient of `sigmoid`: grad_output * s * (1 - s), s the sigmoid of `input`; 1 - s is that of -input."""
     xp = check_grad(grad_output, input)
@@ -230,14 +247,16 @@ def sigmoid_backward(grad_output: Array, input: Array) -> Array:
     return grad
 
 
+@underflow_allowed
 def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
     """Tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     slope_dot = sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
     result: Array = xp.asarray(sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output)
     return result
 
 
+@underflow_allowed
 def tanh(input: Array) -> Array:
     """Hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
 
@@ -263,15 +282,16 @@ def tanh(input: Array) -> Array:
 def tanh_backward(grad_output: Array, input: Array) -> Array:
     """Gradient of `tanh`: grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
     xp = check_grad(grad_output, input)
-    with np.errstate(over="ignore"):  # cosh may be infinite, and the slope 0
+    with np.errstate(over="ignore", under="ignore"):  # cosh may be infinite, and the slope 0
         cosh = xp.cosh(input)
         grad: Array = xp.asarray(grad_output / (cosh * cosh))
     return grad
 
 
+@underflow_allowed
 def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
     """Tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     slope_dot = -2 * xp.tanh(input) * tanh_backward(input_dot, input)
     result: Array = xp.asarray(tanh_backward(grad_output_dot, input) + slope_dot * grad_output)
     return result
@@ -297,7 +317,7 @@ def silu(input: Array, inplace: bool = False) -> Array:
     array([-0.268941,  0.      ,  0.731059])
     """
     xp = check_arrays(input=input)
-    with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
+    with np.errstate(invalid="ignore", under="ignore"):  # -inf * 0: NaN, as in PyTorch
         output: Array = xp.asarray(input * sigmoid(input))
     return output
 
@@ -306,16 +326,17 @@ def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     """Gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s the sigmoid of `input`."""
     xp = check_grad(grad_output, input)
     share = sigmoid(input)
-    with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in PyTorch
+    with np.errstate(invalid="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
         grad: Array = xp.asarray(grad_output * share * (1 + input * sigmoid(-input)))
     return grad
 
 
+@underflow_allowed
 def silu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
     """Tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in the gradient
         bend = 2 + input * (sigmoid(-input) - sigmoid(input))
         slope_dot = sigmoid_backward(input_dot, input) * bend
@@ -344,11 +365,13 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """
     xp = check_arrays(input=input)
     scaled, beta = _scaled(input, beta)
-    bent = xp.logaddexp(scaled, 0) / beta
+    with np.errstate(under="ignore", invalid="ignore"):  # of NaN it is NaN
+        bent = xp.logaddexp(scaled, 0) / beta
     output: Array = xp.where(scaled > number("threshold", threshold), input, bent)
     return output
 
 
+@underflow_allowed
 def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Gradient of `softplus`: grad_output * sigmoid(beta * input), or grad_output on the straight line."""
     xp = check_grad(grad_output, input)
@@ -358,6 +381,7 @@ def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, thres
     return grad
 
 
+@underflow_allowed
 def softplus_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -367,7 +391,7 @@ def softplus_backward_jvp(
     threshold: float = 20.0,
 ) -> Array:
     """Tangent of `softplus_backward`; f'' is beta * s * (1 - s), 0 on the straight line."""
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     scaled, beta = _scaled(input, beta)
     slope_dot = xp.where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
     result: Array = xp.asarray(
@@ -385,6 +409,6 @@ def _scaled(input: Array, beta: float) -> tuple[Any, float]:
 
 def check_grad(grad_output: Array, input: Array) -> Any:
     """Check that `grad_output` has the form of `input`; returns their array module."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    xp = check_arrays(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     return xp

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tinyconv.arguments import Generator, check_arrays, number
+from tinyconv.arguments import Generator, check_arrays, check_shape, number
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array, array_module, as_logical, stored_shape, uniform
+from tinyconv.arrays import Array, array_module, as_logical, stored_shape, underflow_allowed, uniform
 
 __all__ = [
     "dropout",
@@ -52,6 +52,7 @@ def dropout(
     return dropout_saved(input, p, generator)[0] if training else input
 
 
+@underflow_allowed
 def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
     """`dropout` in training, and the mask that it multiplied `input` with."""
     xp = check_arrays(input=input)
@@ -59,9 +60,13 @@ def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> 
     return xp.asarray(input * mask), mask
 
 
+@underflow_allowed
 def dropout_saved_backward(grad_output: Array, mask: Array) -> Array:
     """Gradient of `dropout` with respect to its input: `grad_output` times `dropout_saved`'s `mask`."""
-    check_arrays(grad_output=grad_output, mask=mask)
+    check_arrays(mask=mask, grad_output=grad_output)
+    if grad_output.shape != mask.shape:  # that of whole channels is (N, C, 1, ...)
+        lengths = *grad_output.shape[:2], *[1] * (grad_output.ndim - 2)
+        check_shape("mask", mask, lengths, f"for `grad_output` of shape {grad_output.shape}")
     grad: Array = array_module(mask).asarray(grad_output * mask)
     return grad
 
@@ -102,6 +107,7 @@ def dropout2d(
     return dropout2d_saved(input, p, generator)[0] if training else input
 
 
+@underflow_allowed
 def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
     """`dropout2d` in training, and the mask, (N, C, 1, ...), that it multiplied `input` with."""
     xp = check_arrays(input=input)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, one_of
-from tinyconv.arrays import Array, special
+from tinyconv.arguments import check_arrays, check_like, one_of
+from tinyconv.arrays import Array, special, underflow_allowed
 from tinyconv.functional.activation import check_grad
 
 __all__ = [
@@ -41,11 +41,11 @@ def gelu(input: Array, approximate: str = "none") -> Array:
     array([-0.158655,  0.      ,  1.9545  ])
     """
     xp = check_arrays(input=input)
-    if one_of("approximate", approximate, ("none", "tanh")) == "none":
-        share = special(xp).ndtr(input)
-    else:
-        share = 0.5 * (1 + _gelu_tanh(xp, input))
-    with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
+    with np.errstate(invalid="ignore", under="ignore"):  # -inf * 0: NaN, as in PyTorch
+        if one_of("approximate", approximate, ("none", "tanh")) == "none":
+            share = special(xp).ndtr(input)
+        else:
+            share = 0.5 * (1 + _gelu_tanh(xp, input))
         output: Array = xp.asarray(input * share)
     return output
 
@@ -57,7 +57,7 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
     """
     xp = check_grad(grad_output, input)
-    with np.errstate(invalid="ignore", over="ignore"):  # inf * 0: NaN, as in PyTorch
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
         square = input * input
         if one_of("approximate", approximate, ("none", "tanh")) == "none":
             share = special(xp).ndtr(input)
@@ -70,6 +70,7 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     return grad
 
 
+@underflow_allowed
 def gelu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, approximate: str = "none"
 ) -> Array:
@@ -78,7 +79,7 @@ def gelu_backward_jvp(
     With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
     P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
     """
-    xp = check_grad(input_dot, input)
+    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     with np.errstate(over="ignore", invalid="ignore"):  # inf * 0: NaN, as in the gradient
         square = input * input
         if approximate == "none":

@@ -70,7 +70,7 @@ def interpolate_backward(
     recompute_scale_factor: bool | None = None,
 ) -> Array:
     """Gradient of `interpolate` with respect to its input: gradients are added up where values were read."""
-    check_arrays(grad_output=grad_output, input=input)
+    check_arrays(input=input, grad_output=grad_output)
     indices = interpolate_indices(input.shape, size, scale_factor, mode, recompute_scale_factor)
     shape = (*input.shape[:2], *map(len, indices))
     check_shape("grad_output", grad_output, shape, "of the output")

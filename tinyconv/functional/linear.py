@@ -3,7 +3,7 @@
 import math
 
 from tinyconv.arguments import check_arrays, check_shape
-from tinyconv.arrays import Array, matmul
+from tinyconv.arrays import Array, matmul, underflow_allowed
 
 __all__ = [
     "linear",
@@ -14,6 +14,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     """input @ weight.T + bias.
 
@@ -35,7 +36,7 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.0, 0.5]))
     array([[11. , 17.5]])
     """
-    check_arrays(input=input, weight=weight, bias=bias)
+    check_arrays(weight=weight, input=input, bias=bias)
     _check(input, weight)
     output = matmul(weight.reshape(-1, weight.shape[-1]), _rows(input).T)
     if bias is not None:
@@ -55,6 +56,9 @@ def linear_backward(
     grad_input = grad_output @ weight, grad_weight = grad_output.T @ input, and the bias's is
     grad_output summed over all but the features.
     """
+    check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     return (
         linear_input(grad_output, input, weight),
         linear_weight(grad_output, input, weight),
@@ -62,6 +66,7 @@ def linear_backward(
     )
 
 
+@underflow_allowed
 def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
     """Gradient of `linear` with respect to its input."""
     grads = _grad_rows(grad_output, input, weight)
@@ -69,6 +74,7 @@ def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
     return grad.reshape(input.shape)
 
 
+@underflow_allowed
 def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
     """Gradient of `linear` with respect to its weight."""
     grads, rows = _grad_rows(grad_output, input, weight), _rows(input)
@@ -79,6 +85,9 @@ def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
 
 def linear_bias(grad_output: Array) -> Array:
     """Gradient of `linear` with respect to its bias: `grad_output` summed to (out_features,)."""
+    check_arrays(grad_output=grad_output)
+    if grad_output.ndim == 0:
+        raise ValueError("`grad_output` (of shape ()) must have the form (..., out_features)")
     grad: Array = grad_output.sum(axis=tuple(range(grad_output.ndim - 1)))
     return grad
 
@@ -102,7 +111,7 @@ def _rows(array: Array) -> Array:
 
 
 def _grad_rows(grad_output: Array, input: Array, weight: Array) -> Array:
-    check_arrays(grad_output=grad_output, input=input, weight=weight)
+    check_arrays(weight=weight, input=input, grad_output=grad_output)
     _check(input, weight)
     shape = input.shape[:-1] + weight.shape[:-1]
     check_shape("grad_output", grad_output, shape, "of the output")

@@ -72,7 +72,7 @@ def pad_backward(
     grad_output: Array, input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Array:
     """Gradient of `pad` with respect to its input: every gradient is added up where its value came from."""
-    check_arrays(grad_output=grad_output, input=input)
+    check_arrays(input=input, grad_output=grad_output)
     pairs = _pad_pairs(input.shape, pad, mode)
     shape = _padded_shape(input.shape, pairs)
     check_shape("grad_output", grad_output, shape, "of the output")

@@ -7,7 +7,7 @@ goes back through the opposite one. TensorFlow has images (N, H, W, C) and kerne
 import math
 from collections.abc import Sequence
 
-from tinyconv.arguments import check_ndim, check_shape, dimension, integer
+from tinyconv.arguments import check_kinds, check_ndim, check_shape, dimension, integer
 from tinyconv.arrays import Array, array_module, as_logical, stored
 
 __all__ = [
@@ -42,12 +42,13 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     >>> flatten(np.zeros((2, 3, 4, 5)), start_dim=1).shape
     (2, 60)
     """
-    array_module(input)
+    check_kinds(input=input)
     return _reshaped(input, flatten_shape(input.shape, start_dim, end_dim))
 
 
 def flatten_backward(grad_output: Array, input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
     """Gradient of `flatten` with respect to its input: `grad_output` with the shape of `input`."""
+    check_kinds(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, flatten_shape(input.shape, start_dim, end_dim), "of the output")
     return _reshaped(grad_output, input.shape)
 
@@ -83,12 +84,13 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     >>> unflatten(np.zeros((2, 60)), 1, (3, 4, -1)).shape
     (2, 3, 4, 5)
     """
-    array_module(input)
+    check_kinds(input=input)
     return _reshaped(input, unflatten_shape(input.shape, dim, sizes))
 
 
 def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequence[int]) -> Array:
     """Gradient of `unflatten` with respect to its input: `grad_output` with the shape of `input`."""
+    check_kinds(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, unflatten_shape(input.shape, dim, sizes), "of the output")
     return _reshaped(grad_output, input.shape)
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_shape, dimension, floating_dtype
-from tinyconv.arrays import Array, array_module
+from tinyconv.arguments import check_arrays, check_kinds, check_like, check_shape, dimension, floating_dtype
+from tinyconv.arrays import Array, array_module, underflow_allowed
 
 __all__ = [
     "log_softmax",
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """exp(input) / sum of exp(input) along `dim`, without overflow.
 
@@ -54,16 +55,18 @@ def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array
     return output
 
 
+@underflow_allowed
 def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """Gradient of `softmax`: p * (grad_output - sum of grad_output * p along `dim`), p the softmax."""
     output = softmax(input, dim, dtype)
-    xp = check_arrays(grad_output=grad_output, output=output)
+    xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
     centred = grad_output - (grad_output * output).sum(axis=dim, keepdims=True)
     grad: Array = xp.asarray(output * centred, input.dtype)
     return grad
 
 
+@underflow_allowed
 def softmax_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -73,7 +76,9 @@ def softmax_backward_jvp(
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
     """Tangent of `softmax_backward`: each factor of p * (g - sum(g * p)) moves, and p by its own tangent."""
-    output, output_dot = softmax(input, dim, dtype), softmax_backward(input_dot, input, dim, dtype)
+    output = softmax(input, dim, dtype)
+    check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+    output_dot = softmax_backward(input_dot, input, dim, dtype)
     centred = grad_output - (grad_output * output).sum(axis=dim, keepdims=True)
     moved = (grad_output * output_dot).sum(axis=dim, keepdims=True)
     grad_dot = softmax_backward(grad_output_dot, input, dim, dtype)
@@ -106,6 +111,7 @@ def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> A
     return log_probabilities(input, dim)
 
 
+@underflow_allowed
 def log_probabilities(input: Array, dim: int) -> Array:
     """`log_softmax` of arguments that need no check."""
     xp, shifted = array_module(input), _shifted(input, dim)
@@ -114,12 +120,13 @@ def log_probabilities(input: Array, dim: int) -> Array:
     return output
 
 
+@underflow_allowed
 def log_softmax_backward(
     grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None
 ) -> Array:
     """Gradient of `log_softmax`: grad_output - softmax(input) * sum of grad_output along `dim`."""
     output = log_softmax(input, dim, dtype)
-    xp = check_arrays(grad_output=grad_output, output=output)
+    xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
     grad: Array = xp.asarray(
         grad_output - xp.exp(output) * grad_output.sum(axis=dim, keepdims=True), input.dtype
@@ -127,15 +134,17 @@ def log_softmax_backward(
     return grad
 
 
+@underflow_allowed
 def log_softmax_jvp(input_dot: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
     """Tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`."""
     output = softmax(input, dim, dtype)
-    check_arrays(input_dot=input_dot, output=output)
+    check_arrays(output=output, input_dot=input_dot)
     check_shape("input_dot", input_dot, output.shape, "of `input`")
     moved: Array = input_dot - (output * input_dot).sum(axis=dim, keepdims=True)
     return moved
 
 
+@underflow_allowed
 def log_softmax_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -145,6 +154,8 @@ def log_softmax_backward_jvp(
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
     """Tangent of `log_softmax_backward`: in grad_output - p * sum(grad_output) both factors move."""
+    output = softmax(input, dim, dtype)
+    check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     output_dot = softmax_backward(input_dot, input, dim, dtype)
     grad_dot = log_softmax_backward(grad_output_dot, input, dim, dtype)
     result: Array = grad_dot - output_dot * grad_output.sum(axis=dim, keepdims=True)
@@ -153,11 +164,12 @@ def log_softmax_backward_jvp(
 
 def _checked(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, Array, int]:
     """The array module, `input` in `dtype`, and `dim` counted from 0."""
-    xp = array_module(input)
     if dtype is not None:
+        check_kinds(input=input)
+        if input.dtype.kind not in "biuf":
+            raise TypeError(f"`input` (of dtype {input.dtype}) must have a dtype of real numbers")
         input = input.astype(floating_dtype(dtype))
-    check_arrays(input=input)
-    return xp, input, dimension("dim", dim, input.ndim)
+    return check_arrays(input=input), input, dimension("dim", dim, input.ndim)
 
 
 def _shifted(input: Array, dim: int) -> Array:

@@ -7,7 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import Generator, IntOrPair, Pair, check_shape, integer, one_of, pair, single
+from tinyconv.arguments import (
+    Generator,
+    IntOrPair,
+    Pair,
+    check_kinds,
+    check_shape,
+    integer,
+    one_of,
+    pair,
+    single,
+)
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, formatted
 from tinyconv.functional.conv.algorithms import NAMES
@@ -353,6 +363,7 @@ class ConvTranspose2d(Convolution):
         self._add_parameters((in_channels, out_channels // groups, *size), bias, dtype, generator)
 
     def forward(self, x: Array, output_size: Sequence[int] | None = None) -> Array:
+        check_kinds(input=x)
         geometry = self._geometry(x.shape, output_size)
         weight, bias = self._params["weight"], self._params.get("bias")
         return self.save(

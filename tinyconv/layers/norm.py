@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import floating_dtype, integer, number
+from tinyconv.arguments import check_kinds, floating_dtype, integer, number
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 from tinyconv.layers.state import Buffer, Parameter
@@ -68,6 +68,7 @@ class BatchNorm(AffineNorm):
             self.num_batches_tracked = Buffer(np.zeros((), np.int64))
 
     def forward(self, x: Array) -> Array:
+        check_kinds(input=x)
         self.output_shape(x.shape)
         mean, var = self._buffers.get("running_mean"), self._buffers.get("running_var")
         training = self.training or mean is None
@@ -193,6 +194,7 @@ class SampleNorm(AffineNorm):
         raise NotImplementedError
 
     def forward(self, x: Array) -> Array:
+        check_kinds(input=x)
         self.output_shape(x.shape)
         return self.save(self._function(x, self._sets, *self._affine, self.eps), x)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import tinyconv.functional as F
-from tinyconv.arguments import integer, number
+from tinyconv.arguments import check_kinds, integer, number
 from tinyconv.arrays import Array
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.layer import LinearMap
@@ -25,6 +25,7 @@ class Pad2d(LinearMap):
         self.padding = tuple(integer("padding", side, minimum=-(1 << 62)) for side in sides)
 
     def map(self, x: Array) -> Array:
+        check_kinds(input=x)
         self.output_shape(x.shape)
         return F.pad(x, self.padding, self.mode)
 
@@ -57,6 +58,7 @@ class ConstantPad2d(Pad2d):
         self.value = number("value", value)
 
     def forward(self, x: Array) -> Array:
+        check_kinds(input=x)
         self.output_shape(x.shape)
         return self.save(F.pad(x, self.padding, value=self.value), x)
 

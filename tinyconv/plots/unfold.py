@@ -86,7 +86,7 @@ def unfold_view(
         TypeError: dtypes that differ or are not floating.
         ImportError: there is no matplotlib.
     """
-    check_arrays(input=input, weight=weight, grad_output=grad_output)
+    check_arrays(input=input, weight=weight, **({} if grad_output is None else {"grad_output": grad_output}))
     check_ndim("input", input, (4,), "(N, C, H, W)")
     check_ndim("weight", weight, (4,), "(O, C, KH, KW)")
     window = (weight.shape[2:], 1, pair("padding", padding, minimum=0), pair("stride", stride))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import number
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.layers import Layer
 
 
@@ -54,6 +54,7 @@ class WeightAverage:
         self.module.release()
         self.n_averaged = 0
 
+    @underflow_allowed
     def update(self) -> None:
         """Take in the model's present values."""
         for average, value in self._pairs():

@@ -45,7 +45,8 @@ def clip_grad_norm_(
         raise ValueError("`norm_type` (=0) must be above 0")
     grads = [grad for grad in model.grads.values() if grad.size]
     xp = array_module(*grads)
-    with np.errstate(over="ignore", invalid="ignore"):  # an infinite total, and inf * 0: NaN, as in PyTorch
+    # An infinite total, and inf * 0: NaN, as in PyTorch.
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         norms = [_norm(grad, norm_type) for grad in grads]
         each = xp.empty(len(norms), norms[0].dtype if norms else np.float32)
         for place, norm in enumerate(norms):  # CuPy's `stack` would copy addresses from the host

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tinyconv.arguments import one_of
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, underflow_allowed
 from tinyconv.functional.conv import columns, depthwise, windows, winograd
 from tinyconv.functional.conv.geometry import CACHED, Geometry
 
@@ -71,7 +71,10 @@ WEIGHT = {
     "windows": Algorithm(always, windows.is_faster_weight, windows.conv2d_weight),
     "columns": Algorithm(always, always, columns.conv2d_weight),
 }
-TABLE = {"output": OUTPUT, "input": INPUT, "weight": WEIGHT}
+TABLE = {
+    wanted: {name: each._replace(run=underflow_allowed(each.run)) for name, each in algorithms.items()}
+    for wanted, algorithms in (("output", OUTPUT), ("input", INPUT), ("weight", WEIGHT))
+}
 NAMES = ("columns", "windows", "winograd")  # which compute all three maps
 
 

@@ -58,7 +58,7 @@ def conv1d(
     >>> conv1d(np.array([[1.0, 2.0, 4.0]]), np.array([[[-1.0, 1.0]]]))
     array([[1., 2.]])
     """
-    check_arrays(input=input, weight=weight, bias=bias)
+    check_arrays(weight=weight, input=input, bias=bias)
     options = options_2d(input.shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
@@ -78,6 +78,9 @@ def conv1d_backward(
     algorithm: str | None = None,
 ) -> tuple[Array, Array, Array | None]:
     """Gradients of `conv1d` with respect to `input`, `weight` and `bias` (None without a bias)."""
+    check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     geometry = (stride, padding, dilation, groups)
     return (
         conv1d_input(input.shape, weight, grad_output, *geometry, algorithm=algorithm),
@@ -165,6 +168,8 @@ def conv1d_weight(
 
 def conv1d_bias(grad_output: Array) -> Array:
     """Gradient of `conv1d` with respect to its bias: `grad_output`, (N, O, OL) or (O, OL), summed to (O,)."""
+    check_arrays(grad_output=grad_output)
+    check_ndim("grad_output", grad_output, (2, 3), "(N, O, OL) or (O, OL)")
     return conv2d_bias(_image(grad_output))
 
 

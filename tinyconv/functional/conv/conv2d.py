@@ -36,7 +36,7 @@ The shapes decide which one runs (`algorithms.py`), or `algorithm` does: "column
 same products as the definition.
 """
 
-from tinyconv.arguments import IntOrPair, check_arrays, check_shape
+from tinyconv.arguments import IntOrPair, check_arrays, check_ndim, check_shape
 from tinyconv.arrays import Array, formatted
 from tinyconv.functional.conv.algorithms import pick
 from tinyconv.functional.conv.geometry import conv_geometry
@@ -95,7 +95,7 @@ def conv2d(
     >>> conv2d(np.arange(1.0, 10.0).reshape(1, 1, 3, 3), sobel)
     array([[[[-8.]]]])
     """
-    xp = check_arrays(input=input, weight=weight, bias=bias)
+    xp = check_arrays(weight=weight, input=input, bias=bias)
     batch = input[None] if input.ndim == 3 else input
     geometry = conv_geometry(batch.shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -121,6 +121,9 @@ def conv2d_backward(
     The first two are `conv2d_input` and `conv2d_weight`; the bias's is grad_output summed over all
     but the channels.
     """
+    check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
+    if bias is not None:
+        check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     geometry = (stride, padding, dilation, groups)
     grad_output = formatted(grad_output) if grad_output.ndim == 4 else grad_output
     return (
@@ -225,6 +228,9 @@ def conv2d_weight(
 
 def conv2d_bias(grad_output: Array) -> Array:
     """Gradient of `conv2d` with respect to its bias: `grad_output` summed over all but the channels, (O,)."""
+    check_arrays(grad_output=grad_output)
+    if grad_output.ndim not in (3, 4):
+        check_ndim("grad_output", grad_output, (3, 4), "(N, O, OH, OW) or (O, OH, OW)")
     batch = grad_output if grad_output.ndim == 4 else grad_output[None]
     lines = batch.transpose(2, 3, 1, 0)
     h, w, o, n = lines.shape

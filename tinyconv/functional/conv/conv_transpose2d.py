@@ -67,7 +67,7 @@ def conv_transpose2d(
     >>> conv_transpose2d(np.array([[[1.0, 10.0]]]), np.array([[[[1.0, 2.0]]]]), stride=2)
     array([[[ 1.,  2., 10., 20.]]])
     """
-    xp = check_arrays(input=input, weight=weight, bias=bias)
+    xp = check_arrays(weight=weight, input=input, bias=bias)
     options = (stride, padding, output_padding, groups, dilation)
     geometry = transposed_geometry(input.shape, weight.shape, *options)
     if bias is not None:
@@ -98,11 +98,13 @@ def conv_transpose2d_backward(
     The first is `conv2d` of grad_output with the same kernel, the second `conv2d_weight` with grad_output
     as the image and `input` as the cotangent.
     """
-    xp = check_arrays(grad_output=grad_output, input=input, weight=weight)
+    xp = check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     options = (stride, padding, output_padding, groups, dilation)
     geometry = transposed_geometry(input.shape, weight.shape, *options)
     shape = (*input.shape[:-3], *geometry.input_shape[1:])
     check_shape("grad_output", grad_output, shape, "of the output")
+    if bias is not None:
+        check_shape("bias", bias, geometry.input_shape[1:2], f"for `weight` of shape {weight.shape}")
     batched = input.ndim == 4
     grads, image = (grad_output, input) if batched else (grad_output[None], input[None])
     grad_input = pick("output", geometry, algorithm, xp)(geometry, grads, weight, None)

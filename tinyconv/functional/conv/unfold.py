@@ -70,7 +70,7 @@ def unfold_backward(
     stride: IntOrPair = 1,
 ) -> Array:
     """Gradient of `unfold` with respect to its input: `fold` of `grad_output` onto the shape of `input`."""
-    check_arrays(grad_output=grad_output, input=input)
+    check_arrays(input=input, grad_output=grad_output)
     shape = unfold_shape(input.shape, kernel_size, dilation, padding, stride)
     check_shape("grad_output", grad_output, shape, "of the output")
     return fold(grad_output, input.shape[-2:], kernel_size, dilation, padding, stride)
@@ -127,7 +127,7 @@ def fold_backward(
     stride: IntOrPair = 1,
 ) -> Array:
     """Gradient of `fold` with respect to its input: `unfold` of `grad_output`."""
-    check_arrays(grad_output=grad_output, input=input)
+    check_arrays(input=input, grad_output=grad_output)
     shape = fold_shape(input.shape, output_size, kernel_size, dilation, padding, stride)
     check_shape("grad_output", grad_output, shape, "of the output")
     return unfold(grad_output, kernel_size, dilation, padding, stride)

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, underflow_allowed
 from tinyconv.functional.activation import sigmoid, sigmoid_backward, softplus
-from tinyconv.functional.losses.elementwise import check_elements, reduce, reduce_backward
+from tinyconv.functional.losses.elementwise import check_elements, check_tangents, reduce, reduce_backward
 
 __all__ = [
     "binary_cross_entropy",
@@ -21,6 +21,7 @@ LEAST_LOG = -100.0  # binary_cross_entropy takes no logarithm to be less
 LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient takes no input * (1 - input) to be less
 
 
+@underflow_allowed
 def binary_cross_entropy(
     input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
 ) -> Array:
@@ -50,6 +51,7 @@ def binary_cross_entropy(
     return reduce(_weighted((target - 1) * log_rest - target * log, weight), reduction)
 
 
+@underflow_allowed
 def binary_cross_entropy_backward(
     grad_output: Array, input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
 ) -> tuple[Array, Array]:
@@ -65,6 +67,7 @@ def binary_cross_entropy_backward(
     return xp.asarray(grads * (input - target) / variance), xp.asarray(grads * (log_rest - log))
 
 
+@underflow_allowed
 def binary_cross_entropy_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -79,18 +82,17 @@ def binary_cross_entropy_backward_jvp(
     With v = input * (1 - input), its derivative by `input` is weight times
     1 / v - (input - target) * (1 - 2 * input) / v^2.
     """
-    xp = array_module(input)
+    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     grad_dot, _ = binary_cross_entropy_backward(grad_output_dot, input, target, weight, reduction)
     grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
     product = input * (1 - input)
     variance = xp.maximum(product, LEAST_VARIANCE)
     widening = xp.where(product < LEAST_VARIANCE, 0, 1 - 2 * input) / variance
-    result: Array = array_module(input).asarray(
-        grad_dot + grads * input_dot / variance * (1 - (input - target) * widening)
-    )
+    result: Array = xp.asarray(grad_dot + grads * input_dot / variance * (1 - (input - target) * widening))
     return result
 
 
+@underflow_allowed
 def binary_cross_entropy_with_logits(
     input: Array,
     target: Array,
@@ -131,6 +133,7 @@ def binary_cross_entropy_with_logits(
         return reduce(_weighted(losses, weight), reduction)
 
 
+@underflow_allowed
 def binary_cross_entropy_with_logits_backward(
     grad_output: Array,
     input: Array,
@@ -154,6 +157,7 @@ def binary_cross_entropy_with_logits_backward(
         return xp.asarray(grad_input), xp.asarray(grads * grad_target)
 
 
+@underflow_allowed
 def binary_cross_entropy_with_logits_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -168,13 +172,12 @@ def binary_cross_entropy_with_logits_backward_jvp(
 
     Its derivative by `input` is weight * s * (1 - s) * (1 - target + pos_weight * target).
     """
+    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     options = (weight, reduction, pos_weight)
     grad_dot, _ = binary_cross_entropy_with_logits_backward(grad_output_dot, input, target, *options)
     grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
     positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
-    result: Array = array_module(input).asarray(
-        grad_dot + grads * positive * sigmoid_backward(input_dot, input)
-    )
+    result: Array = xp.asarray(grad_dot + grads * positive * sigmoid_backward(input_dot, input))
     return result
 
 

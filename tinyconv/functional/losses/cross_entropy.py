@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_shape, integer, number
-from tinyconv.arrays import Array, array_module, kept_where, refused_where
+from tinyconv.arguments import check_arrays, check_kinds, check_shape, integer, number
+from tinyconv.arrays import Array, array_module, kept_where, refused_where, underflow_allowed
 from tinyconv.functional.losses.elementwise import reduce, reduce_backward
 from tinyconv.functional.softmax import log_probabilities
 
@@ -72,6 +72,7 @@ def cross_entropy(
     return cross_entropy_saved(input, target, weight, *options)[0]
 
 
+@underflow_allowed
 def cross_entropy_backward(
     grad_output: Array,
     input: Array,
@@ -110,6 +111,7 @@ class CrossEntropySaved(NamedTuple):
     input_size: tuple[int, ...]
 
 
+@underflow_allowed
 def cross_entropy_saved(
     input: Array,
     target: Array,
@@ -130,26 +132,37 @@ def cross_entropy_saved(
     return loss.reshape(()) if len(input_size) == 1 else loss, saved
 
 
+@underflow_allowed
 def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -> Array:
     """Gradient of `cross_entropy` by `input`, from what `cross_entropy_saved` returned."""
-    xp = array_module(grad_output)
     grads = _loss_factor(grad_output, saved) * saved.shares
+    xp = array_module(grads)
     grad: Array = grads - xp.exp(saved.log_probabilities) * grads.sum(axis=1, keepdims=True)
     return grad.reshape(saved.input_size)
 
 
+@underflow_allowed
 def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array:
     """Tangent of `cross_entropy` for a tangent of `input`."""
+    check_arrays(log_probabilities=saved.log_probabilities, input_dot=input_dot)
     check_shape("input_dot", input_dot, saved.input_size, "of `input`")
     _, moved = _moved_probabilities(input_dot, saved)
     loss_dot = reduce(-(saved.shares * moved).sum(axis=1), saved.reduction, saved.total)
     return loss_dot.reshape(()) if len(saved.input_size) == 1 else loss_dot
 
 
+@underflow_allowed
 def cross_entropy_saved_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, saved: CrossEntropySaved
 ) -> Array:
     """Tangent of `cross_entropy_saved_backward`, in which the probabilities move."""
+    check_arrays(
+        log_probabilities=saved.log_probabilities,
+        grad_output_dot=grad_output_dot,
+        input_dot=input_dot,
+        grad_output=grad_output,
+    )
+    check_shape("input_dot", input_dot, saved.input_size, "of `input`")
     probabilities, moved = _moved_probabilities(input_dot, saved)
     grads = _loss_factor(grad_output, saved) * saved.shares
     curved = probabilities * moved * grads.sum(axis=1, keepdims=True)
@@ -166,12 +179,14 @@ def _moved_probabilities(input_dot: Array, saved: CrossEntropySaved) -> tuple[Ar
 
 def _loss_factor(grad_output: Array, saved: CrossEntropySaved) -> Array:
     """Minus the gradient of the loss by each target's sum: (N, 1, ...), or 0-d where it is one for all."""
+    check_kinds(grad_output=grad_output)
     if saved.reduction == "none" and len(saved.input_size) == 1:
         grad_output = grad_output[None]
     factor: Array = -reduce_backward(grad_output, saved.shares[:, 0], saved.reduction, saved.total)
     return factor[:, None] if factor.ndim else factor
 
 
+@underflow_allowed
 def nll_loss(
     input: Array,
     target: Array,
@@ -209,6 +224,7 @@ def nll_loss(
     return loss.reshape(()) if input.ndim == 1 else loss
 
 
+@underflow_allowed
 def nll_loss_backward(
     grad_output: Array,
     input: Array,
@@ -226,10 +242,7 @@ def nll_loss_backward(
 
 def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
     check_arrays(input=input, weight=weight)
-    try:
-        array_module(input, target)
-    except TypeError as error:
-        raise TypeError(f"`target`: {error}") from None
+    check_kinds(input=input, target=target)
     axis = 0 if input.ndim == 1 else 1
     if input.ndim == 0 or input.shape[axis] == 0:
         raise ValueError(f"`input` (of shape {input.shape}) must have the form (C,) or (N, C, ...), C > 0")
@@ -243,7 +256,8 @@ def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
         shape = (*input.shape[:axis], *input.shape[axis + 1 :])
         check_shape("target", target, shape, "for class indices")
     else:
-        raise TypeError(f"`target` must be of an integer or floating dtype, got {target.dtype}")
+        cure = ": use target.astype(np.int64)" if target.dtype.kind == "b" else ""
+        raise TypeError(f"`target` must be of an integer or floating dtype, got {target.dtype}{cure}")
 
 
 def _class_shares(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import REDUCTIONS, check_arrays, check_shape, number, one_of
-from tinyconv.arrays import Array, array_module
+from tinyconv.arguments import REDUCTIONS, check_arrays, check_like, check_shape, number, one_of
+from tinyconv.arrays import Array, array_module, underflow_allowed
 
 __all__ = [
     "l1_loss",
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """Squared error (input - target)^2.
 
@@ -49,6 +50,7 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     return reduce(difference * difference, reduction)
 
 
+@underflow_allowed
 def mse_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
@@ -57,6 +59,7 @@ def mse_loss_backward(
     return _opposite(2 * difference * reduce_backward(grad_output, difference, reduction))
 
 
+@underflow_allowed
 def mse_loss_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -66,13 +69,13 @@ def mse_loss_backward_jvp(
     reduction: str = "mean",
 ) -> Array:
     """Tangent of the gradient by `input` that `mse_loss_backward` returns: 2 * input_dot more."""
+    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     grad_dot, _ = mse_loss_backward(grad_output_dot, input, target, reduction)
-    result: Array = array_module(input).asarray(
-        grad_dot + 2 * input_dot * reduce_backward(grad_output, input, reduction)
-    )
+    result: Array = xp.asarray(grad_dot + 2 * input_dot * reduce_backward(grad_output, input, reduction))
     return result
 
 
+@underflow_allowed
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """Absolute error |input - target|.
 
@@ -96,6 +99,7 @@ def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     return reduce(abs(_difference(input, target)), reduction)
 
 
+@underflow_allowed
 def l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
@@ -114,9 +118,11 @@ def l1_loss_backward_jvp(
     reduction: str = "mean",
 ) -> Array:
     """Tangent of the gradient by `input` that `l1_loss_backward` returns, on which `input` has no effect."""
+    check_tangents(grad_output_dot, input_dot, grad_output, input)
     return l1_loss_backward(grad_output_dot, input, target, reduction)[0]
 
 
+@underflow_allowed
 def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Array:
     """d^2 / (2 * beta) for d = |input - target| < beta, else d - beta / 2.
 
@@ -148,6 +154,7 @@ def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: f
     return reduce(xp.where(distance < beta, 0.5 * near * near / beta, distance - 0.5 * beta), reduction)
 
 
+@underflow_allowed
 def smooth_l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean", beta: float = 1.0
 ) -> tuple[Array, Array]:
@@ -160,6 +167,7 @@ def smooth_l1_loss_backward(
     return _opposite(slope * reduce_backward(grad_output, difference, reduction))
 
 
+@underflow_allowed
 def smooth_l1_loss_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -170,15 +178,13 @@ def smooth_l1_loss_backward_jvp(
     beta: float = 1.0,
 ) -> Array:
     """Tangent of the gradient by `input` that `smooth_l1_loss_backward` returns; input_dot / beta near 0."""
-    xp = array_module(input)
+    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     beta = number("beta", beta, 0.0)
     grad_dot, _ = smooth_l1_loss_backward(grad_output_dot, input, target, reduction, beta)
     if beta == 0:
         return grad_dot
     bent = xp.where(abs(input - target) < beta, input_dot / beta, 0)
-    result: Array = array_module(input).asarray(
-        grad_dot + bent * reduce_backward(grad_output, input, reduction)
-    )
+    result: Array = xp.asarray(grad_dot + bent * reduce_backward(grad_output, input, reduction))
     return result
 
 
@@ -210,6 +216,14 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
         return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
     with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 is not used
         return xp.where(total == 0, grad_output * 0, grad_output / total)  # type: ignore[no-any-return]
+
+
+def check_tangents(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Any:
+    """Check what the tangent of a loss's backward takes besides what the loss does."""
+    check_like(input, input_dot=input_dot)
+    xp = check_arrays(input=input, grad_output_dot=grad_output_dot, grad_output=grad_output)
+    check_shape("grad_output", grad_output, grad_output_dot.shape, "of `grad_output_dot`")
+    return xp
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:

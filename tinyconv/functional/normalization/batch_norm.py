@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_per_channel, check_shape, number
-from tinyconv.arrays import Array, fused
+from tinyconv.arguments import check_arrays, check_like, check_per_channel, check_shape, number
+from tinyconv.arrays import Array, fused, underflow_allowed
 from tinyconv.functional.normalization.centre import centre, is_far, scaled
 from tinyconv.functional.normalization.rows import (
     CHANNEL_AXES,
@@ -80,7 +80,7 @@ def batch_norm(
 
     Raises:
         ValueError: shapes that do not fit, training on one value per channel or with an `eps` of 0, no
-            running statistics in evaluation.
+            running statistics in evaluation, read-only ones in training.
         TypeError: dtypes that differ or are not floating.
 
     Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
@@ -112,15 +112,18 @@ def batch_norm_backward(
 
     The running statistics are read in evaluation, and left alone.
     """
-    check_arrays(grad_output=grad_output, input=input)
+    running = {"running_mean": running_mean, "running_var": running_var}
+    check_arrays(weight=weight, **running, input=input, grad_output=grad_output, bias=bias)
     if input.shape == (0,):
         return grad_output.copy(), None, None
+    check_per_channel(input, **running)
     if training:
         running_mean = running_var = None
     _, saved = batch_norm_saved(input, running_mean, running_var, weight, bias, training, 0.0, eps)
     return batch_norm_saved_backward(grad_output, saved, weight, bias)
 
 
+@underflow_allowed
 def batch_norm_saved(
     input: Array,
     running_mean: Array | None,
@@ -135,7 +138,7 @@ def batch_norm_saved(
     """`batch_norm`, and what its backward needs; `allreduce` adds up over the parts of a batch."""
     number("momentum", momentum)
     xp = check_arrays(
-        input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        weight=weight, running_mean=running_mean, running_var=running_var, input=input, bias=bias
     )
     check_per_channel(input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if number("eps", eps) <= 0 and training:
@@ -159,6 +162,7 @@ def batch_norm_saved(
     return from_rows(output, input.shape), saved
 
 
+@underflow_allowed
 def batch_norm_saved_backward(
     grad_output: Array,
     saved: BatchNormSaved,
@@ -167,8 +171,9 @@ def batch_norm_saved_backward(
     allreduce: Allreduce | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
     """`batch_norm_backward` from what `batch_norm_saved` returned."""
-    xp = check_arrays(grad_output=grad_output, centred=saved.centred)
+    xp = check_arrays(centred=saved.centred, grad_output=grad_output, weight=weight, bias=bias)
     check_shape("grad_output", grad_output, saved.centred.shape, "of the output")
+    check_per_channel(saved.centred, weight=weight, bias=bias)
     grads, centred = as_rows(grad_output), as_rows(saved.centred)
     total, products = sums(pairs(grads, centred), grads)
     totals = xp.stack((total, (products - saved.rest * total) * saved.inverse_std))
@@ -187,6 +192,7 @@ def batch_norm_saved_backward(
     )
 
 
+@underflow_allowed
 def batch_norm_saved_jvp(
     input_dot: Array,
     weight_dot: Array | None,
@@ -195,8 +201,11 @@ def batch_norm_saved_jvp(
     weight: Array | None = None,
 ) -> tuple[Array, Moved]:
     """Tangent of `batch_norm` for tangents of its arrays, and what the tangent of its backward needs."""
-    check_arrays(input_dot=input_dot, centred=saved.centred)
+    check_arrays(
+        centred=saved.centred, input_dot=input_dot, weight_dot=weight_dot, bias_dot=bias_dot, weight=weight
+    )
     check_shape("input_dot", input_dot, saved.centred.shape, "of the output")
+    check_per_channel(input_dot, weight_dot=weight_dot, bias_dot=bias_dot, weight=weight)
     weight, weight_dot, bias_dot = (_column(a) for a in (weight, weight_dot, bias_dot))
     standardized = _standardized(saved)
     moved = Moved.of(as_rows(input_dot), standardized)
@@ -204,6 +213,7 @@ def batch_norm_saved_jvp(
     return from_rows(output_dot, input_dot.shape), moved
 
 
+@underflow_allowed
 def batch_norm_saved_backward_jvp(
     grad_output_dot: Array,
     moved: Moved,
@@ -213,6 +223,9 @@ def batch_norm_saved_backward_jvp(
     weight: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Tangents of the gradients that `batch_norm_saved_backward` returns: of input's, weight's and bias's."""
+    check_like(saved.centred, grad_output_dot=grad_output_dot, grad_output=grad_output)
+    check_arrays(centred=saved.centred, weight_dot=weight_dot, weight=weight)
+    check_per_channel(saved.centred, weight_dot=weight_dot, weight=weight)
     grads_dot, grads = as_rows(grad_output_dot), as_rows(grad_output)
     grad_dot, product_dot = norm_backward_jvp(
         grads_dot, moved, _column(weight_dot), grads, _standardized(saved), _column(weight)
@@ -267,6 +280,9 @@ def _update_running(
         raise ValueError("`input` must have more than one value per channel in training, got 1")
     if size == 0:
         return
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if isinstance(running, np.ndarray) and not running.flags.writeable:
+            raise ValueError(f"`{name}` is read-only, and updated in place in training: use {name}.copy()")
     for running, new in ((running_mean, mean), (running_var, var * (size / (size - 1)))):
         if running is not None:
             _blend(running, new.astype(running.dtype), momentum, 1 - momentum)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_per_channel, check_shape, integer, number
-from tinyconv.arrays import Array, array_module, fused
+from tinyconv.arguments import check_arrays, check_like, check_per_channel, check_shape, integer, number
+from tinyconv.arrays import Array, array_module, fused, underflow_allowed
 from tinyconv.functional.normalization.centre import centre, scaled
 from tinyconv.functional.normalization.rows import Parts, as_rows, by_blocks, from_rows, pairs, sums
 from tinyconv.functional.normalization.standardize import Moved, norm_backward_jvp, norm_jvp, standardize
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def group_norm(
     input: Array,
     num_groups: int,
@@ -56,7 +57,7 @@ def group_norm(
     >>> group_norm(np.array([[1.0, 3.0, 0.0, 4.0]]), num_groups=2, eps=0.0)
     array([[-1.,  1., -1.,  1.]])
     """
-    check_arrays(input=input, weight=weight, bias=bias)
+    check_arrays(weight=weight, input=input, bias=bias)
     check_per_channel(input, weight=weight, bias=bias)
     _check_groups(input, num_groups)
     if input.size == num_groups:
@@ -66,6 +67,7 @@ def group_norm(
     return from_rows(by_blocks(scaled, (centred,), factor, _column(bias, 0.0) - rest * factor), input.shape)
 
 
+@underflow_allowed
 def group_norm_backward(
     grad_output: Array,
     input: Array,
@@ -75,8 +77,9 @@ def group_norm_backward(
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
     """Gradients of `group_norm` with respect to `input`, `weight` and `bias` (None for what is None)."""
-    check_arrays(grad_output=grad_output, input=input, weight=weight)
+    check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
+    check_per_channel(input, weight=weight, bias=bias)
     _check_groups(input, num_groups)
     centred, rest, inverse_std, size = _centred(input, num_groups, eps)
     grads, factor = as_rows(grad_output), inverse_std * _column(weight)
@@ -94,6 +97,7 @@ def group_norm_backward(
     )
 
 
+@underflow_allowed
 def group_norm_jvp(
     input_dot: Array,
     weight_dot: Array | None,
@@ -104,8 +108,9 @@ def group_norm_jvp(
     eps: float = 1e-5,
 ) -> Array:
     """Tangent of `group_norm` for tangents of its arrays; None for one that stands still."""
-    check_arrays(input_dot=input_dot, input=input)
-    check_shape("input_dot", input_dot, input.shape, "of `input`")
+    check_like(input, input_dot=input_dot)
+    check_arrays(input=input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
+    check_per_channel(input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
     grouped, axes = _grouped(input, num_groups)
     weight, weight_dot, bias_dot = (_grouped_column(a, grouped) for a in (weight, weight_dot, bias_dot))
     saved = standardize(grouped, axes, eps)
@@ -114,6 +119,7 @@ def group_norm_jvp(
     return output_dot.reshape(input.shape)
 
 
+@underflow_allowed
 def group_norm_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -125,6 +131,9 @@ def group_norm_backward_jvp(
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
     """Tangents of the gradients that `group_norm_backward` returns: of input's, weight's and bias's."""
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+    check_arrays(input=input, weight=weight, weight_dot=weight_dot)
+    check_per_channel(input, weight=weight, weight_dot=weight_dot)
     grouped, axes = _grouped(input, num_groups)
     weight, weight_dot = (_grouped_column(a, grouped) for a in (weight, weight_dot))
     grads = (a.reshape(grouped.shape) for a in (grad_output_dot, input_dot, grad_output))

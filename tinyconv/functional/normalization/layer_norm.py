@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tinyconv.arguments import check_arrays, check_shape, integer, number
-from tinyconv.arrays import Array
+from tinyconv.arguments import check_arrays, check_like, check_shape, integer, number
+from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.normalization.standardize import (
     Moved,
     norm_backward_jvp,
@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 
+@underflow_allowed
 def layer_norm(
     input: Array,
     normalized_shape: Sequence[int],
@@ -51,12 +52,13 @@ def layer_norm(
     >>> layer_norm(np.array([[1.0, 3.0]]), (2,), eps=0.0)
     array([[-1.,  1.]])
     """
-    check_arrays(input=input, weight=weight, bias=bias)
+    check_arrays(weight=weight, input=input, bias=bias)
     axes = _last_axes(input, normalized_shape, weight=weight, bias=bias)
     normalized = standardize(input, axes, number("eps", eps)).normalized
     return _scale_and_shift(normalized, weight, bias)
 
 
+@underflow_allowed
 def layer_norm_backward(
     grad_output: Array,
     input: Array,
@@ -66,7 +68,7 @@ def layer_norm_backward(
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
     """Gradients of `layer_norm` with respect to `input`, `weight` and `bias` (None for what is None)."""
-    check_arrays(grad_output=grad_output, input=input, weight=weight)
+    check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     axes = _last_axes(input, normalized_shape, weight=weight, bias=bias)
     saved = standardize(input, axes, number("eps", eps))
@@ -79,6 +81,7 @@ def layer_norm_backward(
     )
 
 
+@underflow_allowed
 def layer_norm_jvp(
     input_dot: Array,
     weight_dot: Array | None,
@@ -89,12 +92,14 @@ def layer_norm_jvp(
     eps: float = 1e-5,
 ) -> Array:
     """Tangent of `layer_norm` for tangents of its arrays; None for one that stands still."""
-    check_arrays(input_dot=input_dot, input=input)
-    check_shape("input_dot", input_dot, input.shape, "of `input`")
-    saved = standardize(input, _last_axes(input, normalized_shape), eps)
+    check_like(input, input_dot=input_dot)
+    vectors = {"weight": weight, "weight_dot": weight_dot, "bias_dot": bias_dot}
+    check_arrays(input=input, **vectors)
+    saved = standardize(input, _last_axes(input, normalized_shape, **vectors), eps)
     return norm_jvp(Moved.of(input_dot, saved), weight_dot, bias_dot, saved, weight)
 
 
+@underflow_allowed
 def layer_norm_backward_jvp(
     grad_output_dot: Array,
     input_dot: Array,
@@ -106,7 +111,9 @@ def layer_norm_backward_jvp(
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
     """Tangents of the gradients that `layer_norm_backward` returns: of input's, weight's and bias's."""
-    axes = _last_axes(input, normalized_shape)
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+    check_arrays(input=input, weight=weight, weight_dot=weight_dot)
+    axes = _last_axes(input, normalized_shape, weight=weight, weight_dot=weight_dot)
     saved = standardize(input, axes, eps)
     grad_dot, product_dot = norm_backward_jvp(
         grad_output_dot, Moved.of(input_dot, saved), weight_dot, grad_output, saved, weight

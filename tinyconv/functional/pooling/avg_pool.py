@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.conv.geometry import Geometry
 from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_geometry
 
@@ -18,6 +18,7 @@ __all__ = [
 OutputSize: TypeAlias = int | Sequence[int | None] | None
 
 
+@underflow_allowed
 def avg_pool2d(
     input: Array,
     kernel_size: IntOrPair,
@@ -67,6 +68,7 @@ def avg_pool2d(
     return from_image(means, input.ndim)
 
 
+@underflow_allowed
 def avg_pool2d_backward(
     grad_output: Array,
     input: Array,
@@ -78,7 +80,7 @@ def avg_pool2d_backward(
     divisor_override: int | None = None,
 ) -> Array:
     """Gradient of `avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    xp = check_arrays(input=input, grad_output=grad_output)
     geometry = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *geometry.output_size), "of the output")
     divisors = _divisors(xp, geometry, count_include_pad, divisor_override)
@@ -89,6 +91,7 @@ def avg_pool2d_backward(
     return from_image(image, input.ndim)
 
 
+@underflow_allowed
 def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     """Mean over windows that divide an image into OH x OW of them.
 
@@ -125,9 +128,10 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     return from_image(means, input.ndim)
 
 
+@underflow_allowed
 def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: OutputSize) -> Array:
     """Gradient of `adaptive_avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    xp = check_arrays(input=input, grad_output=grad_output)
     size = adaptive_output_size(input.shape, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
     grads = as_image(grad_output)

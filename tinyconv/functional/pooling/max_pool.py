@@ -7,7 +7,7 @@ per output. Backward walks over the same taps and gives each winner its gradient
 from functools import lru_cache
 from typing import Literal, overload
 
-from tinyconv.arguments import IntOrPair, check_arrays, check_shape
+from tinyconv.arguments import IntOrPair, check_arrays, check_kinds, check_shape
 from tinyconv.arrays import Array, array_module, kept_where, maybe
 from tinyconv.functional.conv.geometry import CACHED, Geometry
 from tinyconv.functional.pooling.geometry import as_image, from_image, pool_geometry
@@ -102,7 +102,7 @@ def max_pool2d_backward(
     ceil_mode: bool = False,
 ) -> Array:
     """Gradient of `max_pool2d` with respect to its input: each maximum's goes to where it was found."""
-    check_arrays(grad_output=grad_output, input=input)
+    check_arrays(input=input, grad_output=grad_output)
     options = (kernel_size, stride, padding, dilation, ceil_mode)
     _, winners = max_pool2d_saved(input, *options)
     return max_pool2d_saved_backward(grad_output, winners, input.shape, *options)
@@ -141,8 +141,11 @@ def max_pool2d_saved_backward(
 ) -> Array:
     """`max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned."""
     check_arrays(grad_output=grad_output)
+    _check_winners(winners)
     check_shape("grad_output", grad_output, winners.shape, "of the output")
     geometry = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
+    shape = (*input_size[:-2], *geometry.output_size)
+    check_shape("winners", winners, shape, f"for `input_size` (={tuple(input_size)})")
     return pooled_backward(grad_output, winners, geometry)
 
 
@@ -174,6 +177,8 @@ def max_pool2d_saved_jvp(
     """Tangent of `max_pool2d`: that of the input where each maximum was found."""
     xp = check_arrays(input_dot=input_dot)
     geometry = pool_geometry(input_dot.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    _check_winners(winners)
+    check_shape("winners", winners, (*input_dot.shape[:-2], *geometry.output_size), "of the output")
     image, winners = as_image(input_dot), as_image(winners)
     output_dot = xp.zeros(winners.shape, image.dtype)
     for number, (_, _, outputs, pixels) in enumerate(geometry.taps):
@@ -198,6 +203,12 @@ def max_pool2d_positions(
     rows = (xp.arange(oh) * down - top)[:, None, None, None] + i * geometry.dilation[0]
     columns = (xp.arange(ow) * across - left)[:, None, None] + j * geometry.dilation[1]
     return from_image(rows * input_size[-1] + columns, winners.ndim)
+
+
+def _check_winners(winners: Array) -> None:
+    check_kinds(winners=winners)
+    if winners.dtype.kind not in "iu":
+        raise TypeError(f"`winners` must be of an integer dtype, got {winners.dtype}")
 
 
 def _maxima(image: Array, geometry: Geometry) -> Array:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, pair
-from tinyconv.arrays import Array, array_module
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_kinds, check_shape, pair
+from tinyconv.arrays import Array
 from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_options
 
 __all__ = [
@@ -64,7 +64,7 @@ def max_unpool2d_backward(
     output_size: Sequence[int] | None = None,
 ) -> Array:
     """Gradient of `max_unpool2d` with respect to its input: the gradients at `indices`."""
-    xp = check_arrays(grad_output=grad_output, input=input)
+    xp = check_arrays(input=input, grad_output=grad_output)
     size = unpool_size(input.shape, kernel_size, stride, padding, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
     places = _places(xp, indices, input, size)
@@ -104,7 +104,7 @@ def unpool_size(
 
 def _places(xp: Any, indices: Array, input: Array, size: Pair) -> tuple[Any, Any, Any]:
     """The checked `indices`, (H, W, C, N), as an index into planes (OH * OW, C, N)."""
-    array_module(indices, input)
+    check_kinds(input=input, indices=indices)
     if indices.dtype != xp.int64:
         raise TypeError(f"`indices` must be of dtype int64, got {indices.dtype}")
     check_shape("indices", indices, input.shape, "of `input`")

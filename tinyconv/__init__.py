@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinyconv import functional, models, optim
+from tinyconv import functional as F
 from tinyconv.gradcheck import gradcheck
 from tinyconv.layers import (
     ELU,
@@ -66,7 +67,7 @@ from tinyconv.layers import (
 )
 
 if TYPE_CHECKING:
-    from tinyconv import data
+    from tinyconv import convert, data, plots, reference, second_order, training, vectors
     from tinyconv.convert import export_onnx, from_torch, to_torch
     from tinyconv.second_order import (
         GradientLayer,
@@ -93,6 +94,7 @@ __all__ = [
     "Dropout",
     "Dropout2d",
     "ELU",
+    "F",
     "Flatten",
     "Fold",
     "GELU",
@@ -127,6 +129,7 @@ __all__ = [
     "Unfold",
     "Upsample",
     "ZeroPad2d",
+    "convert",
     "data",
     "export_onnx",
     "from_torch",
@@ -137,14 +140,21 @@ __all__ = [
     "load_weights",
     "models",
     "optim",
+    "plots",
+    "reference",
     "save_weights",
+    "second_order",
     "to_torch",
+    "training",
+    "vectors",
 ]
 
 # Imported when they are first asked for, as importing them takes longer than all the rest.
 _LATER = {
     "convert": ("export_onnx", "from_torch", "to_torch"),
     "data": (),
+    "plots": (),
+    "reference": (),
     "second_order": (
         "GradientLayer",
         "GradientStep",
@@ -153,6 +163,7 @@ _LATER = {
         "hessian_vector_product",
     ),
     "training": ("Trainer", "load_weights", "save_weights"),
+    "vectors": (),
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted
@@ -166,4 +177,4 @@ if not TYPE_CHECKING:  # a type checker would take any name for granted
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_LATER})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -27,6 +27,7 @@ Hessian. The one by y is written out in `Restorer.backward`.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,8 @@ def train(model: Restorer, y: Array, clean: Array, epochs: int, rng: np.random.G
 
     adam = tc.optim.Adam(model, LR)
     schedule = tc.optim.OneCycleLR(adam, LR, total_steps=epochs * -(-len(y) // BATCH_SIZE))
-    trainer = tc.Trainer(model, tc.MSELoss(), adam, schedule)
+    bar = sys.stderr.isatty()  # a log file gets the lines of `show`
+    trainer = tc.Trainer(model, tc.MSELoss(), adam, schedule, progress=bar)
     history = trainer.fit((y, clean), epochs, batch_size=BATCH_SIZE, generator=rng, on_epoch=show)
     return history.step_losses
 

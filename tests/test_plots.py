@@ -157,7 +157,7 @@ def test_every_layer_is_labelled_once(name: str) -> None:
         assert lines.count(title) == 1
         assert lines.count(size) == [other for _, other in expected].count(size)
     labels = re.findall(
-        r'^(?:label|n\d+ \[label)="((?:[^"\\]|\\.)*)"', draw(model, shape, "dot"), re.MULTILINE
+        r'^(?:label|n\d+ \[label)="((?:[^"\\]|\\.)*)"', draw(model, shape, format="dot"), re.MULTILINE
     )
     parts = [label.split("\\n") for label in labels]
     found = [(part[0], part[-1]) for part in parts if part[-1].endswith(("parameter", "parameters"))]
@@ -166,7 +166,7 @@ def test_every_layer_is_labelled_once(name: str) -> None:
 
 def test_the_dot_text_is_well_formed_and_goes_both_ways() -> None:
     model = tc.Sequential({'say "hi"\\': tc.ReLU(), "two\nlines": block(4, 4)})
-    text = draw(model, (1, 4, 5, 5), "dot")
+    text = draw(model, (1, 4, 5, 5), format="dot")
     string = r'"(?:[^"\\\n]|\\.)*"'
     value = rf"(?:{string}|\w+|#)"
     attributes = rf"\[\w+={value}(?:, \w+={value})*\]"
@@ -221,7 +221,7 @@ def test_a_layer_of_an_unknown_kind_is_a_frame_around_its_children() -> None:
     relu = "relu: ReLU", "output (1, 3), 0 parameters"
     texts = drawn_texts(Unknown(inner=tc.Linear(2, 3), relu=tc.ReLU()))
     assert texts == ["Unknown", "output (1, 2), 9 parameters", *inner, *relu, "output"]
-    assert draw(Unknown(inner=tc.Linear(2, 2)), (1, 2), "dot").count("subgraph") == 1
+    assert draw(Unknown(inner=tc.Linear(2, 2)), (1, 2), format="dot").count("subgraph") == 1
 
 
 @pytest.mark.parametrize("second", [tc.Linear(2, 3), tc.Layer()], ids=["unfit", "no output_shape"])
@@ -236,7 +236,7 @@ def test_draw_names_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"layer '1' \(Sequential\): layer 'inner' \(Linear\): `input`"):
         draw(model, (1, 4))
     with pytest.raises(ValueError, match=r"`format` \(='png'\) must be one of 'svg', 'dot'"):
-        draw(model, (1, 4), "png")
+        draw(model, (1, 4), format="png")
     with pytest.raises(TypeError, match=r"`input_shape` \(=1.5\) must be an integer"):
         draw(model, (1.5, 4))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"`model` \(=3\) must be a Layer"):

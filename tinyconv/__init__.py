@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinyconv import functional, models, optim
+from tinyconv import functional as F
 from tinyconv.gradcheck import gradcheck
 from tinyconv.layers import (
     ELU,
@@ -68,7 +69,7 @@ from tinyconv.layers import (
 )
 
 if TYPE_CHECKING:
-    from tinyconv import data
+    from tinyconv import convert, data, plots, reference, second_order, training, vectors
     from tinyconv.convert import export_onnx, from_torch, to_torch
     from tinyconv.second_order import (
         GradientLayer,
@@ -96,6 +97,7 @@ __all__ = [
     "Dropout",
     "Dropout2d",
     "ELU",
+    "F",
     "Flatten",
     "Fold",
     "GELU",
@@ -131,6 +133,7 @@ __all__ = [
     "Unfold",
     "Upsample",
     "ZeroPad2d",
+    "convert",
     "data",
     "export_onnx",
     "from_torch",
@@ -141,14 +144,21 @@ __all__ = [
     "load_weights",
     "models",
     "optim",
+    "plots",
+    "reference",
     "save_weights",
+    "second_order",
     "to_torch",
+    "training",
+    "vectors",
 ]
 
 # Imported when they are first asked for, as importing them takes longer than all the rest.
 _LATER = {
     "convert": ("export_onnx", "from_torch", "to_torch"),
     "data": (),
+    "plots": (),
+    "reference": (),
     "second_order": (
         "GradientLayer",
         "GradientStep",
@@ -157,6 +167,7 @@ _LATER = {
         "hessian_vector_product",
     ),
     "training": ("Trainer", "load_weights", "save_weights"),
+    "vectors": (),
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted
@@ -170,4 +181,4 @@ if not TYPE_CHECKING:  # a type checker would take any name for granted
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_LATER})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

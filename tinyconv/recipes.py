@@ -160,7 +160,12 @@ def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.
     The CNN with augmented images is trained longer, by a one-cycle learning rate, towards smoothed labels,
     and evaluated with averaged weights.
     """
-    where: dict[str, Any] = {"workers": args.workers, "device": args.device}
+    # A log file gets the lines of `fit`, and so none of the trainer's.
+    where: dict[str, Any] = {
+        "workers": args.workers,
+        "device": args.device,
+        "progress": sys.stderr.isatty(),
+    }
     if args.checkpoint_dir is not None:
         where |= {"checkpoint_dir": args.checkpoint_dir, "checkpoint_every": args.checkpoint_every}
     best = args.model == "cnn" and args.augment

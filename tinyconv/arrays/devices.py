@@ -7,11 +7,14 @@ the user asks for it.
 import functools
 import importlib
 import sys
+from abc import ABC
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "Array",
@@ -28,7 +31,25 @@ __all__ = [
     "special",
 ]
 
-Array: TypeAlias = npt.NDArray[Any]  # or cupy.ndarray, which has the same interface
+if TYPE_CHECKING:
+    Array: TypeAlias = npt.NDArray[Any]  # or cupy.ndarray, which has the same interface
+else:
+
+    class Array(ABC):  # noqa: B024  # for its `isinstance`
+        """An array of NumPy or CuPy.
+
+        A type checker sees `numpy.typing.NDArray[Any]`, which would fill the signatures in `help`.
+        """
+
+        __module__ = "builtins"  # whose classes a signature shows by their bare names
+
+        @classmethod
+        def __subclasshook__(cls, other: type) -> bool:
+            return any(
+                kind.__name__ == "ndarray" and kind.__module__.partition(".")[0] in ("numpy", "cupy")
+                for kind in other.__mro__
+            )
+
 
 # A NumPy generator's id -> it, held so that no other gets its id, and the one on the GPU that it has seeded.
 _seeded: dict[int, tuple[Any, Any]] = {}

@@ -6,7 +6,7 @@
 from tinyconv.plots.graph import draw
 from tinyconv.plots.grids import image_grid, scatter
 from tinyconv.plots.network import activations, filters, saliency
-from tinyconv.plots.training import training_report
+from tinyconv.plots.training import learning_curves, training_report
 from tinyconv.plots.unfold import unfold_view
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "draw",
     "filters",
     "image_grid",
+    "learning_curves",
     "saliency",
     "scatter",
     "training_report",

@@ -1,10 +1,14 @@
 """What all pictures share: a figure to draw on, and its file."""
 
 import os
+import pathlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
+from tinyconv.files import write_whole
+
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from tinyconv.plots.shown import Figure
 
 Path = str | os.PathLike[str] | None
 
@@ -19,7 +23,8 @@ def new_figure(
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+
+        from tinyconv.plots.shown import Figure
     except ModuleNotFoundError as error:
         raise ImportError("pictures need matplotlib: pip install 'tinyconv[plots]'") from error
     figure = Figure(figsize=(width, height), layout=layout)
@@ -28,7 +33,26 @@ def new_figure(
 
 
 def saved(figure: "Figure", path: Path) -> "Figure":
-    """`figure`, written to `path` if there is one: a PNG, where the ending says no other format."""
+    """`figure`, written to `path` if there is one, whole or not at all.
+
+    Raises:
+        ValueError: the ending of `path` is no format of matplotlib's.
+        OSError: the file cannot be written.
+    """
     if path is not None:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
+        format = format_of(path, figure.canvas.get_supported_filetypes())
+        write_whole(pathlib.Path(path), figure.content(format))
     return figure
+
+
+def format_of(path: str | os.PathLike[str], formats: Iterable[str]) -> str:
+    """The ending of `path`, without the dot and in small letters.
+
+    Raises:
+        ValueError: it is none of `formats`.
+    """
+    ending = pathlib.PurePath(path).suffix.lower().removeprefix(".")
+    if ending not in formats:
+        endings = ", ".join(f".{format}" for format in sorted(formats))
+        raise ValueError(f"`path` (={os.fspath(path)!r}) must end in one of {endings}")
+    return ending

@@ -1,5 +1,6 @@
 """The graph of a model's layers as text: SVG, laid out here, or DOT for Graphviz."""
 
+import pathlib
 import textwrap
 import unicodedata
 from collections.abc import Iterator
@@ -7,10 +8,14 @@ from html import escape
 from typing import NamedTuple
 
 from tinyconv.arguments import integer, one_of
+from tinyconv.files import write_whole
 from tinyconv.layers import Layer, Residual, Sequential
 from tinyconv.layers.layer import ERRORS
+from tinyconv.plots.figure import Path, format_of
 
 Column = tuple["Node", ...]
+
+FORMATS = ("svg", "dot")
 
 FORWARD, BACKWARD = "forward: values", "backward: gradients"
 COLOR = {FORWARD: "#1f5fa8", BACKWARD: "#c4481c"}
@@ -53,7 +58,18 @@ class Node(NamedTuple):
         return self.header + inside + (ADD + GAP if len(self.columns) > 1 else 0)
 
 
-def draw(model: Layer, input_shape: tuple[int, ...], format: str = "svg") -> str:
+class Drawing(str):
+    """The text of a drawing, which a notebook shows as the picture that it describes."""
+
+    svg: str
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
+def draw(
+    model: Layer, input_shape: tuple[int, ...], path: Path = None, *, format: str | None = None
+) -> Drawing:
     """Draw the graph of a model's layers, with the ways forward and backward.
 
     Every layer shows its name (that of its parameters in the state), class, arguments, output shape and
@@ -64,26 +80,46 @@ def draw(model: Layer, input_shape: tuple[int, ...], format: str = "svg") -> str
     Args:
         model: any layer.
         input_shape: shape of the input, with the batch: (1, 1, 28, 28).
-        format: "svg", which every browser shows, or "dot" for Graphviz.
+        path: the drawing's file, if any, which ends in .svg or .dot.
+        format: "svg", which every browser shows, or "dot" for Graphviz; by default as `path` ends, or "svg".
 
     Returns:
-        The text of the file.
+        The text of the file, which a notebook shows as the picture.
 
     Raises:
-        ValueError: the shapes do not fit, and the message names the layer; an unknown `format`.
+        ValueError: the shapes do not fit, and the message names the layer; an unknown `format`, or one that
+            `path` does not end in; another ending of `path`.
         TypeError: `model` is no Layer.
+        OSError: the file cannot be written.
 
     >>> from tinyconv import Linear
     >>> svg = draw(Linear(4, 2), (1, 4))
     >>> svg[:4], "output (1, 2), 10 parameters" in svg
     ('<svg', True)
     """
-    one_of("format", format, ("svg", "dot"))
+    format = _format(format, path)
     if not isinstance(model, Layer):
         raise TypeError(f"`model` (={model!r}) must be a Layer")
     shape = tuple(integer("input_shape", size, minimum=0) for size in input_shape)
     chain = (Node(("input", str(shape))), _node(model, "", shape), Node(("output",)))
-    return _svg(chain) if format == "svg" else _Dot().text(chain)
+    svg = _svg(chain)
+    drawing = Drawing(svg if format == "svg" else _Dot().text(chain))
+    drawing.svg = svg
+    if path is not None:
+        write_whole(pathlib.Path(path), drawing.encode())
+    return drawing
+
+
+def _format(format: str | None, path: Path) -> str:
+    """The format that both arguments say, or one of them."""
+    if format is not None:
+        one_of("format", format, FORMATS)
+    if path is None:
+        return format or "svg"
+    ending = format_of(path, FORMATS)
+    if format not in (None, ending):
+        raise ValueError(f"`format` (={format!r}) must be {ending!r}, as `path` (={str(path)!r}) ends")
+    return ending
 
 
 def _node(layer: Layer, path: str, shape: tuple[int, ...]) -> Node:

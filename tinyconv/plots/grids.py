@@ -9,7 +9,7 @@ from tinyconv.arrays import Array
 from tinyconv.plots.figure import Path, new_figure, saved
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from tinyconv.plots.shown import Figure
 
 
 def image_grid(images: Array, columns: int, path: Path = None) -> "Figure":
@@ -20,12 +20,14 @@ def image_grid(images: Array, columns: int, path: Path = None) -> "Figure":
     Args:
         images: (N, H, W) or (N, 1, H, W).
         columns: number of images in a row; the last row may have fewer.
-        path: the picture's file, if any; its ending says the format.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
 
     Raises:
-        ValueError: `images` has another form or is empty; `columns` is less than 1.
+        ValueError: `images` has another form or is empty; `columns` is less than 1; an
+            unknown ending of `path`.
         TypeError: `columns` is no integer.
         ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
 
     Example: `image_grid(mnist.test_images[:40], 10, "digits.png")`
     """
@@ -49,11 +51,12 @@ def scatter(points: Array, labels: Array, path: Path = None) -> "Figure":
     Args:
         points: (N, 2).
         labels: (N,), of which the picture's legend shows each once; the colours repeat after ten.
-        path: the picture's file, if any; its ending says the format.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
 
     Raises:
-        ValueError: shapes other than these.
+        ValueError: shapes other than these; an unknown ending of `path`.
         ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
 
     Example: `scatter(encoder.predict(images), labels, "codes.png")`
     """

@@ -15,7 +15,8 @@ from tinyconv.plots.figure import Path, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from tinyconv.plots.shown import Figure
 
 MOST = 16  # kernels or feature maps that stand beside or under one another
 
@@ -30,12 +31,13 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
 
     Args:
         layer_or_model: a Conv2d, or a model, of which the first Conv2d is drawn.
-        path: the picture's file, if any; its ending says the format.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
 
     Raises:
         TypeError: `layer_or_model` is no Layer.
-        ValueError: there is no Conv2d in it.
+        ValueError: there is no Conv2d in it; an unknown ending of `path`.
         ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
     """
     _check_model("layer_or_model", layer_or_model)
     name, layer = next(((n, c) for n, c in _named(layer_or_model) if isinstance(c, Conv2d)), ("", None))
@@ -91,12 +93,14 @@ def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
     Args:
         model: a Sequential or Residual (of such ones), whose layers are drawn, or another layer.
         image: (C, H, W) or (1, C, H, W).
-        path: the picture's file, if any; its ending says the format.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
 
     Raises:
         TypeError: `model` is no Layer; `image` is not of the model's dtype.
-        ValueError: `image` has another form; no layer's output has the form (N, C, H, W).
+        ValueError: `image` has another form; no layer's output has the form (N, C, H, W); an unknown ending
+            of `path`.
         ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
     """
     _check_model("model", model)
     batch = _batch_of_one(image)
@@ -148,13 +152,15 @@ def saliency(model: Layer, image: Array, target_class: int | None = None, path: 
         model: makes logits (1, classes) of the image.
         image: (C, H, W) or (1, C, H, W).
         target_class: the class whose logit is differentiated; None for that of the largest logit.
-        path: the picture's file, if any; its ending says the format.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
 
     Raises:
         TypeError: `model` is no Layer; `image` is not of the model's dtype.
-        ValueError: `image` has another form, the output is no (1, classes), there is no such class.
+        ValueError: `image` has another form, the output is no (1, classes), there is no such class; an
+            unknown ending of `path`.
         FloatingPointError: the gradient is not finite.
         ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
 
     Source: Simonyan et al., https://arxiv.org/abs/1312.6034
     """

@@ -1,17 +1,52 @@
-"""A picture of a training run; it needs matplotlib (`pip install tinyconv[plots]`)."""
+"""Pictures of a training run; they need matplotlib (`pip install tinyconv[plots]`)."""
 
-import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.functional import log_softmax
-from tinyconv.plots.figure import new_figure, saved
+from tinyconv.plots.figure import Path, new_figure, saved
 from tinyconv.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from tinyconv.plots.shown import Figure
+
+
+def learning_curves(history: History, path: Path = None) -> "Figure":
+    """Draw the losses of a training, the accuracies if there are any, the learning rate if it changes.
+
+    The loss of each step is drawn pale, and as a running mean over a hundredth of the steps; beside them are
+    the means of each epoch, in its middle, and the validation losses, at its end. The axis of the losses is
+    logarithmic, unless one of them is negative. Losses that are not finite are left out, and the title says
+    how many steps have them.
+
+    Args:
+        history: of a training, finished or not: what `Trainer.fit` returns, or `trainer.history`.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+
+    Returns:
+        The figure, which a notebook shows.
+
+    Raises:
+        ValueError: matplotlib does not know the ending of `path` as a format.
+        ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
+
+    Example: `learning_curves(trainer.fit(data, epochs=5), "curves.png")`
+    """
+    panels: list[Callable[[Axes, History], None]] = [_draw_losses]
+    if _accuracies(history):
+        panels.append(_draw_accuracies)
+    if len({epoch.lr for epoch in history.epochs}) > 1:
+        panels.append(_draw_learning_rate)
+    figure = new_figure(4.8 * len(panels), 4)
+    for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        draw(axes, history)
+    return saved(figure, path)
 
 
 def training_report(
@@ -19,9 +54,9 @@ def training_report(
     images: Array,
     labels: Array,
     logits: Array,
-    path: str | os.PathLike[str],
+    path: Path = None,
     count: int = 16,
-) -> None:
+) -> "Figure":
     """Draw one picture: loss and accuracy curves, confusion matrix, the most confidently wrong images.
 
     Args:
@@ -29,11 +64,16 @@ def training_report(
         images: test images, (N, H, W).
         labels: their classes, (N,).
         logits: what the model says of them, (N, C).
-        path: the picture's file; its ending says the format.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
         count: how many wrong images are shown at most.
 
+    Returns:
+        The figure, which a notebook shows.
+
     Raises:
+        ValueError: matplotlib does not know the ending of `path` as a format.
         ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
     """
     figure = new_figure(13, 8.5)
     top, bottom = figure.subfigures(2, height_ratios=(1, 1.15), squeeze=False)[:, 0]
@@ -43,35 +83,98 @@ def training_report(
     left, right = bottom.subfigures(1, 2, width_ratios=(1, 1.15), squeeze=False)[0]
     _draw_confusion(left.subplots(), labels, logits)
     _draw_wrong(right, images, labels, logits, count)
-    saved(figure, path)
+    return saved(figure, path)
 
 
 def _draw_losses(axes: "Axes", history: History) -> None:
-    losses = np.array(history.step_losses)
-    if losses.size:
-        window = max(1, losses.size // 100)
-        kernel = np.full(window, 1 / window)
-        axes.plot(losses, color="C0", alpha=0.2, linewidth=0.6)
-        smooth = np.convolve(losses, kernel, mode="valid")
-        axes.plot(np.arange(smooth.size) + window // 2, smooth, color="C0", label="training, each step")
-    tested = [epoch.validation_loss for epoch in history.epochs]
-    if tested and None not in tested:
-        ends = np.cumsum([epoch.steps for epoch in history.epochs])
-        axes.plot(ends, np.array(tested, float), "o-", color="C1", label="test")
-    axes.set(xlabel="step", ylabel="loss", title="Loss", yscale="log")
-    if losses.size:
-        axes.legend()
+    steps = _finite(history.step_losses)
+    if np.isfinite(steps).any():
+        _draw_steps(axes, steps)
+    lengths = np.array([epoch.steps for epoch in history.epochs], float)
+    ends = lengths.cumsum()
+    training = _finite([epoch.train_loss for epoch in history.epochs])
+    validation = _finite([epoch.validation_loss for epoch in history.epochs])
+    _draw_points(axes, ends - (lengths - 1) / 2, training, "training (epochs)")
+    _draw_points(axes, ends, validation, "validation")
+    losses = np.concatenate((steps, training, validation))
+    broken = np.isnan(steps).sum()
+    count = f", {broken:,} of {steps.size:,} steps not finite" if broken else ""
+    axes.set(xlabel="step", ylabel="loss", title=f"Loss{count}")
+    if (losses > 0).any() and not (losses < 0).any():
+        _make_logarithmic(axes, losses[losses > 0])
+    _finish(axes)
+
+
+def _draw_steps(axes: "Axes", losses: Array) -> None:
+    """Draw the loss of each step, pale where there are so many that their running mean is drawn, too."""
+    numbers = 1 + np.arange(losses.size)
+    window = losses.size // 100
+    if window < 2:
+        axes.plot(numbers, losses, ".-", color="C0", markersize=3, linewidth=0.8, label="training (steps)")
+        return
+    axes.plot(numbers, losses, color="C0", alpha=0.25, linewidth=0.6)
+    finite, ones = np.isfinite(losses), np.ones(window)
+    sums = np.convolve(np.where(finite, losses, 0), ones, "valid")
+    counts = np.convolve(finite, ones, "valid")
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    middles = (window + 1) / 2 + np.arange(means.size)
+    axes.plot(middles, means, color="C0", label=f"training ({window} steps)")
 
 
 def _draw_accuracies(axes: "Axes", history: History) -> None:
     numbers = [epoch.epoch for epoch in history.epochs]
-    for label, key in (("training", "train_accuracy"), ("test", "validation_accuracy")):
-        values = [getattr(epoch, key) for epoch in history.epochs]
-        if values and None not in values:
-            axes.plot(numbers, [100 * value for value in values], "o-", label=label)
-            axes.legend()
-    axes.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy", xticks=numbers)
+    for label, values in _accuracies(history).items():
+        _draw_points(axes, numbers, 100 * values, label)
+    axes.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy")
+    _finish(axes)
+
+
+def _draw_learning_rate(axes: "Axes", history: History) -> None:
+    numbers = [epoch.epoch for epoch in history.epochs]
+    _draw_points(axes, numbers, _finite([epoch.lr for epoch in history.epochs]), "")
+    axes.set(xlabel="start of epoch", ylabel="learning rate", title="Learning rate")
+    _finish(axes)
+
+
+def _accuracies(history: History) -> dict[str, Array]:
+    """The accuracies after each epoch, of those kinds that there are."""
+    kinds = {
+        "training": _finite([epoch.train_accuracy for epoch in history.epochs]),
+        "validation": _finite([epoch.validation_accuracy for epoch in history.epochs]),
+    }
+    return {label: values for label, values in kinds.items() if np.isfinite(values).any()}
+
+
+def _finite(values: Sequence[float | None]) -> Array:
+    """`values` as an array, with NaN for what is None or not finite."""
+    array = np.array(values, float)
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+def _draw_points(axes: "Axes", x: Any, y: Array, label: str) -> None:
+    """Draw a value for each epoch, unless there is none."""
+    color = "C1" if label == "validation" else "navy"
+    if np.isfinite(y).any():
+        axes.plot(x, y, "o-", color=color, markersize=4, label=label)
+
+
+def _make_logarithmic(axes: "Axes", values: Array) -> None:
+    """Make the vertical axis, for `values`, logarithmic, with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    few_decades = values.max() < 1e4 * values.min()
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few_decades else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _finish(axes: "Axes") -> None:
+    """Add the grid, the legend, and ticks at whole steps or epochs."""
+    axes.locator_params("x", integer=True, min_n_ticks=1)
     axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, handlelength=1.5)
 
 
 def _draw_confusion(axes: "Axes", labels: Array, logits: Array) -> None:

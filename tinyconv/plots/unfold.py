@@ -12,7 +12,8 @@ from tinyconv.plots.figure import Path, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from tinyconv.plots.shown import Figure
 
 Shape = tuple[int, ...]
 
@@ -77,14 +78,15 @@ def unfold_view(
         input: (N, C, H, W), small: no matrix drawn may have more than 18 rows or columns.
         weight: (O, C, KH, KW).
         stride, padding: an int, or a pair for height and width.
-        path: the picture's file, if any; its ending says the format.
+        path: the picture's file, if any; its ending says the format, one of matplotlib's.
         grad_output: the upstream gradient, of the output's shape; None for 1, 2, 3, ... row by row, which
             tells its elements apart.
 
     Raises:
-        ValueError: shapes that do not fit; sizes too large to read.
+        ValueError: shapes that do not fit; sizes too large to read; an unknown ending of `path`.
         TypeError: dtypes that differ or are not floating.
         ImportError: there is no matplotlib.
+        OSError: the file cannot be written.
     """
     check_arrays(input=input, weight=weight, **({} if grad_output is None else {"grad_output": grad_output}))
     check_ndim("input", input, (4,), "(N, C, H, W)")

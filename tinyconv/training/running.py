@@ -43,11 +43,11 @@ class Running:
         return Evaluation(float(self._loss) / self.images, accuracy)
 
     def shown(self) -> dict[str, str]:
-        """The means as a progress bar shows them."""
+        """The means as a progress bar shows them, in short."""
         loss, accuracy = self.result("epoch")
-        shown = {"loss": f"{loss:.4f}"}
+        shown = {"loss": f"{loss:.3g}"}
         if accuracy is not None:
-            shown["accuracy"] = f"{accuracy:.2%}"
+            shown["acc"] = f"{accuracy:.1%}"
         return shown
 
     def sums(self) -> dict[str, float | None]:

@@ -59,7 +59,8 @@ class Trainer:
             `HistoryLog`. A checkpoint is written after each epoch.
         checkpoint_every: write one within epochs too, each time that so many batches have been trained with.
         keep: how many of the last checkpoints are kept; the best one stays besides.
-        progress: whether to show a progress bar, on a terminal.
+        progress: whether to show a bar for each epoch, in a terminal or a notebook; where stderr is
+            neither, as in a log file, a line for each epoch is printed to it.
 
     Attributes:
         history: what `fit` has seen so far, over all its calls.
@@ -200,6 +201,7 @@ class Trainer:
                     break
                 record = self._train_epoch(batches, epoch, last, graph)
                 self.history.epochs.append(self._validated(record, validation))
+                self._show_epoch(last)
                 if restore_best and self.history.epochs_since_best == 0:
                     best = self._evaluated()
                 self._saving.save_epoch(batches)
@@ -255,7 +257,7 @@ class Trainer:
         step = first = position["step"]
         with ExitStack() as stack:
             stack.callback(self.read_losses)
-            bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
+            bar = stack.enter_context(self._bar(batches, epoch, epochs))
             if self.workers > 1:
                 network = stack.enter_context(Workers(self.model, self.workers))
                 parts = network.divide(batches, first)
@@ -410,17 +412,17 @@ class Trainer:
         with self._averaged():
             return self.model.state_dict()
 
-    def _bar(self, batches: Iterable[tuple[Array, Array]], description: str) -> Any:
-        from tinyconv.training.progress import Bar  # tqdm is imported where a bar is made
+    def _bar(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Any:
+        from tinyconv.training.progress import epoch_bar  # tqdm is imported where a bar is made
 
         images = len(batches.inputs) if isinstance(batches, Batches) else None
-        # disable=None shows the bar on a terminal only.
-        return Bar(
-            total=images,
-            desc=description,
-            unit=" images",
-            disable=None if self.progress else True,
-        )
+        return epoch_bar(images, epoch, epochs, self.progress)
+
+    def _show_epoch(self, epochs: int) -> None:
+        from tinyconv.training.progress import epoch_line
+
+        if self.progress:
+            epoch_line(self.history.epochs[-1], epochs)
 
     def _as_batches(
         self, data: Data, batch_size: int, *, shuffle: bool, generator: Generator

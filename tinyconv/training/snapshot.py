@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.training.generators import (
+    RandomSource,
+    generators,
+    global_generators,
+    set_state,
+    state_of,
+)
 from tinyconv.training.history import Epoch
-from tinyconv.training.parallel import generators
 
 if TYPE_CHECKING:
     from tinyconv.training.trainer import Trainer
@@ -80,8 +86,8 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
 
 
 def random_states(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, Any]:
-    """The states of all random generators of the model and of `batches`, by name."""
-    return {name: own.bit_generator.state for name, own in _generators(trainer, batches).items()}
+    """The states of all random generators, of model, `batches`, `np.random` and `random`, by name."""
+    return {name: state_of(own) for name, own in _generators(trainer, batches).items()}
 
 
 def set_random_states(trainer: "Trainer", batches: Iterable[Any], states: Mapping[str, Any]) -> None:
@@ -95,12 +101,12 @@ def set_random_states(trainer: "Trainer", batches: Iterable[Any], states: Mappin
         raise ValueError(
             f"the checkpoint has random numbers for {sorted(states)}, and this run for {sorted(own)}"
         )
-    for name, generator in own.items():
-        generator.bit_generator.state = states[name]
+    for name, source in own.items():
+        set_state(source, states[name])
 
 
-def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, np.random.Generator]:
-    found = {
+def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, RandomSource]:
+    found = global_generators() | {
         f"layer {index}, {key}": generator
         for index, layer in enumerate(trainer.model.layers())
         for key, generator in generators(layer).items()

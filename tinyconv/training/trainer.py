@@ -257,7 +257,7 @@ class Trainer:
             stack.callback(self.read_losses)
             bar = stack.enter_context(self._bar(batches, f"epoch {epoch}/{epochs}"))
             if self.workers > 1:
-                network = stack.enter_context(Workers(self.model, self.workers))
+                network = stack.enter_context(Workers(self.model, self.workers, epoch))
                 parts = network.divide(batches, first)
             else:
                 parts = iterate(batches, first)

@@ -42,6 +42,7 @@ def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
         "optimizer": {**optimizer, "state": numbers},
         "schedule": None if trainer.schedule is None else trainer.schedule.count,
         "epochs": [asdict(epoch) for epoch in trainer.history.epochs],
+        "first_epoch": trainer.first_epoch,
     }
     return arrays, state
 
@@ -68,6 +69,7 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
             optimizer["state"][param] = {**optimizer["state"][param], key: array}
         epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         losses, count = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
+        first = state["first_epoch"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
     before = trainer.model.state_dict(), trainer.optimizer.state_dict()
@@ -82,6 +84,7 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
         raise
     if trainer.schedule is not None:
         trainer.schedule.count = count
+    trainer.first_epoch = first
     trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
 
 

@@ -67,24 +67,23 @@ def test_the_first_update_copies() -> None:
     assert_equal(average.module.state_dict(), model.state_dict())
 
 
-def test_the_model_has_the_averages_within_applied_and_its_own_values_after_it() -> None:
+def test_an_average_is_made_of_a_model_between_forward_and_backward() -> None:
+    model, x = network(), np.random.default_rng(0).standard_normal((4, 1, 4, 4))
+    model.forward(x)
+    average = WeightAverage(model)
+    with pytest.raises(RuntimeError, match="needs a forward"):
+        average.module.backward(np.ones((4, 3)))
+    model.backward(np.ones((4, 3)))
+    average.update()
+    assert_equal(average.module.state_dict(), model.state_dict())
+
+
+def test_a_layer_draws_from_one_stream_in_the_model_and_in_its_average() -> None:
     model = network()
-    average = WeightAverage(model, decay=0.5)
-    for step in (1, 2, 3):
-        change(model, step)
-        average.update()
-    own, arrays = model.state_dict(), model.params
-    x = np.random.default_rng(0).standard_normal((4, 1, 4, 4))
-    expected = average.module.predict(x)
-    with average.applied():
-        np.testing.assert_array_equal(model.predict(x), expected)
-        assert_equal(model.state_dict(), average.module.state_dict())
-    assert_equal(model.state_dict(), own)
-    assert all(model.params[name] is array for name, array in arrays.items())  # an optimiser's arrays
-    with pytest.raises(KeyboardInterrupt), average.applied():
-        raise KeyboardInterrupt
-    assert_equal(model.state_dict(), own)
-    assert not np.array_equal(model.predict(x), expected)
+    average = WeightAverage(model)
+    dropout, averaged = model.children["2"], average.module.children["2"]
+    assert averaged is not dropout
+    assert vars(averaged)["generator"] is vars(dropout)["generator"]
 
 
 def test_training_the_model_does_not_touch_its_average() -> None:
@@ -140,8 +139,6 @@ def test_on_a_gpu_it_gives_the_same_and_reads_nothing() -> None:
             there.to("cuda")
             before = strict_arrays.reads
             other.update()
-            with other.applied():
-                pass
             assert strict_arrays.reads == before
         host = {name: moved(value, np) for name, value in other.state_dict().items()}
     assert_equal(host, average.state_dict())

@@ -77,8 +77,8 @@ def test_workers_draw_masks_of_their_own() -> None:
     dropout = Dropout(0.5, generator=0)
     x = np.ones((8, 1000))
     outputs = []
-    for _ in range(2):  # as in two epochs
-        with Workers(dropout, 2) as workers:
+    for epoch in (1, 2):
+        with Workers(dropout, 2, epoch) as workers:
             for part, _ in workers.divide([(x, x)]):
                 outputs.append(workers.forward(part))
     for y in outputs:

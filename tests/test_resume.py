@@ -392,14 +392,28 @@ def test_a_resumed_run_remembers_its_patience_and_its_best(
 ) -> None:
     worsening(monkeypatch, [0.7, 0.6])
     run = sgd(tmp_path, keep=1, checkpoint_every=None)
-    run.fit(small_data(), 1, validation=small_data())
-    best = run.model.state_dict()
-    run.fit(small_data(), 1, validation=small_data())
+    states: list[dict[str, Array]] = []
+    run.fit(
+        small_data(), 2, validation=small_data(), on_epoch=lambda _: states.append(run.model.state_dict())
+    )
     resumed = sgd(tmp_path, keep=1)
     resumed.resume()
     resumed.fit(small_data(), 5, validation=small_data(), patience=1, restore_best=True)
     assert len(resumed.history.epochs) == 2
-    assert_equal(resumed.model.state_dict(), best)
+    assert_equal(resumed.model.state_dict(), states[0])
+
+
+def test_patience_does_not_count_the_epochs_of_an_earlier_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worsening(monkeypatch, [0.9, 0.8, 0.7, 0.3, 0.4, 0.2, 0.1, 0.0])
+    run = sgd(tmp_path)
+    run.fit(small_data(), 3, validation=small_data())
+    run.fit(small_data(), 1, validation=small_data(), patience=2)
+    resumed = sgd(tmp_path)
+    resumed.resume()  # goes on with the second call
+    resumed.fit(small_data(), 10, validation=small_data(), patience=2)
+    assert [epoch.validation_accuracy for epoch in resumed.history.epochs[3:]] == [0.3, 0.4, 0.2, 0.1]
 
 
 def test_a_share_of_the_data_is_split_off_for_validation() -> None:

@@ -311,7 +311,7 @@ class _LossSubject(_Subject):
         self.name = type(loss).__name__
         self.params = {}
         for key, value in vars(self.loss).items():
-            setattr(self.loss, key, _float64(value))  # class weights, in options too
+            setattr(self.loss, key, _float64(value))  # class weights, in dicts too
 
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
         output = self.loss.forward(*values)

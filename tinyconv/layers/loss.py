@@ -1,14 +1,18 @@
 """Losses: criteria with a forward of two arguments, the prediction and the target."""
 
+import inspect
+import reprlib
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
 from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
-from tinyconv.arrays import Array, array_module
-from tinyconv.functional.losses.elementwise import reduce
+from tinyconv.arrays import Array, array_module, owner
+from tinyconv.functional.losses.cross_entropy import class_denominator
+from tinyconv.functional.losses.elementwise import check_elements, reduce
 from tinyconv.layers.cache import ForwardCache
 
 
@@ -18,16 +22,47 @@ class Loss(ForwardCache):
         loss = criterion.forward(prediction, target)
         grad = criterion.backward()   # gradient by the prediction
 
-    As with a layer, one forward serves one backward.
+    As with a layer, one forward serves one backward. The arguments of the constructor are attributes of the
+    same names; the next forward takes what is assigned to them.
+
+    Args:
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError: another `reduction`.
     """
+
+    _options: ClassVar[tuple[str, ...]] = ("reduction",)  # the attributes that the function is given
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
-        self._options: dict[str, Any] = {}
+
+    def denominator(self, prediction: Array, target: Array) -> Any:
+        """Return what the reduction "mean" divides the sum of the losses by, whatever `reduction` is.
+
+        So that sum / denominator is the mean, and the mean over several batches is the sum of their
+        mean * denominator over the sum of their denominators: this is how `Trainer` combines batches. A loss
+        of your own has its batch size, unless it overrides this. 0 says that no target counts.
+
+        Args:
+            prediction, target: as `forward` takes them.
+
+        Returns:
+            A number; on a GPU, where the values decide, a 0-d array of the dtype of the prediction.
+
+        >>> import numpy as np
+        >>> from tinyconv import CrossEntropyLoss, MSELoss
+        >>> MSELoss().denominator(np.zeros((2, 3)), np.zeros((2, 3)))
+        6
+        >>> weight = np.array([1.0, 0.5, 2.0])
+        >>> CrossEntropyLoss(weight).denominator(np.zeros((3, 3)), np.array([2, 0, -100]))
+        3.0
+        """
+        return len(target) if target.ndim else 1
 
     def to(self, target: npt.DTypeLike) -> Self:
-        """Move the options that are arrays, such as class weights, to a device, or convert them to a dtype.
+        """Move the attributes that are arrays, such as class weights, to a device, or convert their dtype.
 
         Args:
             target: "cpu", "cuda", float32 or float64.
@@ -39,10 +74,14 @@ class Loss(ForwardCache):
         return self
 
     def _convert(self, convert: Callable[[Array], Array]) -> None:
-        """Convert the options that are arrays."""
-        for name, value in self._options.items():
-            if hasattr(value, "dtype"):
-                self._options[name] = convert(value)
+        """Convert the attributes that are arrays."""
+        for name, value in vars(self).items():
+            if _is_array(value):
+                setattr(self, name, convert(value))
+
+    def _arguments(self) -> dict[str, Any]:
+        """What the function is given besides prediction and target, as the attributes are now."""
+        return {name: getattr(self, name) for name in self._options}
 
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the loss of a prediction of `prediction_shape`."""
@@ -52,7 +91,15 @@ class Loss(ForwardCache):
         return self.forward(prediction, target)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(reduction={self.reduction!r})"
+        """Return the constructor's call with the arguments that differ from the defaults, arrays by shape."""
+        shown = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, parameter.default)
+            if _is_array(value):
+                shown.append(f"{name}=<{'x'.join(map(str, value.shape)) or 1} values>")
+            elif value is not parameter.default and value != parameter.default:
+                shown.append(f"{name}={reprlib.repr(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def forward(self, prediction: Array, target: Array) -> Array:
         """The loss; keeps what `backward` needs."""
@@ -95,31 +142,31 @@ class ElementLoss(Loss):
     _function_backward: Callable[..., tuple[Array, Array | None]]
     _function_backward_jvp: Callable[..., Array]
 
-    def __init__(self, reduction: str, **options: Any) -> None:
-        super().__init__(reduction)
-        self._options = {"reduction": reduction, **options}
+    def denominator(self, prediction: Array, target: Array) -> Any:
+        check_elements(prediction, target)
+        return prediction.size
 
     def forward(self, prediction: Array, target: Array) -> Array:
-        return self.save(self._function(prediction, target, **self._options), prediction, target)
+        options = self._arguments()
+        return self.save(self._function(prediction, target, **options), prediction, target, options)
 
     def backward(self, grad_output: Array | None = None) -> Array:
         grad_output = self.full(1) if grad_output is None else grad_output
-        prediction, target = self.saved(grad_output)
-        return self._function_backward(grad_output, prediction, target, **self._options)[0]
+        prediction, target, options = self.saved(grad_output)
+        return self._function_backward(grad_output, prediction, target, **options)[0]
 
     def jvp(self, prediction_dot: Array) -> Array:
-        prediction, target = self.kept()
+        prediction, target, options = self.kept()
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
-        options = {**self._options, "reduction": "none"}
         ones = array_module(prediction).ones_like(prediction)
-        slopes, _ = self._function_backward(ones, prediction, target, **options)
-        return self.save_tangents(reduce(slopes * prediction_dot, self.reduction), prediction_dot)
+        slopes, _ = self._function_backward(ones, prediction, target, **{**options, "reduction": "none"})
+        return self.save_tangents(reduce(slopes * prediction_dot, options["reduction"]), prediction_dot)
 
     def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
-        (prediction, target), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
+        (prediction, target, options), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
         given = (grad_output, prediction, target)
-        return self._function_backward_jvp(grad_output_dot, prediction_dot, *given, **self._options)
+        return self._function_backward_jvp(grad_output_dot, prediction_dot, *given, **options)
 
 
 class MSELoss(ElementLoss):
@@ -138,7 +185,7 @@ class MSELoss(ElementLoss):
     _function_backward = staticmethod(F.mse_loss_backward)
     _function_backward_jvp = staticmethod(F.mse_loss_backward_jvp)
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str = "mean") -> None:
         super().__init__(reduction)
 
 
@@ -158,7 +205,7 @@ class L1Loss(ElementLoss):
     _function_backward = staticmethod(F.l1_loss_backward)
     _function_backward_jvp = staticmethod(F.l1_loss_backward_jvp)
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str = "mean") -> None:
         super().__init__(reduction)
 
 
@@ -175,13 +222,14 @@ class SmoothL1Loss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
     """
 
+    _options = ("reduction", "beta")
     _function = staticmethod(F.smooth_l1_loss)
     _function_backward = staticmethod(F.smooth_l1_loss_backward)
     _function_backward_jvp = staticmethod(F.smooth_l1_loss_backward_jvp)
 
-    def __init__(self, *, reduction: str = "mean", beta: float = 1.0) -> None:
-        beta = number("beta", beta, 0.0)
-        super().__init__(reduction, beta=beta)
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = number("beta", beta, 0.0)
 
 
 class BCELoss(ElementLoss):
@@ -198,12 +246,14 @@ class BCELoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
     """
 
+    _options = ("weight", "reduction")
     _function = staticmethod(F.binary_cross_entropy)
     _function_backward = staticmethod(F.binary_cross_entropy_backward)
     _function_backward_jvp = staticmethod(F.binary_cross_entropy_backward_jvp)
 
-    def __init__(self, weight: Array | None = None, *, reduction: str = "mean") -> None:
-        super().__init__(reduction, weight=weight)
+    def __init__(self, weight: Array | None = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.weight = weight
 
 
 class BCEWithLogitsLoss(ElementLoss):
@@ -221,18 +271,16 @@ class BCEWithLogitsLoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
     """
 
+    _options = ("weight", "reduction", "pos_weight")
     _function = staticmethod(F.binary_cross_entropy_with_logits)
     _function_backward = staticmethod(F.binary_cross_entropy_with_logits_backward)
     _function_backward_jvp = staticmethod(F.binary_cross_entropy_with_logits_backward_jvp)
 
     def __init__(
-        self, weight: Array | None = None, *, reduction: str = "mean", pos_weight: Array | None = None
+        self, weight: Array | None = None, reduction: str = "mean", pos_weight: Array | None = None
     ) -> None:
-        super().__init__(
-            reduction,
-            weight=weight,
-            pos_weight=pos_weight,
-        )
+        super().__init__(reduction)
+        self.weight, self.pos_weight = weight, pos_weight
 
 
 class NLLLoss(ElementLoss):
@@ -249,27 +297,31 @@ class NLLLoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
     """
 
+    _options = ("weight", "ignore_index", "reduction")
     _function = staticmethod(F.nll_loss)
     _function_backward = staticmethod(F.nll_loss_backward)
 
     def __init__(
-        self, weight: Array | None = None, *, ignore_index: int = -100, reduction: str = "mean"
+        self, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:
-        ignore_index = integer("ignore_index", ignore_index, minimum=-(1 << 63))
-        super().__init__(reduction, weight=weight, ignore_index=ignore_index)
+        super().__init__(reduction)
+        self.weight, self.ignore_index = weight, integer("ignore_index", ignore_index, minimum=-(1 << 63))
+
+    def denominator(self, prediction: Array, target: Array) -> Any:
+        return class_denominator(prediction, target, self.weight, self.ignore_index)
 
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
         return _without_classes(super().output_shape(prediction_shape))
 
     def jvp(self, prediction_dot: Array) -> Array:
-        prediction, target = self.kept()
+        prediction, target, options = self.kept()
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
-        return self.save_tangents(F.nll_loss(prediction_dot, target, **self._options))
+        return self.save_tangents(F.nll_loss(prediction_dot, target, **options))
 
     def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
-        (prediction, target), _, _ = self.saved_tangents(grad_output_dot)
-        return F.nll_loss_backward(grad_output_dot, prediction, target, **self._options)[0]
+        (prediction, target, options), _, _ = self.saved_tangents(grad_output_dot)
+        return F.nll_loss_backward(grad_output_dot, prediction, target, **options)[0]
 
 
 class CrossEntropyLoss(Loss):
@@ -287,27 +339,27 @@ class CrossEntropyLoss(Loss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
     """
 
+    _options = ("weight", "ignore_index", "reduction", "label_smoothing")
+
     def __init__(
         self,
         weight: Array | None = None,
-        *,
         ignore_index: int = -100,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
-        self._options = {
-            "weight": weight,
-            "ignore_index": integer("ignore_index", ignore_index, minimum=-(1 << 63)),
-            "reduction": self.reduction,
-            "label_smoothing": number("label_smoothing", label_smoothing, 0.0, 1.0),
-        }
+        self.weight, self.ignore_index = weight, integer("ignore_index", ignore_index, minimum=-(1 << 63))
+        self.label_smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
+
+    def denominator(self, prediction: Array, target: Array) -> Any:
+        return class_denominator(prediction, target, self.weight, self.ignore_index)
 
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
         return _without_classes(super().output_shape(prediction_shape))
 
     def forward(self, prediction: Array, target: Array) -> Array:
-        loss, saved = F.cross_entropy_saved(prediction, target, **self._options)
+        loss, saved = F.cross_entropy_saved(prediction, target, **self._arguments())
         return self.save(loss, saved)
 
     def backward(self, grad_output: Array | None = None) -> Array:
@@ -323,6 +375,10 @@ class CrossEntropyLoss(Loss):
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
         (saved,), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
         return F.cross_entropy_saved_backward_jvp(grad_output_dot, prediction_dot, grad_output, saved)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or (owner(value) == "cupy" and hasattr(value, "dtype"))
 
 
 def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:

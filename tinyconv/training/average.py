@@ -1,8 +1,7 @@
 """Averaged weights, which often predict better than the last ones."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from tinyconv.arguments import number
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.layers import Layer
+from tinyconv.training.generators import generators
 
 
 class WeightAverage:
@@ -40,18 +40,18 @@ class WeightAverage:
     >>> for value in (0.0, 4.0):
     ...     layer.params["weight"][...] = value
     ...     average.update()
-    >>> with average.applied():
-    ...     float(layer.params["weight"][0, 0])
-    1.0
-    >>> float(layer.params["weight"][0, 0])
-    4.0
+    >>> float(average.module.params["weight"][0, 0]), float(layer.params["weight"][0, 0])
+    (1.0, 4.0)
     """
 
     def __init__(self, model: Layer, decay: float = 0.999) -> None:
         self.model = model
         self.decay = number("decay", decay, 0.0, 1.0)
-        self.module = copy.deepcopy(model)
-        self.module.release()
+        # Without what forward has kept for backward; with the model's generators and not copies, so that
+        # what a layer draws in evaluation comes from the stream that checkpoints hold.
+        kept: dict[int, Any] = {id(cache._cache): None for cache in model.caches()}
+        shared = {id(own): own for layer in model.layers() for own in generators(layer).values()}
+        self.module = copy.deepcopy(model, kept | shared)
         self.n_averaged = 0
 
     @underflow_allowed
@@ -63,18 +63,6 @@ class WeightAverage:
             else:
                 average += (1 - self.decay) * (value - average)
         self.n_averaged += 1
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within it the model has the averaged values; afterwards it has its own again."""
-        own = [(value, value.copy()) for _, value in self._pairs()]
-        try:
-            for average, value in self._pairs():
-                value[...] = average
-            yield
-        finally:
-            for value, kept in own:
-                value[...] = kept
 
     def to(self, target: npt.DTypeLike) -> Self:
         """Move the averages to a device, or convert them to a dtype, as the model was.

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinyconv.arrays import Array, moved
+from tinyconv.data.batches import is_pair
+from tinyconv.layers import Loss
 
 
 @contextmanager
@@ -32,3 +34,15 @@ class Moved:
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         for inputs, targets in self._batches:
             yield moved(inputs, self._xp), moved(targets, self._xp)
+
+
+def may_ignore(criterion: Loss, data: Any) -> bool:
+    """Whether arrays or a `Batches` have targets that `criterion` ignores: a batch may consist of these.
+
+    Other iterables, whose targets are not known, are assumed to have none.
+    """
+    targets = data[1] if is_pair(data) else getattr(data, "targets", None)
+    index, weight = getattr(criterion, "ignore_index", None), getattr(criterion, "weight", None)
+    if index is None or targets is None or targets.dtype.kind not in "iu":
+        return False
+    return bool((targets == index).any()) or (weight is not None and bool((weight == 0).any()))

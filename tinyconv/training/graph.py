@@ -25,7 +25,8 @@ class StepGraph:
     """Runs training steps as a CUDA graph, captured at the second step in a row of one form.
 
     Args:
-        step: computes loss and gradients of a batch, and runs the updates; returns loss and prediction.
+        step: computes loss and gradients of a batch, and runs the updates; returns loss, denominator and
+            prediction.
         begin_step: an optimiser's, which the host runs before each step.
         arrays: what is kept from step to step; for other objects the step is captured anew.
         xp: CuPy's module.
@@ -33,7 +34,7 @@ class StepGraph:
 
     def __init__(
         self,
-        step: Callable[[Array, Array, Updates], tuple[Array, Array]],
+        step: Callable[[Array, Array, Updates], tuple[Any, ...]],
         begin_step: Callable[[], Updates],
         arrays: Callable[[], list[Array]],
         xp: Any,
@@ -43,8 +44,8 @@ class StepGraph:
         self._captured: _Form | None = None
         self._graph: Any = None
 
-    def __call__(self, inputs: Array, targets: Array) -> tuple[Array, Array]:
-        """Loss and prediction of a batch, which the next call may overwrite."""
+    def __call__(self, inputs: Array, targets: Array) -> tuple[Any, ...]:
+        """What `step` returns for a batch; the next call may overwrite it."""
         updates = self._begin_step()
         form = _Form(inputs, targets, self._arrays())
         if not form.equals(self._captured):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch: means over its images; accuracies are None where targets are no class indices.
+    """One epoch: loss and accuracy over all its samples (see `Evaluation`), None where there is none.
 
     `train_loss` and `train_accuracy` are taken while the parameters change, `seconds` is the time of
     training without validation, checkpoints included; in a resumed epoch that of its rest.
@@ -31,12 +31,25 @@ class Epoch:
         return -math.inf if math.isnan(loss) else -loss
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class History:
-    """`epochs` that were finished, and the loss of each step, of unfinished epochs too."""
+    """`epochs` that were finished, and the loss of each step, of unfinished epochs too.
+
+    A step is a batch; the loss of one of whose targets none counts is NaN.
+
+    >>> History([Epoch(1, 2, 0.1, 0.7, 0.5, 0.6, 0.875, 1.5, 100.0)], [0.8, 0.6])
+    History(1 epoch, 2 steps, best validation accuracy 87.5 % in epoch 1)
+    """
 
     epochs: list[Epoch] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        counts = ((len(self.epochs), "epoch"), (len(self.step_losses), "step"))
+        parts = [f"{count:,} {what}{'' if count == 1 else 's'}" for count, what in counts]
+        if self.epochs:
+            parts.append(f"best {_figure(self.best)} in epoch {self.best.epoch}")
+        return f"History({', '.join(parts)})"
 
     @property
     def best(self) -> Epoch:
@@ -53,3 +66,12 @@ class History:
     def epochs_since_best(self) -> int:
         """Number of epochs after `best`; 0 where there is none."""
         return len(self.epochs) - 1 - self.epochs.index(self.best) if self.epochs else 0
+
+
+def _figure(epoch: Epoch) -> str:
+    """What `merit` is made of, in words."""
+    if epoch.validation_accuracy is not None:
+        return f"validation accuracy {100 * epoch.validation_accuracy:.4g} %"
+    if epoch.validation_loss is not None:
+        return f"validation loss {epoch.validation_loss:.4g}"
+    return f"training loss {epoch.train_loss:.4g}"

@@ -7,6 +7,11 @@ first one updates the parameters; those of another iterable are handed out in sh
 and gradients are. Two semaphores a worker say when. Where a layer needs a sum over the whole batch, as batch
 norm does, it asks its communicator.
 
+A worker process draws random numbers of its own: before each batch the generators that layers hold, and
+those of `np.random` and `random`, are set to a stream that belongs to the state they had when the epoch
+began, the epoch, the batch and the worker. So they need not be known where a run goes on. The training
+process draws as it would alone.
+
 Processes and not threads: the arrays of a small network keep NumPy busy for microseconds at a time, and
 threads would spend more time handing Python's lock to each other than computing.
 """
@@ -15,7 +20,8 @@ import math
 import mmap
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +32,7 @@ import numpy.typing as npt
 from tinyconv.arrays import Array, as_logical, stored_shape
 from tinyconv.data.batches import iterates_by_parts, split
 from tinyconv.layers import Layer
+from tinyconv.training.generators import RandomSource, digest, generators, global_generators, reseed
 
 # Polls of a semaphore before sleeping on it: waking takes longer than most waits.
 POLLS = 20_000
@@ -47,10 +54,11 @@ class Workers:
         model: receives the sum of all workers' gradients. While this is open its parameters are
             other arrays, in shared memory.
         count: number of workers.
+        epoch: number of the epoch, for the random numbers.
     """
 
-    def __init__(self, model: Layer, count: int) -> None:
-        self._model, self._count = model, count
+    def __init__(self, model: Layer, count: int, epoch: int) -> None:
+        self._model, self._count, self._epoch = model, count, epoch
         self._network = model.fused()
         self._peers: list[_Peer] = []
         self._own_params = [(layer, dict(layer._params)) for layer in model.modules()]
@@ -60,8 +68,8 @@ class Workers:
     def __enter__(self) -> Self:
         from threadpoolctl import threadpool_limits
 
-        # Drawn here and not where the first batch comes: a resumed epoch comes to its own first batch later.
-        self._seeds = [[_seeds(layer) for layer in self._model.modules()] for _ in range(self._count - 1)]
+        # Here and not where the first batch comes: a resumed epoch comes to its own first batch later.
+        self._streams = _streams(self._model)
         self._limits = threadpool_limits(1, user_api="blas")
         for layer, params in self._own_params:
             layer._params.update({name: _shared_copy(param) for name, param in params.items()})
@@ -148,9 +156,9 @@ class Workers:
         """Fork the other workers, for batches of up to `batch_size` inputs `like` these."""
         self._model.release()
         self._batch_size, rows = batch_size, -(-batch_size // self._count)
-        for part, seeds in zip(parts, self._seeds, strict=True):
+        for rank, part in enumerate(parts, 1):
             peer = _Peer(self._model, (rows, *like.shape[1:]), like.dtype)
-            peer.start(self._model, part, seeds)
+            peer.start(self._model, part, partial(_reseed, self._streams, self._epoch, rank))
             self._peers.append(peer)
 
     def _hand_out(self, inputs: Array) -> Array:
@@ -195,9 +203,9 @@ class _Peer:
         self._context = context
 
     def start(
-        self, model: Layer, parts: Iterator[tuple[Array, Array]] | None, seeds: list[dict[str, int]]
+        self, model: Layer, parts: Iterator[tuple[Array, Array]] | None, reseed: Callable[[int], None]
     ) -> None:
-        self.process = self._context.Process(target=self._serve, args=(model, seeds, parts), daemon=True)
+        self.process = self._context.Process(target=self._serve, args=(model, parts, reseed), daemon=True)
         self.process.start()
 
     def wait(self) -> None:
@@ -213,23 +221,28 @@ class _Peer:
     def _serve(
         self,
         model: Layer,
-        seeds: list[dict[str, int]],
         parts: Iterator[tuple[Array, Array]] | None,
+        reseed: Callable[[int], None],
     ) -> None:
         """Run the worker process: forward, backward, forward, … until it is killed."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         communicator = _Other(self)
         _make_own(model, self.grads, communicator)
         network = model.fused()
+        seeded = 0
         try:
             for inputs in self._inputs(parts, communicator):
-                _seed(model, seeds, int(self.rows[1]))
+                number = int(self.rows[1])
+                if number != seeded:
+                    reseed(number)
                 self.outputs[: len(inputs)] = network.forward(inputs)
                 self.done.release()
                 communicator.wait()
                 model.zero_grad()
                 network.backward_params(self.grad_outputs[: len(inputs)])
                 self.done.release()
+                seeded = number + 1
+                reseed(seeded)  # while the first worker updates the parameters
         except Exception as error:
             text = np.frombuffer(f"{type(error).__name__}: {error}".encode()[: len(self.failure)], np.uint8)
             self.failure[1 : len(text)] = text[1:]
@@ -291,24 +304,17 @@ def _make_own(model: Layer, grads: dict[str, Array], communicator: _Other) -> No
         layer._grads.update({key: grads[names[id(grad)]] for key, grad in layer._grads.items()})
 
 
-def _seeds(layer: Layer) -> dict[str, int]:
-    """For each random generator of `layer` a seed that it draws; each call draws new ones."""
-    return {key: int(generator.integers(1 << 63)) for key, generator in generators(layer).items()}
+def _streams(model: Layer) -> list[tuple[RandomSource, int]]:
+    """All random generators, those that layers share once, and a number that depends on their state now."""
+    found = [own for layer in model.layers() for own in generators(layer).values()]
+    unique = {id(own): own for own in (*found, *global_generators().values())}
+    return [(own, digest(own)) for own in unique.values()]
 
 
-def _seed(model: Layer, seeds: list[dict[str, int]], number: int) -> None:
-    """In a worker: random numbers of its own, which depend on the `number` of the batch alone.
-
-    So they need not be known where a run goes on.
-    """
-    for layer, own in zip(model.modules(), seeds, strict=True):
-        for key, seed in own.items():
-            setattr(layer, key, np.random.default_rng((seed, number)))
-
-
-def generators(layer: Layer) -> dict[str, np.random.Generator]:
-    """The random generators that `layer` itself has, by the attributes' names."""
-    return {key: value for key, value in vars(layer).items() if isinstance(value, np.random.Generator)}
+def _reseed(streams: list[tuple[RandomSource, int]], epoch: int, rank: int, number: int) -> None:
+    """In a worker: random numbers of its own for the batch `number`."""
+    for source, own in streams:
+        reseed(source, own, epoch, number, rank)
 
 
 def _acquired(semaphore: Any) -> bool:

@@ -46,6 +46,11 @@ class Saving:
         self._resumed: dict[str, Any] | None = None  # a position, until an epoch goes on from there
         self._open: tuple[Checkpoints, HistoryLog] | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next epoch is one of a resumed run."""
+        return self._resumed is not None
+
     @contextmanager
     def opened(self) -> Iterator[None]:
         """In which there is a folder to save to, if there is to be one."""

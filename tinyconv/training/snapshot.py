@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.training.generators import (
+    RandomSource,
+    generators,
+    global_generators,
+    set_state,
+    state_of,
+)
 from tinyconv.training.history import Epoch
-from tinyconv.training.parallel import generators
 
 if TYPE_CHECKING:
     from tinyconv.training.trainer import Trainer
@@ -36,6 +42,7 @@ def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
         "optimizer": {**optimizer, "state": numbers},
         "schedule": None if trainer.schedule is None else trainer.schedule.count,
         "epochs": [asdict(epoch) for epoch in trainer.history.epochs],
+        "first_epoch": trainer.first_epoch,
     }
     return arrays, state
 
@@ -62,6 +69,7 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
             optimizer["state"][param] = {**optimizer["state"][param], key: array}
         epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         losses, count = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
+        first = state["first_epoch"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
     before = trainer.model.state_dict(), trainer.optimizer.state_dict()
@@ -76,12 +84,13 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
         raise
     if trainer.schedule is not None:
         trainer.schedule.count = count
+    trainer.first_epoch = first
     trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
 
 
 def random_states(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, Any]:
-    """The states of all random generators of the model and of `batches`, by name."""
-    return {name: own.bit_generator.state for name, own in _generators(trainer, batches).items()}
+    """The states of all random generators, of model, `batches`, `np.random` and `random`, by name."""
+    return {name: state_of(own) for name, own in _generators(trainer, batches).items()}
 
 
 def set_random_states(trainer: "Trainer", batches: Iterable[Any], states: Mapping[str, Any]) -> None:
@@ -95,12 +104,12 @@ def set_random_states(trainer: "Trainer", batches: Iterable[Any], states: Mappin
         raise ValueError(
             f"the checkpoint has random numbers for {sorted(states)}, and this run for {sorted(own)}"
         )
-    for name, generator in own.items():
-        generator.bit_generator.state = states[name]
+    for name, source in own.items():
+        set_state(source, states[name])
 
 
-def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, np.random.Generator]:
-    found = {
+def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, RandomSource]:
+    found = global_generators() | {
         f"layer {index}, {key}": generator
         for index, layer in enumerate(trainer.model.modules())
         for key, generator in generators(layer).items()

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,11 +20,11 @@ from tinyconv.layers import Layer, Loss
 from tinyconv.optim import Optimizer, Schedule
 from tinyconv.training.average import WeightAverage
 from tinyconv.training.clip import clip_grad_norm_, clip_grad_value_
-from tinyconv.training.device import Moved, out_of_memory
+from tinyconv.training.device import Moved, may_ignore, out_of_memory
 from tinyconv.training.graph import StepGraph, capturable
 from tinyconv.training.history import Epoch, History
 from tinyconv.training.parallel import Workers
-from tinyconv.training.running import Evaluation, Running
+from tinyconv.training.running import Evaluation, Running, is_number
 from tinyconv.training.saving import Saving
 
 logger = logging.getLogger(__name__)
@@ -38,19 +38,33 @@ Data: TypeAlias = tuple[Array, Array] | Iterable[tuple[Array, Array]]
 class Trainer:
     """Trains a model.
 
+    Losses and gradients of several batches are combined by their numerators and denominators (see
+    `Loss.denominator`), so that figures do not depend on the batch size. Where no target of a batch counts
+    there is no step: parameters, optimiser, schedule and averages stay as they are (only running statistics
+    have seen it in forward), and the loss that is recorded is the criterion's, NaN for a mean.
+
     Args:
         model: the layer to train.
         criterion: a loss with the reduction "mean" or "sum".
         optimizer: made for `model`.
         schedule: made for `optimizer`; stepped after each epoch or each step, as its `interval` says.
         workers: number of processes that share each batch; more than one need a system with fork.
-            Equal runs with equal numbers of workers give equal bits; other numbers round differently.
+            Equal runs with equal numbers of workers give equal bits; other numbers round differently. In the
+            other processes the generators that layers hold in attributes, and in lists, tuples and dicts
+            there, as well as `np.random` and `random`, give numbers of their own for each epoch, batch and
+            worker, so that the draws are not those of one process. Others cannot be seen, and draw alike in
+            each process: those in closures, in attributes of other objects, in C libraries.
         device: "cpu" or "cuda", where model, criterion, optimiser and data are moved; by default they stay
             where they are. On a GPU losses are read after each epoch, and when a progress bar shows them;
             a data set that takes more than half of the free memory is moved in chunks.
         cuda_graph: whether training steps on a GPU run as one CUDA graph, which gives the same bits; by
-            default they do. A model with a layer that is not `capturable` runs plainly, and the log says so.
-        accumulate: number of batches whose gradients, divided by that number, are added up for one update.
+            default they do. A model with a layer that is not `capturable` runs plainly, and so do data with
+            targets that the criterion may ignore, as the host has to know whether there is a step; the log
+            says so. (What targets an iterable other than a `Batches` will give is not known before: on a GPU
+            a batch of ignored ones makes a step there, with a gradient of 0.)
+        accumulate: number of batches that make one update, as one large batch would: their gradients are
+            added up and, with the reduction "mean", divided by the sum of their denominators. At the end of
+            an epoch fewer may be left for the last one.
         clip_grad_norm, clip_grad_value: what the gradients are clipped to before an update, see
             `clip_grad_norm_` and `clip_grad_value_`.
         ema_decay: keep an exponential moving average of the weights with this decay, see `WeightAverage`;
@@ -100,8 +114,7 @@ class Trainer:
         keep: int = 3,
         progress: bool = True,
     ) -> None:
-        if criterion.reduction == "none":
-            raise ValueError("`criterion` must have the reduction 'mean' or 'sum', not 'none'")
+        Running(criterion)  # refuses one that does not reduce
         if optimizer.model is not model:
             raise ValueError("`optimizer` must have been made for `model`")
         if schedule is not None and schedule.optimizer is not optimizer:
@@ -127,8 +140,19 @@ class Trainer:
         self.progress = progress
         self.history = History()
         self._accumulated = 0  # batches since the last update
-        self._unread: list[tuple[Array, float]] = []
+        self._denominator: Any = 0  # the sum of theirs
+        self._ignoring = False  # on a GPU: whether a batch may have no target that counts
+        self._unread: list[tuple[Array, Any, float]] = []  # loss, denominator, learning rate
+        self.first_epoch = 1  # of the last `fit`
         self._saving = Saving(self, checkpoint_dir, checkpoint_every, keep)
+
+    def __repr__(self) -> str:
+        parts = [type(self.model).__name__, repr(self.criterion), type(self.optimizer).__name__]
+        if self.schedule is not None:
+            parts.append(type(self.schedule).__name__)
+        numbers = {"workers": self.workers, "accumulate": self.accumulate}
+        parts += [f"{name}={value}" for name, value in numbers.items() if value > 1]
+        return f"Trainer({', '.join(parts)})"
 
     @property
     def steps(self) -> int:
@@ -164,7 +188,8 @@ class Trainer:
             validation_split: share of the samples of `data`, arrays or a `Batches`, that is split off for
                 validation: the last ones, before any shuffling.
             patience: stop when so many epochs have not been better than the best before them (by
-                validation accuracy, else validation loss, else training loss).
+                validation accuracy, else validation loss, else training loss). Epochs of an earlier call do
+                not count; a resumed call goes on counting.
             restore_best: end with the weights of the best epoch, as they were evaluated. (The newest
                 checkpoint holds the last ones.)
             generator: a numpy.random.Generator or seed for the shuffling of arrays.
@@ -174,9 +199,9 @@ class Trainer:
             `self.history`.
 
         Raises:
-            FloatingPointError: the loss became NaN or infinite; the message names epoch, step and
-                learning rate, and the parameters are those before that step (on a GPU those after
-                the epoch).
+            FloatingPointError: the loss of targets that count became NaN or infinite; the message names
+                epoch, step and learning rate, and the parameters are those before that step (on a GPU
+                those after the epoch).
             ValueError: an epoch without a batch; both a `validation` and a `validation_split`; a checkpoint
                 folder of another run, or data that are not those of the run that goes on; weights that are
                 NaN where they are to be saved; a best epoch of an earlier call, which nothing has kept.
@@ -188,22 +213,26 @@ class Trainer:
             if validation is not None:
                 raise ValueError("`validation` and `validation_split` must not both be given")
             data, validation = split_off(data, validation_split)
+        self._ignoring = self._xp is not np and may_ignore(self.criterion, data)
         batches = self._as_batches(data, batch_size, shuffle=True, generator=generator)
         if validation is not None:
             validation = self._as_batches(validation, 256, shuffle=False, generator=0)
         first = len(self.history.epochs) + 1
         last = first + integer("epochs", epochs, minimum=0) - 1
+        most = math.inf if patience is None else integer("patience", patience)
+        if not self._saving.goes_on:
+            self.first_epoch = first
         best: dict[str, Array] | None = None
         graph = self._step_graph()
         with self._saving.opened():
             for epoch in range(first, last + 1):
-                if patience is not None and self.history.epochs_since_best >= integer("patience", patience):
+                if History(self.history.epochs[self.first_epoch - 1 :]).epochs_since_best >= most:
                     break
                 record = self._train_epoch(batches, epoch, last, graph)
                 self.history.epochs.append(self._validated(record, validation))
                 self._show_epoch(last)
                 if restore_best and self.history.epochs_since_best == 0:
-                    best = self._evaluated()
+                    best = self._evaluated.state_dict()
                 self._saving.save_epoch(batches)
                 if on_epoch is not None:
                     on_epoch(self.history.epochs[-1])
@@ -215,9 +244,9 @@ class Trainer:
         """Take over a checkpoint, so that `fit` goes on as if the run had never stopped, bit by bit.
 
         It needs model, optimiser, schedule, trainer and data made as they were for that run. Random numbers
-        are restored where layers draw them, and where data has them in an attribute `generator`, as a
-        `Batches` and arrays have; other iterables must give the same batches again. (On a GPU the numbers
-        that dropout draws are others.)
+        are restored where layers hold them (see `workers`), in `np.random` and `random`, and where data has
+        them in an attribute `generator`, as a `Batches` and arrays have; other iterables must give the same
+        batches again. (On a GPU the numbers that dropout draws are others.)
 
         Args:
             path: a checkpoint's file, or a folder for the newest one in it; by default `checkpoint_dir`.
@@ -230,26 +259,29 @@ class Trainer:
         self._saving.resume(path)
 
     def evaluate(self, data: Data, *, batch_size: int = 256) -> Evaluation:
-        """Mean loss and accuracy of the model in evaluation mode, with its averaged weights if there are any.
+        """Compute loss and accuracy in evaluation mode, with the averaged weights if there are any.
 
         Args:
             data: a pair of arrays (inputs, targets), or an iterable of such pairs.
             batch_size: for arrays.
 
+        Returns:
+            The figures of all samples, see `Evaluation`.
+
         Raises:
             ValueError: no batch in `data`.
         """
-        total = Running(self.criterion.reduction)
-        with self._averaged():
-            for inputs, targets in self._as_batches(data, batch_size, shuffle=False, generator=0):
-                prediction = self.model.predict(inputs, batch_size=max(1, len(inputs)))
-                total.add(self.criterion.forward(prediction, targets), prediction, targets)
+        total, model = Running(self.criterion), self._evaluated
+        for inputs, targets in self._as_batches(data, batch_size, shuffle=False, generator=0):
+            prediction = model.predict(inputs, batch_size=max(1, len(inputs)))
+            loss = self.criterion.forward(prediction, targets)
+            total.add(loss, self.criterion.denominator(prediction, targets), prediction, targets)
         return total.result("the evaluation")
 
     def _train_epoch(
         self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int, graph: StepGraph | None
     ) -> Epoch:
-        total, position = Running(self.criterion.reduction), self._saving.begin_epoch(batches)
+        total, position = Running(self.criterion), self._saving.begin_epoch(batches)
         start = shown = time.perf_counter()
         self.model.train()
         self._accumulated = 0
@@ -259,7 +291,7 @@ class Trainer:
             stack.callback(self.read_losses)
             bar = stack.enter_context(self._bar(batches, epoch, epochs))
             if self.workers > 1:
-                network = stack.enter_context(Workers(self.model, self.workers))
+                network = stack.enter_context(Workers(self.model, self.workers, epoch))
                 parts = network.divide(batches, first)
             else:
                 parts = iterate(batches, first)
@@ -269,8 +301,8 @@ class Trainer:
                     bar.update(total.images)
                 if not self._accumulated:
                     self._saving.save_within(batches, position, step - 1, total)
-                loss, prediction = self._train_step(network, graph, inputs, targets, epoch, step)
-                total.add(loss, prediction, targets)
+                loss, denominator, prediction = self._train_step(network, graph, inputs, targets, epoch, step)
+                total.add(loss, denominator, prediction, targets)
                 bar.update(len(targets))
                 if not bar.disable and time.perf_counter() > shown + SHOWN_SECONDS:
                     bar.set_postfix(total.shown(), refresh=False)
@@ -294,38 +326,63 @@ class Trainer:
         targets: Array,
         epoch: int,
         step: int,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Any, Array]:
+        """Loss, denominator and prediction of a batch, after what it does to the parameters."""
         lr = self.optimizer.lr
         with out_of_memory(f"a batch of {len(inputs)}"):
             if graph is not None:
-                loss, prediction = graph(inputs, targets)
-                self._unread.append((loss.copy(), lr))
+                loss, denominator, prediction = graph(inputs, targets)
+                # The graph writes its next results to the same arrays.
+                kept = denominator if is_number(denominator) else denominator.copy()
+                self._unread.append((loss.copy(), kept, lr))
                 self._updated()
-                return loss, prediction
+                return loss, denominator, prediction
             prediction = network.forward(inputs)
             loss = self.criterion.forward(prediction, targets)
-            self._unread.append((loss, lr))
+            denominator = self.criterion.denominator(prediction, targets)
+            if self._ignoring:
+                denominator = float(denominator)
+            self._unread.append((loss, denominator, lr))
             if array_module(loss) is np:
                 self.check_losses(epoch, step)
-            self._backward(network, loss)
+            self._backward(network, loss, denominator, prediction)
             if self._accumulated == self.accumulate:
                 self._update()
-        return loss, prediction
+        return loss, denominator, prediction
 
-    def _backward(self, network: Layer | Workers, loss: Array) -> None:
+    def _backward(self, network: Layer | Workers, loss: Array, denominator: Any, prediction: Array) -> None:
+        """Add the gradients of a batch: those of its mean where they are all, else those of its numerator."""
         if self._accumulated == 0:
             self.optimizer.zero_grad()
-        share = None if self.accumulate == 1 else array_module(loss).full_like(loss, 1 / self.accumulate)
-        network.backward_params(self.criterion.backward(share))
+            self._denominator = 0
         self._accumulated += 1
+        self._denominator = self._denominator + denominator
+        if _is_zero(denominator):
+            grad = array_module(prediction).zeros_like(prediction)
+        elif self._divides:
+            grad = self.criterion.backward(array_module(loss).full_like(loss, denominator))
+        else:
+            grad = self.criterion.backward()
+        network.backward_params(grad)
+
+    @property
+    def _divides(self) -> bool:
+        """Whether gradients are divided when a window of several batches ends."""
+        return self.accumulate > 1 and self.criterion.reduction == "mean"
 
     def _update(self) -> None:
-        """The optimiser's step with the gradients that have been added up, if there are any."""
-        if self._accumulated:
+        """The optimiser's step with the gradients that have been added up, if any target has counted."""
+        if self._accumulated and not _is_zero(self._denominator):
+            if self._divides:
+                divisor = self._denominator
+                if not is_number(divisor):
+                    divisor = array_module(divisor).where(divisor == 0, 1, divisor)
+                for grad in self.model.grads.values():
+                    grad /= divisor
             self._clip()
             self.optimizer.step()
-            self._accumulated = 0
             self._updated()
+        self._accumulated = 0
 
     def _clip(self) -> None:
         if self.clip_grad_norm is not None:
@@ -351,6 +408,9 @@ class Trainer:
         if not capturable(self.model, xp):
             logger.info("the model cannot be captured as a CUDA graph: its steps run plainly")
             return None
+        if self._ignoring:
+            logger.info("some targets may be ignored: steps run plainly, and not as a CUDA graph")
+            return None
         return StepGraph(self._compute, self.optimizer.begin_step, self._arrays, xp)
 
     def _arrays(self) -> list[Array]:
@@ -360,34 +420,35 @@ class Trainer:
 
     def _compute(
         self, inputs: Array, targets: Array, updates: list[Callable[[], None]]
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Any, Array]:
         """What a step computes on a GPU, where nothing is read."""
         network = self.model.fused()
         prediction = network.forward(inputs)
         loss = self.criterion.forward(prediction, targets)
+        denominator = self.criterion.denominator(prediction, targets)
         self.optimizer.zero_grad()
         network.backward_params(self.criterion.backward())
         self._clip()
         for update in updates:
             update()
-        return loss, prediction
+        return loss, denominator, prediction
 
-    def read_losses(self) -> list[tuple[float, float]]:
-        """Move the losses of the last steps to the history; returns them with their learning rates."""
+    def read_losses(self) -> list[tuple[float, Any, float]]:
+        """Move the losses of the last steps to the history; returns them with denominators and rates."""
         if not self._unread:
             return []
-        losses, rates = zip(*self._unread, strict=True)
+        losses, denominators, rates = zip(*self._unread, strict=True)
         self._unread.clear()
         read = moved(array_module(*losses).stack(losses), np).tolist()
         self._saving.log_steps(read, rates)
         self.history.step_losses.extend(read)
-        return list(zip(read, rates, strict=True))
+        return list(zip(read, denominators, rates, strict=True))
 
     def check_losses(self, epoch: int, step: int) -> None:
-        """Refuse losses of the last steps, up to `step`, that are not finite."""
+        """Refuse losses of the last steps, up to `step`, that are not finite though some target counts."""
         read = self.read_losses()
-        for at, (loss, lr) in enumerate(read, step - len(read) + 1):
-            if not math.isfinite(loss):
+        for at, (loss, denominator, lr) in enumerate(read, step - len(read) + 1):
+            if not math.isfinite(loss) and denominator != 0:
                 raise FloatingPointError(
                     f"the loss is {loss} in epoch {epoch}, step {at}, at a learning rate of {lr:g}"
                 )
@@ -398,19 +459,16 @@ class Trainer:
         loss, accuracy = self.evaluate(validation)
         return replace(record, validation_loss=loss, validation_accuracy=accuracy)
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        """In which the model has the weights that it is evaluated with."""
+    @property
+    def _evaluated(self) -> Layer:
+        """What is evaluated: the averaged model, if there is one."""
         average = self.average
-        return nullcontext() if average is None or not average.n_averaged else average.applied()
+        return self.model if average is None or not average.n_averaged else average.module
 
     def _set_weights(self, weights: dict[str, Array]) -> None:
         self.model.load_state_dict(weights)
         if self.average is not None:
             self.average.module.load_state_dict(weights)
-
-    def _evaluated(self) -> dict[str, Array]:
-        with self._averaged():
-            return self.model.state_dict()
 
     def _bar(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Any:
         from tinyconv.training.progress import epoch_bar  # tqdm is imported where a bar is made
@@ -444,3 +502,8 @@ class Trainer:
 
 def _number_or_none(name: str, value: float | None) -> float | None:
     return None if value is None else number(name, value, 0.0)
+
+
+def _is_zero(denominator: Any) -> bool:
+    """Whether no target counts; what is on a GPU is not read."""
+    return is_number(denominator) and bool(denominator == 0)

@@ -34,7 +34,6 @@ def cross_entropy(
     input: Array,
     target: Array,
     weight: Array | None = None,
-    *,
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
@@ -78,7 +77,6 @@ def cross_entropy_backward(
     input: Array,
     target: Array,
     weight: Array | None = None,
-    *,
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
@@ -277,23 +275,43 @@ def _class_shares(
             raise ValueError(f"`ignore_index` (={ignore_index}) must be negative for class probabilities")
         shares: Array = (target * (1 - label_smoothing) + label_smoothing / classes) * weights
         return shares, target.size // classes
-    shares, counted, count = _one_hot(target, classes, ignore_index, input.dtype)
+    counted = target != ignore_index
+    count = array_module(target).count_nonzero(counted)
+    shares = _one_hot(target, classes, counted, count, input.dtype)
     if weight is not None:
         shares *= weights
-    # An int where it can be read: `reduce` then need not guard the division.
-    total = int(count) if weight is None and array_module(target) is np else shares.sum()
+    total = _sum_of_weights(target, counted, count, weight, input.dtype)
     if label_smoothing:
         smooth = counted[:, None].astype(input.dtype) * (weights * (label_smoothing / classes))
         shares = shares * (1 - label_smoothing) + smooth
     return shares, total
 
 
-def _one_hot(
-    target: Array, classes: int, ignore_index: int, dtype: npt.DTypeLike
-) -> tuple[Array, Array, Any]:
-    """1 at each target's class, (N, C, ...), and else 0; which targets are not ignored, and how many."""
-    xp = array_module(target)
+def class_denominator(
+    input: Array, target: Array, weight: Array | None = None, ignore_index: int = -100
+) -> Any:
+    """Return what the mean of `cross_entropy` and `nll_loss` divides by; for indices on a GPU a 0-d array."""
+    _check_classes(input, target, weight)
+    if target.dtype.kind == "f":
+        return target.size // input.shape[0 if input.ndim == 1 else 1]
     counted = target != ignore_index
+    return _sum_of_weights(target, counted, array_module(target).count_nonzero(counted), weight, input.dtype)
+
+
+def _sum_of_weights(
+    target: Array, counted: Array, count: Any, weight: Array | None, dtype: npt.DTypeLike
+) -> Any:
+    """The sum of the weights of the class indices that are counted, a number where it can be read."""
+    xp = array_module(target)
+    if weight is None:
+        return int(count) if xp is np else count.astype(dtype)
+    total = (weight[xp.where(counted, target, 0)] * counted).sum()
+    return float(total) if xp is np else total
+
+
+def _one_hot(target: Array, classes: int, counted: Array, count: Any, dtype: npt.DTypeLike) -> Array:
+    """1 at the class of each target that is `counted`, of which there are `count`, (N, C, ...); else 0."""
+    xp = array_module(target)
     indices = xp.arange(classes).reshape(-1, *[1] * target.ndim)
     own = ((indices == target) & counted).swapaxes(0, 1)  # lies as the logits of a linear layer do
 
@@ -303,9 +321,7 @@ def _one_hot(
             f"`target` holds the class index {wrong[0]}, which must be between 0 and {classes - 1}"
         )
 
-    count = xp.count_nonzero(counted)
-    shares = refused_where(xp.count_nonzero(own) != count, own.astype(dtype), error)
-    return shares, counted, count
+    return refused_where(xp.count_nonzero(own) != count, own.astype(dtype), error)
 
 
 def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:

@@ -197,7 +197,7 @@ def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
     if reduction == "sum":
         return summed
     total = losses.size if total is None else total
-    if isinstance(total, int) and total:
+    if isinstance(total, (int, float)) and total:
         return xp.asarray(summed / total)  # type: ignore[no-any-return]
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN, as in PyTorch
         return xp.asarray(summed / total)  # type: ignore[no-any-return]
@@ -212,7 +212,7 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
     if reduction != "mean":
         return grad_output
     total = losses.size if total is None else total
-    if isinstance(total, int):
+    if isinstance(total, (int, float)):
         return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
     with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 is not used
         return xp.where(total == 0, grad_output * 0, grad_output / total)  # type: ignore[no-any-return]

@@ -1,0 +1,199 @@
+"""Losses say who they are: arguments, attributes, repr, and what their mean divides by."""
+
+import inspect
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyconv as tc
+import tinyconv.functional as F
+from tests import strict_arrays
+from tests.compare import assert_close
+from tinyconv.arrays import Array, moved
+
+WEIGHT = np.array([1.0, 0.25, 3.0])
+FUNCTIONS: dict[Any, Any] = {
+    tc.MSELoss: F.mse_loss,
+    tc.L1Loss: F.l1_loss,
+    tc.SmoothL1Loss: F.smooth_l1_loss,
+    tc.BCELoss: F.binary_cross_entropy,
+    tc.BCEWithLogitsLoss: F.binary_cross_entropy_with_logits,
+    tc.NLLLoss: F.nll_loss,
+    tc.CrossEntropyLoss: F.cross_entropy,
+}
+
+
+CLASSES = ((6, 3), (6, 3, 2), (3,))
+WEIGHTED: dict[str, Any] = {"weight": WEIGHT}
+SMOOTHED: dict[str, Any] = {"label_smoothing": 0.2}
+# Losses with options, and with shapes of a prediction for each kind of target.
+CASES: list[tuple[list[Any], list[dict[str, Any]], tuple[Any, ...], str]] = [
+    ([tc.MSELoss, tc.L1Loss, tc.SmoothL1Loss], [{}], ((4, 3), (5,), (), (0, 3)), "elements"),
+    ([tc.BCELoss, tc.BCEWithLogitsLoss], [{}, WEIGHTED], ((4, 3),), "elements"),
+    (
+        [tc.NLLLoss, tc.CrossEntropyLoss],
+        [{}, WEIGHTED, {"ignore_index": 1}, {**WEIGHTED, "ignore_index": 2}],
+        CLASSES,
+        "classes",
+    ),
+    ([tc.CrossEntropyLoss], [SMOOTHED, {**WEIGHTED, **SMOOTHED}], CLASSES, "classes"),
+    ([tc.CrossEntropyLoss], [{}, WEIGHTED, {**WEIGHTED, **SMOOTHED}], CLASSES, "shares"),
+]
+
+
+def cases() -> Iterator[Any]:
+    for kinds, every, shapes, target in CASES:
+        for kind, options, shape in product(kinds, every, shapes):
+            name = f"{kind.__name__}, {list(options)}, {shape}, {target}"
+            yield pytest.param(kind, options, shape, target, id=name)
+
+
+def arrays_of(shape: tuple[int, ...], kind: str, ignored: int = 1) -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    prediction = np.asarray(rng.uniform(0.1, 0.9, shape))
+    if kind == "elements":
+        return prediction, np.asarray(rng.uniform(0.1, 0.9, shape))
+    if kind == "shares":
+        return prediction, rng.uniform(0.1, 0.9, shape)
+    target = np.asarray(rng.integers(0, 3, (*shape[:1], *shape[2:]) if len(shape) > 1 else ()))
+    if target.ndim:
+        target[1] = ignored
+    return prediction, target
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("kind", "options", "shape", "target"), list(cases()))
+def test_the_mean_is_the_sum_over_the_denominator(
+    kind: Any, options: dict[str, Any], shape: tuple[int, ...], target: str, dtype: str
+) -> None:
+    prediction, targets = arrays_of(shape, target, options.get("ignore_index", -100))
+    prediction = prediction.astype(dtype)
+    targets = targets.astype(dtype) if targets.dtype.kind == "f" else targets
+    criterion = kind(**options).to(dtype)
+    mean, denominator = criterion(prediction, targets), criterion.denominator(prediction, targets)
+    assert type(denominator) in (int, float)
+    criterion.reduction = "sum"
+    total = criterion(prediction, targets)
+    assert criterion.denominator(prediction, targets) == denominator
+    if denominator:
+        assert_close(np.asarray(total / denominator, dtype), mean)
+    else:
+        assert total == 0
+        assert np.isnan(mean)
+
+
+def test_on_a_gpu_the_denominator_is_not_read() -> None:
+    with strict_arrays.installed() as cupy:
+        for options in ({}, {"weight": WEIGHT}, {"ignore_index": 1}):
+            criterion, prediction, target = tc.CrossEntropyLoss(**options), *arrays_of((4, 3), "classes")
+            expected = criterion.denominator(prediction, target)
+            on_device = cupy.asarray(prediction), cupy.asarray(target)
+            before = strict_arrays.reads
+            found = criterion.to("cuda").denominator(*on_device)
+            assert strict_arrays.reads == before
+            assert found.shape == ()
+            assert found.dtype == prediction.dtype
+            assert moved(found, np) == expected
+
+
+def test_a_loss_of_ones_own_has_its_batch_size() -> None:
+    class Worst(tc.Loss):
+        """The largest error of each sample."""
+
+        def forward(self, prediction: Array, target: Array) -> Array:
+            return self.save(np.asarray(abs(prediction - target).max(axis=1).mean()), prediction, target)
+
+    assert Worst().denominator(np.zeros((5, 2)), np.zeros((5, 2))) == 5
+    assert repr(Worst("sum")) == "Worst(reduction='sum')"
+
+
+@pytest.mark.parametrize("kind", [tc.MSELoss, tc.CrossEntropyLoss])
+def test_a_denominator_of_arrays_that_do_not_fit_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match="`target`"):
+        kind().denominator(np.zeros((4, 3)), np.zeros((4, 2)))
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_arguments_are_pytorchs_by_position_and_attributes_by_name(kind: Any) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    theirs = inspect.signature(getattr(torch.nn, kind.__name__)).parameters
+    expected = {n: p.default for n, p in theirs.items() if n not in ("size_average", "reduce")}
+    found = inspect.signature(kind).parameters
+    assert {name: p.default for name, p in found.items()} == expected
+    assert list(found) == list(expected)
+    function = inspect.signature(FUNCTIONS[kind]).parameters
+    assert list(function) == ["input", "target", *expected]
+    backward = inspect.signature(getattr(F, f"{FUNCTIONS[kind].__name__}_backward")).parameters
+    assert list(backward) == ["grad_output", "input", "target", *expected]
+    for parameters in (found, function, backward):
+        assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters.values())
+    values: dict[str, Any] = {"reduction": "sum", "ignore_index": 3, "label_smoothing": 0.5, "beta": 2.0}
+    values |= {"weight": WEIGHT, "pos_weight": WEIGHT}
+    criterion = kind(*[values[name] for name in expected])
+    assert all(getattr(criterion, name) is values[name] for name in expected)
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_what_is_assigned_to_an_attribute_takes_effect(kind: Any) -> None:
+    classes = kind in (tc.NLLLoss, tc.CrossEntropyLoss)
+    prediction, target = arrays_of((6, 3), "classes" if classes else "elements")
+    values: dict[str, Any] = {
+        "beta": 0.1,
+        "weight": WEIGHT,
+        "pos_weight": WEIGHT,
+        "ignore_index": 1,
+        "label_smoothing": 0.3,
+        "reduction": "sum",
+    }
+    changed, given = kind(), {}
+    for name in inspect.signature(kind).parameters:
+        setattr(changed, name, values[name])
+        given[name] = values[name]
+        made = kind(**given)
+        loss = made(prediction, target)
+        assert changed(prediction, target) == loss == FUNCTIONS[kind](prediction, target, **given)
+        assert_close(changed.jvp(prediction), made.jvp(prediction))
+        np.testing.assert_array_equal(changed.backward(), made.backward())
+    changed.reduction = "average"
+    with pytest.raises(ValueError, match="`reduction`"):
+        changed(prediction, target)
+
+
+def test_a_backward_belongs_to_its_forward_whatever_is_assigned_in_between() -> None:
+    for kind in (tc.MSELoss, tc.CrossEntropyLoss):
+        prediction, target = np.ones((2, 3)), np.zeros((2, 3))
+        criterion = kind()
+        criterion(prediction, target)
+        expected = criterion.backward()
+        criterion(prediction, target)
+        criterion.reduction = "sum"
+        np.testing.assert_array_equal(criterion.backward(), expected)
+
+
+def test_attributes_that_are_arrays_are_converted() -> None:
+    criterion: Any = tc.BCEWithLogitsLoss(WEIGHT, pos_weight=WEIGHT).to("float32")
+    assert criterion.weight.dtype == criterion.pos_weight.dtype == np.float32
+    assert WEIGHT.dtype == np.float64
+    prediction, target = (array.astype(np.float32) for array in arrays_of((4, 3), "elements"))
+    assert criterion(prediction, target).dtype == np.float32
+    criterion.to("float64")  # with what forward kept
+    assert criterion.weight.dtype == np.float64
+    with strict_arrays.installed() as cupy:
+        assert isinstance(criterion.to("cuda").pos_weight, cupy.ndarray)
+        assert repr(criterion) == "BCEWithLogitsLoss(weight=<3 values>, pos_weight=<3 values>)"
+        assert isinstance(criterion.to("cpu").pos_weight, np.ndarray)
+
+
+def test_a_repr_says_what_differs_from_the_defaults() -> None:
+    assert repr(tc.CrossEntropyLoss()) == "CrossEntropyLoss()"
+    assert repr(tc.MSELoss("sum")) == "MSELoss(reduction='sum')"
+    assert repr(tc.SmoothL1Loss(beta=0.5)) == "SmoothL1Loss(beta=0.5)"
+    weighted = tc.CrossEntropyLoss(np.ones(1000), label_smoothing=0.1)
+    assert repr(weighted) == "CrossEntropyLoss(weight=<1000 values>, label_smoothing=0.1)"
+    assert repr(tc.BCELoss(np.ones((2, 3)))) == "BCELoss(weight=<2x3 values>)"
+    criterion = tc.NLLLoss()
+    criterion.ignore_index = 7
+    assert repr(criterion) == "NLLLoss(ignore_index=7)"

@@ -1,0 +1,82 @@
+"""The random generators that layers draw from: where they are, their states, new streams for them."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+
+from tinyconv.layers import Layer
+
+RandomSource: TypeAlias = Union["np.random.Generator", "np.random.RandomState", random.Random]
+
+
+def generators(layer: Layer) -> dict[str, RandomSource]:
+    """Return the random generators that `layer` itself has, by where they are: "generator", "noise[0]".
+
+    They are numpy Generators, RandomStates and Python's `random.Random`, in attributes and in lists, tuples
+    and dicts there. What a layer draws from elsewhere (a closure, another object's attribute) cannot be seen.
+    """
+    found: dict[str, RandomSource] = {}
+    for name, value in vars(layer).items():
+        found.update(_within(name, value, ()))
+    return found
+
+
+def global_generators() -> dict[str, RandomSource]:
+    """Return the generators behind the functions of `np.random` and `random`."""
+    return {"np.random": np.random.mtrand._rand, "random": random._inst}
+
+
+def state_of(source: RandomSource) -> Any:
+    """Return the state, which JSON can say but for arrays."""
+    if isinstance(source, np.random.Generator):
+        return source.bit_generator.state
+    return source.getstate() if isinstance(source, random.Random) else source.get_state(legacy=False)
+
+
+def set_state(source: RandomSource, state: Any) -> None:
+    """Bring `source` to what `state_of` gave, or JSON has made of it.
+
+    Raises:
+        ValueError, TypeError: a state of another kind of generator.
+    """
+    if isinstance(source, np.random.Generator):
+        source.bit_generator.state = state
+    elif isinstance(source, random.Random):
+        version, numbers, gauss = state
+        source.setstate((version, tuple(numbers), gauss))
+    else:
+        source.set_state(state)
+
+
+def digest(source: RandomSource) -> int:
+    """Return a number that depends on the state of `source`, which stays as it is."""
+    text = json.dumps(state_of(source), default=lambda array: array.tolist())
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])
+
+
+def reseed(source: RandomSource, *entropy: int) -> None:
+    """Bring `source`, where it is, to the beginning of the stream that belongs to `entropy`."""
+    seeds = np.random.SeedSequence(entropy)
+    if isinstance(source, np.random.Generator):
+        source.bit_generator.state = type(source.bit_generator)(seeds).state
+    elif isinstance(source, random.Random):
+        source.seed(int.from_bytes(seeds.generate_state(8).tobytes()))
+    elif isinstance(source._bit_generator, np.random.MT19937):
+        source.seed(seeds.generate_state(8))  # an eighth of the time of setting the state
+    else:
+        source.set_state(dict(type(source._bit_generator)(seeds).state))
+
+
+def _within(name: str, value: Any, around: tuple[int, ...]) -> Iterator[tuple[str, RandomSource]]:
+    """What `value`, and the containers in it but those `around` it, hold."""
+    if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)):
+        if not isinstance(value, random.SystemRandom):  # it has no state
+            yield name, value
+    elif isinstance(value, (list, tuple, dict)) and id(value) not in around:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _within(f"{name}[{key!r}]", item, (*around, id(value)))

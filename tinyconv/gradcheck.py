@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tinyconv.arguments import Generator
+from tinyconv.arguments import Generator, given
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, moved
 from tinyconv.layers import Layer, Loss
@@ -359,7 +359,7 @@ def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject
         return _LossSubject(layer_or_function)
     if callable(layer_or_function):
         return _FunctionSubject(layer_or_function)
-    raise TypeError(f"`layer_or_function` (={layer_or_function!r}) must be a Layer, a Loss or a function")
+    raise TypeError(f"`layer_or_function` ({given(layer_or_function)}) must be a Layer, a Loss or a function")
 
 
 def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[tuple[int, ...] | str, Array]]:

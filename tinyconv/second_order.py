@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, floating_dtype, number
+from tinyconv.arguments import check_arrays, floating_dtype, instance, number
 from tinyconv.arrays import Array, array_module, moved
 from tinyconv.layers import Layer, Loss
 
@@ -131,11 +131,8 @@ class Objective(Layer):
 
     def __init__(self, model: Layer, criterion: Loss, target: Array | None = None) -> None:
         super().__init__()
-        if not isinstance(model, Layer):
-            raise TypeError(f"`model` (={model!r}) must be a Layer")
-        if not isinstance(criterion, Loss):
-            raise TypeError(f"`criterion` (={criterion!r}) must be a Loss")
-        self.children["model"] = model
+        self.children["model"] = instance("model", model, Layer)
+        instance("criterion", criterion, Loss)
         self.criterion, self.target = criterion, target
 
     def forward(self, x: Array) -> Array:
@@ -185,9 +182,7 @@ class GradientLayer(Layer):
 
     def __init__(self, energy: Layer) -> None:
         super().__init__()
-        if not isinstance(energy, Layer):
-            raise TypeError(f"`energy` (={energy!r}) must be a Layer")
-        self.children["energy"] = energy
+        self.children["energy"] = instance("energy", energy, Layer)
 
     def forward(self, x: Array) -> Array:
         gradient, passed = self._gradient(x)

@@ -48,7 +48,7 @@ def dropout(
     [0.0, 4.0]
     """
     check_arrays(input=input)
-    number("p", p, 0.0, 1.0)
+    p = number("p", p, 0.0, 1.0)
     return dropout_saved(input, p, generator)[0] if training else input
 
 
@@ -98,7 +98,7 @@ def dropout2d(
     [0.0, 16.0]
     """
     check_arrays(input=input)
-    number("p", p, 0.0, 1.0)
+    p = number("p", p, 0.0, 1.0)
     return dropout2d_saved(input, p, generator)[0] if training else input
 
 

@@ -35,12 +35,13 @@ class Convolution(Layer):
         algorithm: str | None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        self.stride, self.dilation = stride, dilation
+        self.in_channels = integer("in_channels", in_channels)
+        self.out_channels = integer("out_channels", out_channels)
+        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.groups = integer("groups", groups)
         self.algorithm = None if algorithm is None else one_of("algorithm", algorithm, NAMES)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if integer(name, channels) % groups:
+            if channels % self.groups:
                 raise ValueError(f"`{name}` (={channels}) must be divisible by `groups` (={groups})")
 
     def _add_parameters(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from tinyconv.arguments import instance
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import ERRORS, Layer, located
 
@@ -34,9 +35,7 @@ class Residual(Layer):
         for name, layer in (("body", body), ("shortcut", shortcut)):
             if name == "shortcut" and layer is None:
                 continue
-            if not isinstance(layer, Layer):
-                raise TypeError(f"`{name}` (={layer!r}) must be a Layer")
-            self.children[name] = layer
+            self.children[name] = instance(name, layer, Layer)
         self.check_distinct("`body` and `shortcut`")
 
     def forward(self, x: Array) -> Array:

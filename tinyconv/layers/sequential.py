@@ -5,6 +5,7 @@ from typing import overload
 
 import numpy as np
 
+from tinyconv.arguments import given
 from tinyconv.arrays import Array
 from tinyconv.layers.activation import ReLU
 from tinyconv.layers.fused import FUSIBLE, Fused
@@ -48,7 +49,7 @@ class Sequential(Layer):
             named = layers[0]
         for name, layer in named.items():
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer {name!r} (={layer!r}) must be a Layer")
+                raise TypeError(f"layer {name!r} ({given(layer)}) must be a Layer")
             if not isinstance(name, str) or not name or "." in name:
                 raise ValueError(f"layer name {name!r} must be a string that is not empty and holds no dot")
             self.children[name] = layer

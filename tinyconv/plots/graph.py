@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import NamedTuple
 
-from tinyconv.arguments import integer, one_of
+from tinyconv.arguments import instance, integer, one_of
 from tinyconv.layers import Layer, Residual, Sequential
 from tinyconv.layers.layer import ERRORS
 
@@ -79,8 +79,7 @@ def draw(model: Layer, input_shape: tuple[int, ...], format: str = "svg") -> str
     ('<svg', True)
     """
     one_of("format", format, ("svg", "dot"))
-    if not isinstance(model, Layer):
-        raise TypeError(f"`model` (={model!r}) must be a Layer")
+    instance("model", model, Layer)
     shape = tuple(integer("input_shape", size, minimum=0) for size in input_shape)
     chain = (Node(("input", str(shape))), _node(model, "", shape), Node(("output",)))
     return _svg(chain) if format == "svg" else _Dot().text(chain)

@@ -34,7 +34,7 @@ def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
     state = {
         **_kinds(trainer),
         "optimizer": {**optimizer, "state": numbers},
-        "schedule": None if trainer.schedule is None else trainer.schedule.count,
+        "schedule": None if trainer.schedule is None else trainer.schedule.state_dict(),
         "epochs": [asdict(epoch) for epoch in trainer.history.epochs],
     }
     return arrays, state
@@ -61,7 +61,7 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
             param, _, key = name.rpartition("/")
             optimizer["state"][param] = {**optimizer["state"][param], key: array}
         epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        losses, count = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
+        losses, schedule = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
     before = trainer.model.state_dict(), trainer.optimizer.state_dict()
@@ -70,12 +70,12 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
         trainer.optimizer.load_state_dict(optimizer)
         if trainer.average is not None:
             trainer.average.load_state_dict(average)
+        if trainer.schedule is not None:
+            trainer.schedule.load_state_dict(schedule)
     except (ValueError, TypeError, KeyError):
         trainer.model.load_state_dict(before[0])
         trainer.optimizer.load_state_dict(before[1])
         raise
-    if trainer.schedule is not None:
-        trainer.schedule.count = count
     trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
 
 
@@ -116,8 +116,8 @@ def _kinds(trainer: "Trainer") -> dict[str, Any]:
         "model": repr(trainer.model),
         "frozen parameters": [name for name in trainer.model.params if name not in trainer.model.grads],
         "optimizer kind": type(optimizer).__name__,
-        "groups": optimizer.groups[1:],
-        "schedule kind": None if schedule is None else [type(schedule).__name__, schedule.base_lr],
+        "groups": [group["params"] for group in optimizer.groups],
+        "schedule kind": None if schedule is None else [type(schedule).__name__, *schedule.base_lrs],
         "average's decay": None if average is None else average.decay,
         **{
             name: getattr(trainer, name)

@@ -342,14 +342,13 @@ class _FunctionSubject(_Subject):
         self.backward: Callable[..., Any] = getattr(module, f"{self.name}_backward")
 
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
-        keywords = copy.deepcopy(self.keywords)
-
         def grads(cotangent: Array) -> list[Array]:
-            result = self.backward(cotangent, *values, **keywords)
+            # A copy of its own, so that a random generator is in the state that forward got it in.
+            result = self.backward(cotangent, *values, **copy.deepcopy(self.keywords))
             listed = result if isinstance(result, tuple) else (result,)
             return [grad for grad in listed if grad is not None]
 
-        return self.function(*values, **keywords), grads
+        return self.function(*values, **copy.deepcopy(self.keywords)), grads
 
 
 def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject:

@@ -64,17 +64,17 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
         losses, schedule = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
-    before = trainer.model.state_dict(), trainer.optimizer.state_dict()
+    parts = (trainer.model, model), (trainer.optimizer, optimizer), (trainer.schedule, schedule)
+    given: list[tuple[Any, Any]] = [*parts, (trainer.average, average)]
+    present = [(part, new, part.state_dict()) for part, new in given if part is not None]
     try:
-        trainer.model.load_state_dict(model)
-        trainer.optimizer.load_state_dict(optimizer)
-        if trainer.average is not None:
-            trainer.average.load_state_dict(average)
-        if trainer.schedule is not None:
-            trainer.schedule.load_state_dict(schedule)
-    except (ValueError, TypeError, KeyError):
-        trainer.model.load_state_dict(before[0])
-        trainer.optimizer.load_state_dict(before[1])
+        for part, new, _ in present:
+            part.load_state_dict(new)
+    except (ValueError, TypeError, KeyError) as error:
+        for part, _, before in present:
+            part.load_state_dict(before)
+        if isinstance(error, KeyError):
+            raise ValueError(f"it is not whole: it lacks {error}") from error
         raise
     trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,22 @@ def test_the_readmes_other_python_runs() -> None:
     for block in code_blocks("python"):
         if "Trainer" not in block:
             run("-c", block)
+
+
+README_LAYER = next(block for block in code_blocks("python") if "class ReLU" in block)
+
+
+@pytest.mark.parametrize(
+    "operator", ["relu", "sigmoid", "tanh", "gelu", "softplus", "silu", "elu", "leaky_relu"]
+)
+def test_the_readmes_layer_is_a_pattern_for_every_activation(operator: str) -> None:
+    code, count = re.subn(r"\brelu(?=\(|_backward\()", operator, README_LAYER)
+    assert count == 2
+    found: dict[str, Any] = {}
+    exec(code, found)
+    x = np.random.default_rng(1).normal(size=(4, 5)) * 2
+    np.testing.assert_array_equal(found["ReLU"]().forward(x), getattr(tinyconv.functional, operator)(x))
+    assert tinyconv.gradcheck(found["ReLU"](), x) == (20, ())
 
 
 # Imports

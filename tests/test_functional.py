@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from inspect import signature
 from itertools import product
 from typing import Any
 
@@ -18,6 +19,41 @@ dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float6
 
 def normal(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape)
+
+
+# The contract
+
+WITHOUT_BACKWARD = {
+    "a part of an operation's backward": {
+        f"{op}_{part}" for op in ("conv1d", "conv2d", "linear") for part in ("input", "weight", "bias")
+    },
+    "a view whose inverse is its backward": {"hwio_to_oihw", "oihw_to_hwio", "nchw_to_nhwc", "nhwc_to_nchw"},
+}
+
+
+def test_every_operation_has_a_backward_that_takes_what_it_was_given() -> None:
+    functions = {name: value for name, value in vars(F).items() if callable(value)}
+    # The second order has an order of its own, and `op_saved_backward` takes what `op_saved` returns.
+    operations = {
+        name
+        for name in functions
+        if not name.endswith(("_backward", "_jvp", "_saved")) and not name.startswith("_")
+    }
+    for reason, exceptions in WITHOUT_BACKWARD.items():
+        assert exceptions <= operations, reason
+        operations -= exceptions
+    assert len(operations) > 35
+    for name in operations:
+        first, *others = signature(functions[f"{name}_backward"]).parameters.values()
+        given = signature(functions[name]).parameters.values()
+        assert first.name == "grad_output", name
+        assert [(p.name, p.kind, p.default) for p in others] == [
+            (p.name, p.kind, p.default) for p in given
+        ], name
+    for name in functions:
+        if name.endswith("_saved"):
+            assert next(iter(signature(functions[f"{name}_backward"]).parameters)) == "grad_output", name
+            assert name.removesuffix("_saved") in operations
 
 
 # Linear
@@ -59,6 +95,27 @@ def test_linear_agrees_with_plain_loops() -> None:
     assert_close(F.linear(x, w, b), reference.linear(x, w, b))
     for grad, expected in zip(F.linear_backward(g, x, w, b), reference.linear_backward(g, x, w), strict=True):
         assert_close(grad, expected)
+
+
+@pytest.mark.parametrize("case", LINEAR, ids=str)
+def test_each_gradient_of_linear_takes_what_that_of_conv2d_takes(case: str) -> None:
+    shape, weight_shape = LINEAR[case]
+    x, w = normal(*shape), normal(*weight_shape, seed=1)
+    g = normal(*F.linear(x, w).shape, seed=2)
+    dx, dw, _ = F.linear_backward(g, x, w)
+    assert_close(F.linear_input(x.shape, w, g), dx)
+    assert_close(F.linear_weight(x, w.shape, g), dw)
+    for part in ("input", "weight", "bias"):
+        ours, conv = (list(signature(getattr(F, f"{op}_{part}")).parameters) for op in ("linear", "conv2d"))
+        assert ours == conv[: len(ours)]
+    with pytest.raises(ValueError, match=r"`grad_output` \(of shape \(7,\)\)"):
+        F.linear_input(x.shape, w, np.zeros(7))
+    with pytest.raises(ValueError, match=r"`input` \(of shape \(9,\)\) must have 5 features"):
+        F.linear_weight(np.zeros(9), w.shape, g)
+    with pytest.raises(
+        TypeError, match=r"`grad_output` \(of dtype float32\) must have the dtype of `weight`"
+    ):
+        F.linear_input(x.shape, w, g.astype(np.float32))
 
 
 def test_linear_refuses_what_pytorch_refuses() -> None:
@@ -386,6 +443,41 @@ def test_dropout_with_p_one_is_zero_and_with_p_zero_is_the_input() -> None:
     for p in (-0.1, 1.1):
         with pytest.raises(ValueError, match="`p`"):
             F.dropout(x, p)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("operator", ["dropout", "dropout2d"])
+def test_dropout_backward_drops_what_forward_dropped(operator: str, p: float) -> None:
+    forward, backward = getattr(F, operator), getattr(F, f"{operator}_backward")
+    x, g = normal(4, 3, 2, 5), normal(4, 3, 2, 5, seed=1)
+    factor = forward(np.ones_like(x), p, generator=7)
+    assert set(np.unique(factor)) <= {0.0, 1 / (1 - p) if p < 1 else 0.0}
+    assert_close(backward(g, x, p, generator=7), g * factor)
+    for _, g_ in layouts(g):
+        assert_close(backward(g_, x, p, True, False, np.random.default_rng(7)), g * factor)
+    assert backward(g.astype(np.float32), x.astype(np.float32), p, generator=7).dtype == np.float32
+    assert backward(g, x, p, training=False) is g
+    for options in (
+        {"p": p, "generator": 7},
+        {"p": p, "generator": np.random.default_rng(7)},
+        {"training": False},
+    ):
+        assert gradcheck(partial(forward, **options), x).checked == x.size
+
+
+@pytest.mark.parametrize("backward", [F.dropout_backward, F.dropout2d_backward])
+def test_dropout_backward_refuses_what_cannot_be_the_gradient(backward: Any) -> None:
+    x = normal(4, 3, 2)
+    with pytest.raises(ValueError, match=r"`generator` \(=None\) must be the seed that forward was given"):
+        backward(x, x, 0.5)
+    with pytest.raises(
+        ValueError, match=r"`grad_output` \(of shape \(3, 2\)\) must have the shape \(4, 3, 2\)"
+    ):
+        backward(x[0], x, 0.5, generator=0)
+    with pytest.raises(ValueError, match="`p`"):
+        backward(x, x, 1.5, training=False)
+    with pytest.raises(TypeError, match="dtype"):
+        backward(x.astype(np.float32), x, 0.5, generator=0)
 
 
 def test_dropout_backward_uses_forwards_mask() -> None:

@@ -1,12 +1,14 @@
 """Optimisers and schedules: step by step the same as PyTorch's."""
 
+import inspect
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.compare import assert_close
-from tinyconv import Linear, Sequential, models, optim
+from tinyconv import Linear, ReLU, Sequential, models, optim
 
 OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
     "SGD": (optim.SGD, {"lr": 0.1}),
@@ -56,9 +58,9 @@ def test_defaults_are_pytorchs(make: type[optim.Optimizer]) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     ours = make(Linear(1, 1))  # type: ignore[call-arg]
     defaults = getattr(torch.optim, make.__name__)([torch.zeros(1)]).defaults
-    for name, value in vars(ours).items():
-        if name in defaults:
-            assert value == defaults[name], name
+    assert set(ours.options) <= set(defaults)
+    for name in ours.options:
+        assert getattr(ours, name) == defaults[name], name
 
 
 def test_parameters_keep_their_dtype_and_identity() -> None:
@@ -122,6 +124,107 @@ def test_schedules_agree_with_pytorch(case: str, make: type[optim.Optimizer]) ->
             expected.step()
 
 
+CHANGES = [[(7, 0.5)], [(0, 2.0)], [(3, 0.5), (4, 4.0), (5, 0.25), (6, 0.5), (14, 3.0)]]
+
+
+def halved(group: Any, factor: float) -> None:
+    group["lr"] *= factor
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.parametrize("case", SCHEDULES, ids=str)
+def test_schedules_go_on_from_a_rate_changed_by_hand_as_pytorchs(
+    case: str, changes: list[tuple[int, float]]
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    schedule, options = SCHEDULES[case]
+    model = Sequential(Linear(1, 1), Linear(1, 1), Linear(1, 1))
+    own: list[dict[str, Any]] = [{"lr": 0.03}, {"momentum": 0.5}]
+    ours = optim.SGD(
+        model, lr=0.2, momentum=0.9, groups=[{"params": [str(i)], **o} for i, o in enumerate(own)]
+    )
+    theirs = torch.optim.SGD([{"params": [torch.zeros(1)], **o} for o in ({}, *own)], lr=0.2, momentum=0.9)
+    mine, expected = (
+        schedule(ours, **options),
+        getattr(torch.optim.lr_scheduler, schedule.__name__)(theirs, **options),
+    )
+    for epoch in range(20):
+        for factor in (factor for when, factor in changes if when == epoch):
+            halved(theirs.param_groups[0], factor)
+            halved(theirs.param_groups[2], factor)  # which follows the first, having no lr of its own
+            ours.lr *= factor
+            halved(theirs.param_groups[1], factor / 2)
+            halved(ours.groups[1], factor / 2)
+        theirs.step()
+        mine.step()
+        expected.step()
+        for group, other in zip(ours.groups, theirs.param_groups, strict=True):
+            assert group["lr"] == pytest.approx(other["lr"], rel=1e-12, abs=1e-16)
+            assert group["momentum"] == pytest.approx(other["momentum"], rel=1e-12)
+
+
+def test_one_cycle_takes_a_highest_rate_for_each_group_as_pytorchs() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    ours = optim.Adam(Sequential(Linear(1, 1), Linear(1, 1)), groups=[{"params": ["0"], "betas": (0.5, 0.6)}])
+    theirs = torch.optim.Adam(
+        [{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "betas": (0.5, 0.6)}]
+    )
+    mine = optim.OneCycleLR(ours, [0.1, 0.02], total_steps=9)
+    expected = torch.optim.lr_scheduler.OneCycleLR(theirs, [0.1, 0.02], total_steps=9)
+    for _ in range(9):
+        theirs.step()
+        mine.step()
+        expected.step()
+        for group, other in zip(ours.groups, theirs.param_groups, strict=True):
+            assert group["lr"] == pytest.approx(other["lr"], rel=1e-12)
+            assert group["betas"] == pytest.approx(other["betas"], rel=1e-12)
+
+
+def test_a_second_schedule_has_the_base_rates_of_the_first_as_pytorchs() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    ours, theirs = optim.SGD(Linear(1, 1), lr=0.2), torch.optim.SGD([torch.zeros(1)], lr=0.2)
+    schedules = torch.optim.lr_scheduler
+    pairs: list[tuple[optim.Schedule, Any]] = [(optim.StepLR(ours, 2, 0.5), schedules.StepLR(theirs, 2, 0.5))]
+    for epoch in range(12):
+        if epoch == 5:
+            pairs.append((optim.CosineAnnealingLR(ours, 3), schedules.CosineAnnealingLR(theirs, 3)))
+        theirs.step()
+        for mine, expected in pairs:
+            mine.step()
+            expected.step()
+        assert ours.lr == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12, abs=1e-16)
+
+
+def test_a_constant_schedule_from_0_comes_back_to_the_first_rate() -> None:
+    optimizer = optim.SGD(Linear(1, 1), lr=0.2)
+    schedule, rates = optim.ConstantLR(optimizer, factor=0, total_iters=2), []
+    for _ in range(4):
+        rates.append(optimizer.lr)
+        schedule.step()
+    assert rates == [0, 0, 0.2, 0.2]
+
+
+@pytest.mark.parametrize("case", SCHEDULES, ids=str)
+def test_a_state_dict_takes_a_schedule_on(case: str) -> None:
+    schedule, options = SCHEDULES[case]
+    optimizers = [optim.SGD(Linear(1, 1), lr=0.2, momentum=0.9) for _ in range(2)]
+    first, second = (schedule(optimizer, **options) for optimizer in optimizers)
+    for _ in range(6):
+        first.step()
+    optimizers[0].lr *= 0.5
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    second.load_state_dict(first.state_dict())
+    for _ in range(14):
+        assert optimizers[0].groups == optimizers[1].groups
+        first.step()
+        second.step()
+    state = first.state_dict()
+    for wrong in ({**state, "count": "6"}, {**state, "base_lrs": []}):
+        with pytest.raises((ValueError, TypeError), match="`"):
+            second.load_state_dict(wrong)
+    assert second.state_dict() == state
+
+
 def test_one_cycle_refuses_more_steps_than_it_has() -> None:
     schedule = optim.OneCycleLR(optim.Adam(Linear(1, 1)), 0.1, total_steps=3)
     for _ in range(3):
@@ -151,7 +254,12 @@ def test_one_cycle_works_for_very_short_runs(total_steps: int) -> None:
         lambda m: optim.Adam(m, betas=(0.9, 1.0)),
         lambda m: optim.Adam(m, betas=(0.9,)),  # type: ignore[arg-type]
         lambda m: optim.Adam(m, eps=-1),
-        lambda m: optim.SGD(m.params),
+        lambda m: optim.SGD(m, nesterov="no", momentum=0.9),  # type: ignore[arg-type]
+        lambda m: optim.SGD(m, lr=float("nan")),
+        lambda m: optim.SGD(m, dampening=float("nan")),
+        lambda m: optim.Adam(m, betas=0.9),  # type: ignore[arg-type]
+        lambda m: optim.Adam(m, betas=("a", "b")),  # type: ignore[arg-type]
+        lambda m: optim.SGD(m, groups={"params": ["weight"]}),  # type: ignore[arg-type]
         lambda m: optim.StepLR(optim.SGD(m), 0),
         lambda m: optim.StepLR(m, 1),
         lambda m: optim.CosineAnnealingLR(optim.SGD(m), 0),
@@ -159,6 +267,10 @@ def test_one_cycle_works_for_very_short_runs(total_steps: int) -> None:
         lambda m: optim.OneCycleLR(optim.Adam(m), 0.1),
         lambda m: optim.OneCycleLR(optim.Adam(m), 0.1, total_steps=5, pct_start=2),
         lambda m: optim.OneCycleLR(optim.Adam(m), 0.1, total_steps=5, anneal_strategy="square"),
+        lambda m: optim.OneCycleLR(optim.Adam(m), 0.1, total_steps=5, div_factor=0),
+        lambda m: optim.OneCycleLR(optim.Adam(m), 0.1, total_steps=5, max_momentum="much"),  # type: ignore[arg-type]
+        lambda m: optim.OneCycleLR(optim.Adam(m), 0.1, total_steps=5, cycle_momentum=1),  # type: ignore[arg-type]
+        lambda m: optim.OneCycleLR(optim.Adam(m), [0.1, 0.2], total_steps=5),
     ],
 )
 def test_wrong_arguments_are_refused(make: Any) -> None:
@@ -282,3 +394,127 @@ def test_a_state_dict_of_another_model_is_refused() -> None:
             optim.SGD(model, momentum=0.9).load_state_dict(state)
     with pytest.raises(ValueError, match="other parameters or options"):
         optim.Adam(Linear(2, 1)).load_state_dict(state)
+
+
+NUMBERS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
+    "SGD": (
+        optim.SGD,
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.1, "nesterov": True},
+    ),
+    "Adam": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+}
+
+
+def numpys(value: Any, kind: Any) -> Any:
+    """`value` with NumPy's numbers in place of Python's."""
+    if isinstance(value, tuple):
+        return np.array(value, kind)
+    return np.bool_(value) if isinstance(value, bool) else kind(value)
+
+
+def plain(value: Any) -> bool:
+    return all(type(v) in (float, bool) for v in (value if isinstance(value, tuple) else (value,)))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("case", NUMBERS, ids=str)
+def test_numbers_of_numpy_become_pythons_wherever_they_are_given(case: str, kind: Any) -> None:
+    make, options = NUMBERS[case]
+    given = {name: numpys(value, kind) for name, value in options.items()}
+    model = Sequential(Linear(3, 2, generator=0), Linear(2, 2, generator=1))
+    optimizer = make(model, **given, groups=[{"params": ["1"], **given}])
+    later = make(model, **options, groups=[{"params": ["1"], **options}])
+    for name, value in given.items():
+        setattr(later, name, value)
+        later.groups[1][name] = value
+    for each in (optimizer, later):
+        for grad in model.grads.values():
+            grad += 1
+        each.step()
+        json.dumps(each.state_dict()["groups"])
+        for group in each.groups:
+            assert all(plain(group[name]) for name in options), group
+            assert all(plain(x) for x in (getattr(each, name) for name in options))
+        numbers = [each._numbers(1, group) for group in each.groups]
+        assert all(plain(x) for found in numbers for x in found if x is not None)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("case", SCHEDULES, ids=str)
+def test_schedules_of_numpys_numbers_set_plain_ones(case: str, kind: Any) -> None:
+    schedule, options = SCHEDULES[case]
+    kinds: dict[type, Any] = {float: kind, int: np.int64, bool: np.bool_, str: str}
+    optimizer = optim.Adam(Linear(1, 1), lr=kind(0.1))
+    made = schedule(optimizer, **{name: kinds[type(value)](value) for name, value in options.items()})
+    for _ in range(5):
+        assert all(plain(getattr(optimizer, name)) for name in optimizer.options)
+        made.step()
+    optimizer.lr = kind(0.05)
+    made.step()
+    assert type(optimizer.lr) is float
+    json.dumps([made.state_dict(), {name: getattr(made, name) for name in options}])
+
+
+def test_an_option_assigned_later_is_checked_and_used_by_groups_without_their_own() -> None:
+    model = Sequential(Linear(1, 1), Linear(1, 1))
+    optimizer = optim.SGD(model, lr=0.1, groups=[{"params": ["0"], "lr": 0.2}, {"params": ["1.bias"]}])
+    optimizer.lr = 0.5
+    assert [group["lr"] for group in optimizer.groups] == [0.5, 0.2, 0.5]
+    assert [group["params"] for group in optimizer.groups] == [["1.weight"], ["0"], ["1.bias"]]
+    for name, value in (("lr", "fast"), ("momentum", -1), ("lr", float("nan")), ("nesterov", 2)):
+        with pytest.raises((ValueError, TypeError), match=f"`{name}`"):
+            setattr(optimizer, name, value)
+        with pytest.raises((ValueError, TypeError), match=f"`{name}`"):
+            optimizer.groups[1][name] = value
+    with pytest.raises(ValueError, match="unknown option 'learning_rate'"):
+        optimizer.groups[1]["learning_rate"] = 0.1
+    assert [group["lr"] for group in optimizer.groups] == [0.5, 0.2, 0.5]
+
+
+def test_what_an_optimizer_and_a_schedule_are_is_said_in_short() -> None:
+    model = models.lenet5(generator=0)
+    sgd = optim.SGD(model, 0.1, 0.9, weight_decay=1e-4)
+    assert repr(sgd) == "SGD(10 parameters, lr=0.1, momentum=0.9, weight_decay=0.0001)"
+    adam = optim.AdamW(Sequential(Linear(1, 1, bias=False)), groups=[{"params": ["0"]}])
+    assert repr(adam) == "AdamW(1 parameter, 1 group, lr=0.001)"
+    assert repr(optim.StepLR(optim.SGD(model, 0.1), 1, 0.7)) == (
+        "StepLR(SGD(10 parameters, lr=0.1), step_size=1, gamma=0.7)"
+    )
+    assert repr(optim.OneCycleLR(adam, 0.25, epochs=2, steps_per_epoch=3)) == (
+        "OneCycleLR(AdamW(1 parameter, 1 group, lr=0.01, betas=(0.95, 0.999)), "
+        "max_lr=0.25, total_steps=6, epochs=2, steps_per_epoch=3)"
+    )
+
+
+@pytest.mark.parametrize("case", SCHEDULES, ids=str)
+def test_all_arguments_are_attributes(case: str) -> None:
+    schedule, options = SCHEDULES[case]
+    made = schedule(optim.Adam(Linear(1, 1)), **options)
+    for name in inspect.signature(schedule).parameters:
+        assert hasattr(made, name), name
+    assert {name: getattr(made, name) for name in options} == options
+    for kind, given in OPTIMIZERS.values():
+        optimizer = kind(Linear(1, 1), **given)
+        assert {name: getattr(optimizer, name) for name in given} == given
+        assert all(hasattr(optimizer, name) for name in inspect.signature(kind).parameters)
+
+
+def test_what_is_no_model_is_refused_in_few_words() -> None:
+    params: Any = models.lenet5(generator=0).params
+    wrongs: list[tuple[Any, str]] = [(params, "dict"), ((p for p in params.values()), "generator")]
+    for wrong, kind in wrongs:
+        with pytest.raises(TypeError) as refused:
+            optim.Adam(wrong)
+        message = f"`model` (of type {kind}) must be a Layer: pass the model itself: Adam(model)"
+        assert str(refused.value) == message
+    for call in (lambda: optim.StepLR(params, 1), lambda: optim.SGD(Linear(1, 1), params)):
+        with pytest.raises(TypeError, match=r"of type dict\) must be") as refused:
+            call()
+        assert len(str(refused.value)) < 100
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    for model in (ReLU(), Sequential(ReLU())):
+        kind = type(model).__name__
+        with pytest.raises(ValueError, match=rf"`model` \(of type {kind}\) does not have parameters"):
+            optim.SGD(model)

@@ -160,9 +160,9 @@ def test_generators_are_found_by_stable_names() -> None:
     assert list(generators(layer)) == ["generator"]
     around: list[Any] = [np.random.default_rng(0)]
     around.append(around)
-    layer.noise = {"a": (1, random.Random(0)), 2: np.random.RandomState(0)}  # type: ignore[attr-defined]
-    layer.around = around  # type: ignore[attr-defined]
-    layer.system = random.SystemRandom()  # type: ignore[attr-defined]
+    layer.noise = {"a": (1, random.Random(0)), 2: np.random.RandomState(0)}
+    layer.around = around
+    layer.system = random.SystemRandom()
     assert list(generators(layer)) == ["generator", "noise['a'][1]", "noise[2]", "around[0]"]
 
 

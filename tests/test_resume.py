@@ -214,6 +214,50 @@ def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(
     assert run.steps == 0
 
 
+@pytest.mark.parametrize(
+    "schedule", [None, {}, {"count": "two", "base_lrs": [0.05]}, {"count": 2, "base_lrs": []}]
+)
+def test_a_checkpoint_with_a_wrong_schedule_is_refused_and_changes_nothing(
+    schedule: Any, folder: Path
+) -> None:
+    path = Checkpoints(folder).paths()[-1]
+    arrays, state = read_checkpoint(path)
+    write_checkpoint(path, arrays, {**state, "schedule": schedule})
+    run = sgd(folder, ema_decay=None)
+    before, options = run.model.state_dict(), run.optimizer.state_dict()
+    with pytest.raises(ValueError, match="does not fit this run"):
+        run.resume(path)
+    assert_equal(run.model.state_dict(), before)
+    assert run.optimizer.state_dict() == options
+    assert run.schedule is not None
+    assert run.schedule.count == run.steps == 0
+
+
+def test_a_run_goes_on_with_the_rates_and_options_that_were_set_by_hand(tmp_path: Path) -> None:
+    def make(folder: Path | None) -> tc.Trainer:
+        groups = [{"params": ["5"], "lr": np.float32(0.01)}]
+        adam = tc.optim.Adam(small_model(), np.float64(0.02), groups=groups)
+        return trainer(adam.model, adam, tc.optim.CosineAnnealingLR(adam, 5, eta_min=0.001), folder)
+
+    def run(folder: Path | None) -> tc.Trainer:
+        whole, data = make(folder), small_data()
+        whole.fit(data)
+        whole.optimizer.lr *= 0.5
+        whole.optimizer.groups[1].update(lr=np.float64(0.03), weight_decay=np.float64(0.1))
+        whole.fit(data, EPOCHS - 1)
+        return whole
+
+    expected = run(None)
+    assert_equal(end_of(run(tmp_path)), end_of(expected))
+    assert expected.optimizer.groups[1]["lr"] > expected.optimizer.lr
+    for path in Checkpoints(tmp_path).paths()[6:]:
+        resumed = make(None)
+        resumed.resume(path)
+        resumed.fit(small_data(), EPOCHS - len(resumed.history.epochs))
+        assert_equal(end_of(resumed), end_of(expected))
+        assert resumed.optimizer.groups == expected.optimizer.groups
+
+
 def test_data_of_another_length_are_refused(folder: Path) -> None:
     run = sgd(folder)
     run.resume()

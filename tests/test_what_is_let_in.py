@@ -408,6 +408,6 @@ def test_training_and_its_accuracy_are_the_same_for_labels_of_every_integer_dtyp
         return (*trainer.history.step_losses, *trainer.evaluate((x, targets)))
 
     assert figures(labels.astype(dtype)) == figures(labels)
-    running = Running("mean")
-    running.add(np.zeros(()), np.eye(4)[labels], labels.astype(dtype))
+    running = Running(CrossEntropyLoss())
+    running.add(np.zeros(()), 12, np.eye(4)[labels], labels.astype(dtype))
     assert running.result("a test").accuracy == 1

@@ -12,9 +12,9 @@ ValueError: `stride` (=(0, 1)) must be at least 1
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,40 @@ Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
 Generator: TypeAlias = "np.random.Generator | int | None"  # a string: numpy.random is slow to import
 
+T = TypeVar("T")
+
 REDUCTIONS = ("none", "mean", "sum")
 # Arguments that may be None where they are not given.
 OPTIONAL = frozenset(
     ("weight", "bias", "running_mean", "running_var", "pos_weight", "weight_dot", "bias_dot")
 )
+LONGEST_SHOWN = 80  # characters of a value in a message
 _FLOATING = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+
+
+def given(value: Any) -> str:
+    """What a message says of `value`, which may be anything: "=0.5" or "of type dict", and never much."""
+    text = "" if isinstance(value, Mapping) else repr(value)
+    says_little = text.startswith("<") and not isinstance(value, type)  # <generator object at 0x7f...>
+    if not text or says_little or "\n" in text or len(text) > LONGEST_SHOWN:
+        return f"of type {type(value).__name__}"
+    return f"={text}"
+
+
+def instance(name: str, value: Any, kind: type[T], cure: str = "") -> T:
+    """`value`, which must be an instance of `kind`; the message ends with the `cure`."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        cure = f": {cure}" if cure else ""
+        raise TypeError(f"`{name}` ({given(value)}) must be {article} {kind.__name__}{cure}")
+    return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    """`value`, True or False, as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` ({given(value)}) must be True or False")
+    return bool(value)
 
 
 def integer(name: str, value: Any, minimum: int = 1) -> int:
@@ -42,7 +70,7 @@ def integer(name: str, value: Any, minimum: int = 1) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"`{name}` (={value!r}) must be an integer") from None
+        raise TypeError(f"`{name}` ({given(value)}) must be an integer") from None
     if number < minimum:
         raise ValueError(f"`{name}` (={value!r}) must be at least {minimum}")
     return number
@@ -55,11 +83,11 @@ def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
     if type(value) is not tuple and (not isinstance(value, Sequence) or isinstance(value, str)):
         value = (integer(name, value, minimum),)
     if len(value) not in (1, 2):
-        raise ValueError(f"`{name}` (={value!r}) must be an int or a pair of ints")
+        raise ValueError(f"`{name}` ({given(value)}) must be an int or a pair of ints")
     try:
         first, last = integer(name, value[0], minimum), integer(name, value[-1], minimum)
     except TypeError:
-        raise TypeError(f"`{name}` (={value!r}) must be an int or a pair of ints") from None
+        raise TypeError(f"`{name}` ({given(value)}) must be an int or a pair of ints") from None
     except ValueError:
         raise ValueError(f"`{name}` (={value!r}) must be at least {minimum}") from None
     return first, last
@@ -69,7 +97,7 @@ def single(name: str, value: IntOrPair, minimum: int = 1) -> int:
     """`value`, an int or a sequence of one int, as an int."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 1:
-            raise ValueError(f"`{name}` (={value!r}) must be an int or a sequence of one")
+            raise ValueError(f"`{name}` ({given(value)}) must be an int or a sequence of one")
         value = value[0]
     return integer(name, value, minimum)
 
@@ -79,7 +107,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     if type(value) is float and low <= value <= high:
         return value
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"`{name}` (={value!r}) must be a number")
+        raise TypeError(f"`{name}` ({given(value)}) must be a number")
     try:
         as_float = float(value)
     except OverflowError:
@@ -92,7 +120,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     """`value`, which must be one of the strings in `allowed`."""
     if value not in allowed:
-        raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(map(repr, allowed))}")
+        raise ValueError(f"`{name}` ({given(value)}) must be one of {', '.join(map(repr, allowed))}")
     return str(value)
 
 
@@ -125,7 +153,7 @@ def conversion(target: npt.DTypeLike) -> Callable[[Array], Array]:
     try:
         dtype = floating_dtype(target)
     except TypeError:
-        raise ValueError(f"`target` (={target!r}) must be 'cpu', 'cuda', float32 or float64") from None
+        raise ValueError(f"`target` ({given(target)}) must be 'cpu', 'cuda', float32 or float64") from None
     return underflow_allowed(lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tinyconv.arguments import Generator
+from tinyconv.arguments import Generator, given
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, moved
 from tinyconv.layers import Layer, Loss
@@ -343,14 +343,13 @@ class _FunctionSubject(_Subject):
         self.backward: Callable[..., Any] = getattr(module, f"{self.name}_backward")
 
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
-        keywords = copy.deepcopy(self.keywords)
-
         def grads(cotangent: Array) -> list[Array]:
-            result = self.backward(cotangent, *values, **keywords)
+            # A copy of its own, so that a random generator is in the state that forward got it in.
+            result = self.backward(cotangent, *values, **copy.deepcopy(self.keywords))
             listed = result if isinstance(result, tuple) else (result,)
             return [grad for grad in listed if grad is not None]
 
-        return self.function(*values, **keywords), grads
+        return self.function(*values, **copy.deepcopy(self.keywords)), grads
 
 
 def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject:
@@ -360,7 +359,7 @@ def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject
         return _LossSubject(layer_or_function)
     if callable(layer_or_function):
         return _FunctionSubject(layer_or_function)
-    raise TypeError(f"`layer_or_function` (={layer_or_function!r}) must be a Layer, a Loss or a function")
+    raise TypeError(f"`layer_or_function` ({given(layer_or_function)}) must be a Layer, a Loss or a function")
 
 
 def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[tuple[int, ...] | str, Array]]:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, floating_dtype, number
+from tinyconv.arguments import check_arrays, floating_dtype, instance, number
 from tinyconv.arrays import Array, array_module, moved, underflow_allowed
 from tinyconv.layers import Layer, Loss, Parameter
 from tinyconv.layers.cache import Pass
@@ -131,10 +131,8 @@ class Objective(Layer):
 
     def __init__(self, model: Layer, criterion: Loss, target: Array | None = None) -> None:
         super().__init__()
-        for name, value, kind in (("model", model, Layer), ("criterion", criterion, Loss)):
-            if not isinstance(value, kind):
-                raise TypeError(f"`{name}` (of type {type(value).__name__}) must be a {kind.__name__}")
-        self.model, self.criterion, self.target = model, criterion, target
+        self.model = instance("model", model, Layer)
+        self.criterion, self.target = instance("criterion", criterion, Loss), target
 
     def forward(self, x: Array) -> Array:
         if self.target is None:
@@ -179,9 +177,7 @@ class GradientLayer(Layer):
 
     def __init__(self, energy: Layer) -> None:
         super().__init__()
-        if not isinstance(energy, Layer):
-            raise TypeError(f"`energy` (of type {type(energy).__name__}) must be a Layer")
-        self.energy = energy
+        self.energy = instance("energy", energy, Layer)
 
     def forward(self, x: Array) -> Array:
         gradient, passed = self._gradient(x)

@@ -14,6 +14,7 @@ import inspect
 import io
 import json
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import tinyconv.layers as layers
-from tinyconv.arguments import floating_dtype, integer, one_of
+from tinyconv.arguments import floating_dtype, given, integer, one_of
 from tinyconv.arrays import Array
 from tinyconv.files import write_whole
 from tinyconv.layers import Layer
@@ -121,7 +122,7 @@ def write_vectors(
     bound = signature(operator).bind(**attributes)
     layer = _layer(operator, bound.arguments, rng)
     if not isinstance(input_shape, Sequence):
-        raise TypeError(f"`input_shape` (={input_shape!r}) must be a sequence of ints")
+        raise TypeError(f"`input_shape` ({given(input_shape)}) must be a sequence of ints")
     shape = tuple(integer("input_shape", length, minimum=0) for length in input_shape)
     tensors = _tensors(layer, shape, rng, dtype)
     description = {
@@ -159,7 +160,7 @@ def _plain(value: Any) -> Any:
     """A NumPy number as Python's."""
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"`attributes` holds {value!r}, which JSON cannot hold")
+    raise TypeError(f"`attributes` holds {reprlib.repr(value)}, which JSON cannot hold")
 
 
 def _layer(operator: str, attributes: Mapping[str, Any], rng: np.random.Generator) -> Layer:

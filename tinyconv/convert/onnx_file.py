@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyconv.arguments import integer
+from tinyconv.arguments import instance, integer
 from tinyconv.convert.onnx_graph import INPUT, Graph
 from tinyconv.convert.onnx_layers import FORMS, NDIMS
 from tinyconv.convert.place import inside, named_in_errors
@@ -45,8 +45,7 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
     from tinyconv import __version__
     from tinyconv.files import write_whole
 
-    if not isinstance(model, Layer):
-        raise TypeError(f"`model` (={model!r}) must be a Layer")
+    instance("model", model, Layer)
     shape = tuple(integer("input_shape", length) for length in input_shape)
     if not shape:
         raise ValueError("`input_shape` (=()) must have a first dimension, the batch")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tinyconv.layers
+from tinyconv.arguments import instance
 from tinyconv.arrays import moved
 from tinyconv.convert.place import inside, named_in_errors
 from tinyconv.layers import Layer, Sequential
@@ -38,7 +39,7 @@ def to_torch(layer: Layer) -> "torch.nn.Module":
         TypeError: no Layer, or one that PyTorch has no module for: Residual, a gradient layer, a subclass.
             The message names its place.
     """
-    _check_type("layer", layer, Layer)
+    instance("layer", layer, Layer)
     module: torch.nn.Module = _module(_torch(), layer, "")
     return module
 
@@ -61,7 +62,7 @@ def from_torch(module: "torch.nn.Module") -> Layer:
             some parameters are frozen.
     """
     torch = _torch()
-    _check_type("module", module, torch.nn.Module)
+    instance("module", module, torch.nn.Module)
     _check_nothing_shared(module)
     return _layer(torch, module, "")
 
@@ -72,11 +73,6 @@ def _torch() -> Any:
     except ImportError as error:
         raise ImportError("from_torch and to_torch need PyTorch: pip install torch") from error
     return torch
-
-
-def _check_type(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"`{name}` (={value!r}) must be a {kind.__name__}")
 
 
 # To PyTorch

@@ -1,8 +1,9 @@
 """Stateless maths on arrays, with the names and semantics of torch.nn.functional.
 
 For every operation `op` there is `op_backward(grad_output, ...what op was given)` beside it, which
-returns the gradients in the order of the inputs. Where backward would have to compute much again,
-`op_saved` returns the output together with what `op_saved_backward` then takes.
+returns the gradients in the order of the inputs. It takes the input of `op`, not its output. Where
+backward would have to compute much again, `op_saved` returns the output together with what
+`op_saved_backward` then takes.
 
 The second order has names as well: `op_jvp` is the tangent of `op`, and `op_backward_jvp(grad_output_dot,
 tangents of the inputs, grad_output, inputs, ...)` the tangent of `op_backward`. They are left out where they

@@ -1,4 +1,9 @@
-"""Dropout: zeroing elements or whole channels at random, and the same zeros in backward."""
+"""Dropout: zeroing elements or whole channels at random, and the same zeros in backward.
+
+`dropout_backward` draws again what `dropout` drew, so it needs the same seed, or a Generator in the state in
+which `dropout` got its own. Where one generator serves all calls, as in a layer, `dropout_saved` returns the
+mask for `dropout_saved_backward`.
+"""
 
 from typing import Any
 
@@ -9,8 +14,10 @@ from tinyconv.arrays import Array, array_module, as_logical, stored_shape, under
 __all__ = [
     "dropout",
     "dropout2d",
+    "dropout2d_backward",
     "dropout2d_saved",
     "dropout2d_saved_backward",
+    "dropout_backward",
     "dropout_saved",
     "dropout_saved_backward",
 ]
@@ -48,8 +55,44 @@ def dropout(
     [0.0, 4.0]
     """
     check_arrays(input=input)
-    number("p", p, 0.0, 1.0)
+    p = number("p", p, 0.0, 1.0)
     return dropout_saved(input, p, generator)[0] if training else input
+
+
+def dropout_backward(
+    grad_output: Array,
+    input: Array,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    generator: Generator = None,
+) -> Array:
+    """Gradient of `dropout` with respect to its input: grad_output, zeroed and scaled as `input` was.
+
+    Args:
+        grad_output: the shape of `input`.
+        input, p, training, inplace: as `dropout` was given them.
+        generator: the seed that `dropout` was given, or a Generator in the state in which its own was then.
+
+    Returns:
+        An array of the shape of `input`; `grad_output` itself if not `training`.
+
+    Raises:
+        ValueError: `p` outside 0 to 1, a `grad_output` of another shape than `input`; no `generator` in
+            training, as the positions that were dropped could not be drawn again.
+        TypeError: dtypes that differ or are not floating.
+
+    >>> import numpy as np
+    >>> x = np.ones(6)
+    >>> dropout(x, generator=1), dropout_backward(np.full(6, 3.0), x, generator=1)
+    (array([0., 2., 2., 2., 0., 0.]), array([0., 6., 6., 6., 0., 0.]))
+    """
+    check_arrays(grad_output=grad_output, input=input)
+    check_shape("grad_output", grad_output, input.shape, "of `input`")
+    p = number("p", p, 0.0, 1.0)
+    if not training:
+        return grad_output
+    return dropout_saved_backward(grad_output, dropout_saved(input, p, _drawn_again(generator))[1])
 
 
 @underflow_allowed
@@ -103,8 +146,44 @@ def dropout2d(
     [0.0, 16.0]
     """
     check_arrays(input=input)
-    number("p", p, 0.0, 1.0)
+    p = number("p", p, 0.0, 1.0)
     return dropout2d_saved(input, p, generator)[0] if training else input
+
+
+def dropout2d_backward(
+    grad_output: Array,
+    input: Array,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    generator: Generator = None,
+) -> Array:
+    """Gradient of `dropout2d` with respect to its input: grad_output, zeroed and scaled as `input` was.
+
+    Args:
+        grad_output: the shape of `input`.
+        input, p, training, inplace: as `dropout2d` was given them.
+        generator: the seed that `dropout2d` was given, or a Generator in the state in which its own was then.
+
+    Returns:
+        An array of the shape of `input`; `grad_output` itself if not `training`.
+
+    Raises:
+        ValueError: `p` outside 0 to 1, a `grad_output` of another shape than `input`; no `generator` in
+            training, as the positions that were dropped could not be drawn again.
+        TypeError: dtypes that differ or are not floating.
+
+    >>> import numpy as np
+    >>> x = np.ones((1, 4, 2))
+    >>> dropout2d(x, generator=1)[0, :, 0], dropout2d_backward(3 * x, x, generator=1)[0, :, 0]
+    (array([0., 2., 2., 2.]), array([0., 6., 6., 6.]))
+    """
+    check_arrays(grad_output=grad_output, input=input)
+    check_shape("grad_output", grad_output, input.shape, "of `input`")
+    p = number("p", p, 0.0, 1.0)
+    if not training:
+        return grad_output
+    return dropout2d_saved_backward(grad_output, dropout2d_saved(input, p, _drawn_again(generator))[1])
 
 
 @underflow_allowed
@@ -121,6 +200,15 @@ def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -
 def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
     """Gradient of `dropout2d` with respect to its input: `grad_output` times `dropout2d_saved`'s `mask`."""
     return dropout_saved_backward(grad_output, mask)
+
+
+def _drawn_again(generator: Generator) -> Generator:
+    if generator is None:
+        raise ValueError(
+            "`generator` (=None) must be the seed that forward was given, or a Generator in the same state; "
+            "or keep the mask of `dropout_saved`"
+        )
+    return generator
 
 
 def _mask(shape: tuple[int, ...], dtype: Any, p: float, generator: Generator, xp: Any) -> Array:

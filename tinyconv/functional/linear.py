@@ -37,7 +37,7 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     array([[11. , 17.5]])
     """
     check_arrays(weight=weight, input=input, bias=bias)
-    _check(input, weight)
+    _check(input.shape, weight.shape)
     output = matmul(weight.reshape(-1, weight.shape[-1]), _rows(input).T)
     if bias is not None:
         if weight.ndim == 1:
@@ -60,27 +60,64 @@ def linear_backward(
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
     return (
-        linear_input(grad_output, input, weight),
-        linear_weight(grad_output, input, weight),
+        linear_input(input.shape, weight, grad_output),
+        linear_weight(input, weight.shape, grad_output),
         None if bias is None else linear_bias(grad_output),
     )
 
 
 @underflow_allowed
-def linear_input(grad_output: Array, input: Array, weight: Array) -> Array:
-    """Gradient of `linear` with respect to its input."""
-    grads = _grad_rows(grad_output, input, weight)
+def linear_input(input_size: tuple[int, ...], weight: Array, grad_output: Array) -> Array:
+    """Gradient of `linear` with respect to its input: grad_output @ weight.
+
+    Args:
+        input_size: the shape of the input, (..., in_features).
+        weight: (out_features, in_features) or (in_features,).
+        grad_output: (..., out_features), or (...) for a 1-D weight.
+
+    Returns:
+        An array of the shape `input_size`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: dtypes that differ or are not floating.
+
+    >>> import numpy as np
+    >>> linear_input((1, 2), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([[1.0, 10.0]]))
+    array([[53., 64.]])
+    """
+    check_arrays(weight=weight, grad_output=grad_output)
+    grads = _grad_rows(input_size, weight.shape, grad_output)
     grad = matmul(weight.reshape(-1, weight.shape[-1]).T, grads.T).T
-    return grad.reshape(input.shape)
+    return grad.reshape(input_size)
 
 
 @underflow_allowed
-def linear_weight(grad_output: Array, input: Array, weight: Array) -> Array:
-    """Gradient of `linear` with respect to its weight."""
-    grads, rows = _grad_rows(grad_output, input, weight), _rows(input)
+def linear_weight(input: Array, weight_size: tuple[int, ...], grad_output: Array) -> Array:
+    """Gradient of `linear` with respect to its weight: grad_output.T @ input.
+
+    Args:
+        input: (..., in_features).
+        weight_size: the shape of the weight, (out_features, in_features) or (in_features,).
+        grad_output: (..., out_features), or (...) for a 1-D weight.
+
+    Returns:
+        An array of the shape `weight_size`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: dtypes that differ or are not floating.
+
+    >>> import numpy as np
+    >>> linear_weight(np.array([[1.0, 2.0]]), (2, 2), np.array([[1.0, 10.0]]))
+    array([[ 1.,  2.],
+           [10., 20.]])
+    """
+    check_arrays(input=input, grad_output=grad_output)
+    grads, rows = _grad_rows(input.shape, weight_size, grad_output), _rows(input)
     # Of one sample this is an outer product, which BLAS takes four times as long for.
     grad: Array = grads.T * rows if len(rows) == 1 else matmul(grads.T, rows)
-    return grad.reshape(weight.shape)
+    return grad.reshape(weight_size)
 
 
 def linear_bias(grad_output: Array) -> Array:
@@ -92,16 +129,16 @@ def linear_bias(grad_output: Array) -> Array:
     return grad
 
 
-def _check(input: Array, weight: Array) -> None:
-    if weight.ndim not in (1, 2):
+def _check(input_size: tuple[int, ...], weight_size: tuple[int, ...]) -> None:
+    if len(weight_size) not in (1, 2):
         raise ValueError(
-            f"`weight` (of shape {weight.shape}) must have the form (out_features, in_features) "
+            f"`weight` (of shape {weight_size}) must have the form (out_features, in_features) "
             "or (in_features,)"
         )
-    if input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
+    if len(input_size) == 0 or input_size[-1] != weight_size[-1]:
         raise ValueError(
-            f"`input` (of shape {input.shape}) must have {weight.shape[-1]} features in its last "
-            f"dimension for `weight` of shape {weight.shape}"
+            f"`input` (of shape {input_size}) must have {weight_size[-1]} features in its last "
+            f"dimension for `weight` of shape {weight_size}"
         )
 
 
@@ -110,9 +147,7 @@ def _rows(array: Array) -> Array:
     return array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
-def _grad_rows(grad_output: Array, input: Array, weight: Array) -> Array:
-    check_arrays(weight=weight, input=input, grad_output=grad_output)
-    _check(input, weight)
-    shape = input.shape[:-1] + weight.shape[:-1]
-    check_shape("grad_output", grad_output, shape, "of the output")
-    return _rows(grad_output if weight.ndim == 2 else grad_output[..., None])
+def _grad_rows(input_size: tuple[int, ...], weight_size: tuple[int, ...], grad_output: Array) -> Array:
+    _check(input_size, weight_size)
+    check_shape("grad_output", grad_output, (*input_size[:-1], *weight_size[:-1]), "of the output")
+    return _rows(grad_output if len(weight_size) == 2 else grad_output[..., None])

@@ -7,7 +7,7 @@ goes back through the opposite one. TensorFlow has images (N, H, W, C) and kerne
 import math
 from collections.abc import Sequence
 
-from tinyconv.arguments import check_kinds, check_ndim, check_shape, dimension, integer
+from tinyconv.arguments import check_kinds, check_ndim, check_shape, dimension, given, integer
 from tinyconv.arrays import Array, array_module, as_logical, stored
 
 __all__ = [
@@ -98,7 +98,7 @@ def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequen
 def unflatten_shape(shape: tuple[int, ...], dim: int, sizes: Sequence[int]) -> tuple[int, ...]:
     """The shape that `unflatten` gives an array of `shape`."""
     if not isinstance(sizes, Sequence) or isinstance(sizes, str):
-        raise TypeError(f"`sizes` (={sizes!r}) must be a sequence of ints")
+        raise TypeError(f"`sizes` ({given(sizes)}) must be a sequence of ints")
     dim = dimension("dim", dim, len(shape))
     lengths = [integer("sizes", length, minimum=-1) for length in sizes]
     if not shape or not lengths:

@@ -65,8 +65,11 @@ class ReLU(Activation):
         self.inplace = bool(inplace)
 
     def forward(self, x: Array) -> Array:
+        # ReLU alone keeps its output in place of x, which saves memory as the next layer keeps it anyway:
+        # `relu_backward` only asks where x is above 0, and the output is so at the same places. The backward
+        # of another function reads x itself, and would be wrong in silence.
         output = F.relu(x)
-        return self.save(output, output)  # has the signs of x, and the next layer keeps it anyway
+        return self.save(output, output)
 
 
 class LeakyReLU(Activation):

@@ -51,11 +51,9 @@ class Convolution(Layer):
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.groups = integer("groups", groups)
         self.algorithm = None if algorithm is None else one_of("algorithm", algorithm, NAMES)
-        for name in ("in_channels", "out_channels"):
-            if getattr(self, name) % self.groups:
-                raise ValueError(
-                    f"`{name}` (={getattr(self, name)}) must be divisible by `groups` (={self.groups})"
-                )
+        for name, channels in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
+            if channels % self.groups:
+                raise ValueError(f"`{name}` (={channels}) must be divisible by `groups` (={groups})")
 
     def _add_parameters(
         self, shape: tuple[int, ...], bias: bool, dtype: npt.DTypeLike, generator: Generator

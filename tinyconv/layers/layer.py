@@ -477,7 +477,7 @@ class Layer(ForwardCache):
 
         The mode, and what an earlier forward kept, stay as they are.
         """
-        integer("batch_size", batch_size)
+        batch_size = integer("batch_size", batch_size)
         network = self.fused()
         with Pass(keeps=False, evaluates=True):
             if x.ndim == 0 or len(x) <= batch_size:

@@ -56,8 +56,8 @@ class Linear(Affine):
         (x,) = self.saved(grad_output)
         weight = self._params["weight"]
         if "weight" in self._grads:
-            self._grads["weight"] += F.linear_weight(grad_output, x, weight)
-        return F.linear_input(grad_output, x, weight) if wants_input else None
+            self._grads["weight"] += F.linear_weight(x, weight.shape, grad_output)
+        return F.linear_input(x.shape, weight, grad_output) if wants_input else None
 
     def bias_gradient(self, grad_output: Array) -> Array:
         return F.linear_bias(grad_output)
@@ -76,12 +76,12 @@ class Linear(Affine):
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
         weight = self.weight
-        self.add_grad_dot("weight", F.linear_weight(grad_output_dot, x, weight))
-        self.add_grad_dot("weight", F.linear_weight(grad_output, x_dot, weight))
+        self.add_grad_dot("weight", F.linear_weight(x, weight.shape, grad_output_dot))
+        self.add_grad_dot("weight", F.linear_weight(x_dot, weight.shape, grad_output))
         if self.bias is not None:
             self.add_grad_dot("bias", F.linear_bias(grad_output_dot))
-        grad_dot = F.linear_input(grad_output_dot, x, weight)
-        return grad_dot if weight_dot is None else grad_dot + F.linear_input(grad_output, x, weight_dot)
+        grad_dot = F.linear_input(x.shape, weight, grad_output_dot)
+        return grad_dot if weight_dot is None else grad_dot + F.linear_input(x.shape, weight_dot, grad_output)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if not input_shape or input_shape[-1] != self.in_features:

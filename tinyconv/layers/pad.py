@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import tinyconv.functional as F
-from tinyconv.arguments import check_kinds, integer, number
+from tinyconv.arguments import check_kinds, given, integer, number
 from tinyconv.arrays import Array
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.layer import LinearMap
@@ -21,7 +21,7 @@ class Pad2d(LinearMap):
         super().__init__()
         sides = padding if isinstance(padding, Sequence) else (padding,) * 4
         if len(sides) != 4 or isinstance(sides, str):
-            raise ValueError(f"`padding` (={padding!r}) must be an int or (left, right, top, bottom)")
+            raise ValueError(f"`padding` ({given(padding)}) must be an int or (left, right, top, bottom)")
         self.padding = tuple(integer("padding", side, minimum=-(1 << 62)) for side in sides)
 
     def map(self, x: Array) -> Array:

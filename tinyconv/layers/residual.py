@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from tinyconv.arguments import instance
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import ERRORS, Layer, located
 
@@ -32,8 +33,8 @@ class Residual(Layer):
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         super().__init__()
         for name, layer in (("body", body), ("shortcut", shortcut)):
-            if not isinstance(layer, Layer) and (name == "body" or layer is not None):
-                raise TypeError(f"`{name}` (of type {type(layer).__name__}) must be a Layer")
+            if name == "body" or layer is not None:
+                instance(name, layer, Layer)
             setattr(self, name, layer)
 
     def forward(self, x: Array) -> Array:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
-from tinyconv.arguments import integer
+from tinyconv.arguments import given, integer
 from tinyconv.arrays import Array
 from tinyconv.layers.activation import ReLU
 from tinyconv.layers.fused import FUSIBLE, Fused
@@ -77,7 +77,7 @@ class Sequential(Layer):
         children: dict[str, Layer] = {}
         for i, (name, layer) in enumerate(pairs):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer {name!r} (of type {type(layer).__name__}) must be a Layer")
+                raise TypeError(f"layer {name!r} ({given(layer)}) must be a Layer")
             if not isinstance(name, str) or not name or "." in name:
                 raise ValueError(
                     f"layer name {name!r} must be a string that is not empty and contains no dot"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import integer, one_of
+from tinyconv.arguments import given, integer, one_of
 from tinyconv.arrays import Array
 from tinyconv.functional.interpolate import MODES, interpolate_indices
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
@@ -55,7 +55,7 @@ class Unflatten(LinearMap):
         super().__init__()
         self.dim = integer("dim", dim, minimum=-64)
         if not isinstance(unflattened_size, Sequence) or isinstance(unflattened_size, str):
-            raise TypeError(f"`unflattened_size` (={unflattened_size!r}) must be a sequence of ints")
+            raise TypeError(f"`unflattened_size` ({given(unflattened_size)}) must be a sequence of ints")
         self.unflattened_size = tuple(
             integer("unflattened_size", length, minimum=-1) for length in unflattened_size
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import NamedTuple
 
-from tinyconv.arguments import integer, one_of
+from tinyconv.arguments import instance, integer, one_of
 from tinyconv.files import write_whole
 from tinyconv.layers import Layer, Residual, Sequential
 from tinyconv.layers.layer import ERRORS
@@ -98,8 +98,7 @@ def draw(
     ('<svg', True)
     """
     format = _format(format, path)
-    if not isinstance(model, Layer):
-        raise TypeError(f"`model` (={model!r}) must be a Layer")
+    instance("model", model, Layer)
     shape = tuple(integer("input_shape", size, minimum=0) for size in input_shape)
     chain = (Node(("input", str(shape))), _node(model, "", shape), Node(("output",)))
     svg = _svg(chain)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, integer
+from tinyconv.arguments import check_arrays, given, instance, integer
 from tinyconv.arrays import Array
 from tinyconv.functional import softmax
 from tinyconv.layers import Conv2d, Layer, Residual, Sequential
@@ -42,7 +42,7 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
     _check_model("layer_or_model", layer_or_model)
     name, layer = next(((n, c) for n, c in _named(layer_or_model) if isinstance(c, Conv2d)), ("", None))
     if layer is None:
-        raise ValueError(f"`layer_or_model` (={layer_or_model!r}) must be a Conv2d or hold one")
+        raise ValueError(f"`layer_or_model` ({given(layer_or_model)}) must be a Conv2d or hold one")
     weight = layer.params["weight"]
     figure = new_figure(7.5, 7.5)
     axes = figure.subplots()
@@ -108,7 +108,9 @@ def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
     _run(model, "", batch, found)
     rows = [(label, output[0]) for label, output in found if output.ndim == 4 and output.size]
     if not rows:
-        raise ValueError(f"`model` (={model!r}) must have a layer with an output of the form (N, C, H, W)")
+        raise ValueError(
+            f"`model` ({given(model)}) must have a layer with an output of the form (N, C, H, W)"
+        )
     rows = [("image", batch[0]), *rows]
     figure = new_figure(13, 1.25 * len(rows))
     for axes, (label, maps) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
@@ -218,8 +220,7 @@ def _picture(image: Array) -> Array:
 
 
 def _check_model(name: str, model: Any) -> None:
-    if not isinstance(model, Layer):
-        raise TypeError(f"`{name}` (={model!r}) must be a Layer")
+    instance(name, model, Layer)
 
 
 def _batch_of_one(image: Array) -> Array:

@@ -50,7 +50,7 @@ class WeightAverage:
         # Without what forward has kept for backward; with the model's generators and not copies, so that
         # what a layer draws in evaluation comes from the stream that checkpoints hold.
         kept: dict[int, Any] = {id(cache._cache): None for cache in model.caches()}
-        shared = {id(own): own for layer in model.layers() for own in generators(layer).values()}
+        shared = {id(own): own for layer in model.modules() for own in generators(layer).values()}
         self.module = copy.deepcopy(model, kept | shared)
         self.n_averaged = 0
 

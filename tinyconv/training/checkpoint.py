@@ -6,6 +6,7 @@ unpickled, and names are never used as paths.
 """
 
 import os
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -177,4 +178,6 @@ def _as_list(value: Any) -> Any:
     """NumPy's numbers and arrays as JSON's."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    raise TypeError(f"`state` holds {value!r} (of type {type(value).__name__}), which JSON cannot say")
+    raise TypeError(
+        f"`state` holds {reprlib.repr(value)} (of type {type(value).__name__}), which JSON cannot say"
+    )

@@ -306,7 +306,7 @@ def _make_own(model: Layer, grads: dict[str, Array], communicator: _Other) -> No
 
 def _streams(model: Layer) -> list[tuple[RandomSource, int]]:
     """All random generators, those that layers share once, and a number that depends on their state now."""
-    found = [own for layer in model.layers() for own in generators(layer).values()]
+    found = [own for layer in model.modules() for own in generators(layer).values()]
     unique = {id(own): own for own in (*found, *global_generators().values())}
     return [(own, digest(own)) for own in unique.values()]
 

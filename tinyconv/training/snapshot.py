@@ -40,7 +40,7 @@ def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
     state = {
         **_kinds(trainer),
         "optimizer": {**optimizer, "state": numbers},
-        "schedule": None if trainer.schedule is None else trainer.schedule.count,
+        "schedule": None if trainer.schedule is None else trainer.schedule.state_dict(),
         "epochs": [asdict(epoch) for epoch in trainer.history.epochs],
         "first_epoch": trainer.first_epoch,
     }
@@ -68,22 +68,22 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
             param, _, key = name.rpartition("/")
             optimizer["state"][param] = {**optimizer["state"][param], key: array}
         epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        losses, count = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
+        losses, schedule = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
         first = state["first_epoch"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
-    before = trainer.model.state_dict(), trainer.optimizer.state_dict()
+    parts = (trainer.model, model), (trainer.optimizer, optimizer), (trainer.schedule, schedule)
+    given: list[tuple[Any, Any]] = [*parts, (trainer.average, average)]
+    present = [(part, new, part.state_dict()) for part, new in given if part is not None]
     try:
-        trainer.model.load_state_dict(model)
-        trainer.optimizer.load_state_dict(optimizer)
-        if trainer.average is not None:
-            trainer.average.load_state_dict(average)
-    except (ValueError, TypeError, KeyError):
-        trainer.model.load_state_dict(before[0])
-        trainer.optimizer.load_state_dict(before[1])
+        for part, new, _ in present:
+            part.load_state_dict(new)
+    except (ValueError, TypeError, KeyError) as error:
+        for part, _, before in present:
+            part.load_state_dict(before)
+        if isinstance(error, KeyError):
+            raise ValueError(f"it is not whole: it lacks {error}") from error
         raise
-    if trainer.schedule is not None:
-        trainer.schedule.count = count
     trainer.first_epoch = first
     trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
 
@@ -125,8 +125,8 @@ def _kinds(trainer: "Trainer") -> dict[str, Any]:
         "model": repr(trainer.model),
         "frozen parameters": [name for name in trainer.model.params if name not in trainer.model.grads],
         "optimizer kind": type(optimizer).__name__,
-        "groups": optimizer.groups[1:],
-        "schedule kind": None if schedule is None else [type(schedule).__name__, schedule.base_lr],
+        "groups": [group["params"] for group in optimizer.groups],
+        "schedule kind": None if schedule is None else [type(schedule).__name__, *schedule.base_lrs],
         "average's decay": None if average is None else average.decay,
         **{
             name: getattr(trainer, name)

@@ -136,12 +136,12 @@ def batch_norm_saved(
     allreduce: Allreduce | None = None,
 ) -> tuple[Array, BatchNormSaved]:
     """`batch_norm`, and what its backward needs; `allreduce` adds up over the parts of a batch."""
-    number("momentum", momentum)
+    momentum, eps = number("momentum", momentum), number("eps", eps)
     xp = check_arrays(
         weight=weight, running_mean=running_mean, running_var=running_var, input=input, bias=bias
     )
     check_per_channel(input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    if number("eps", eps) <= 0 and training:
+    if eps <= 0 and training:
         raise ValueError(f"`eps` (={eps}) must be above 0 in training")
     rows, size = as_rows(input), 0
     if training:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tinyconv.arguments import check_arrays, check_like, check_shape, integer, number
+from tinyconv.arguments import check_arrays, check_like, check_shape, given, integer, number
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.normalization.standardize import (
     Moved,
@@ -130,7 +130,7 @@ def _scale_and_shift(normalized: Array, weight: Array | None, bias: Array | None
 def _last_axes(input: Array, normalized_shape: Sequence[int], **arrays: Array | None) -> tuple[int, ...]:
     """The axes of `normalized_shape` in `input`, checked."""
     if not isinstance(normalized_shape, Sequence) or isinstance(normalized_shape, str):
-        raise TypeError(f"`normalized_shape` (={normalized_shape!r}) must be a sequence of ints")
+        raise TypeError(f"`normalized_shape` ({given(normalized_shape)}) must be a sequence of ints")
     shape = tuple(integer("normalized_shape", length, minimum=0) for length in normalized_shape)
     if not shape:
         raise ValueError(f"`normalized_shape` (={normalized_shape!r}) must have at least one dimension")

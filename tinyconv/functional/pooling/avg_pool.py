@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer
+from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, given, integer
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.conv.geometry import Geometry
 from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_geometry
@@ -150,7 +150,7 @@ def adaptive_output_size(input_size: tuple[int, ...], output_size: OutputSize) -
     check_pooled(input_size)
     both = output_size if isinstance(output_size, Sequence) else (output_size, output_size)
     if len(both) != 2:
-        raise ValueError(f"`output_size` (={output_size!r}) must be an int or a pair of ints or None")
+        raise ValueError(f"`output_size` ({given(output_size)}) must be an int or a pair of ints or None")
     height, width = (
         length if out is None else integer("output_size", out, minimum=0)
         for length, out in zip(input_size[-2:], both, strict=True)

@@ -100,8 +100,12 @@ def max_pool2d_backward(
     padding: IntOrPair = 0,
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
+    return_indices: bool = False,
 ) -> Array:
-    """Gradient of `max_pool2d` with respect to its input: each maximum's goes to where it was found."""
+    """Gradient of `max_pool2d` with respect to its input: each maximum's goes to where it was found.
+
+    `return_indices` is accepted, as `max_pool2d` may have been given it, and ignored.
+    """
     check_arrays(input=input, grad_output=grad_output)
     options = (kernel_size, stride, padding, dilation, ceil_mode)
     _, winners = max_pool2d_saved(input, *options)

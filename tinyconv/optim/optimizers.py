@@ -1,0 +1,503 @@
+"""Optimisers: what updates a model's parameters from their gradients."""
+
+import inspect
+import math
+from collections import UserDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arguments import boolean, conversion, given, instance, integer, number
+from tinyconv.arrays import Array, array_module, fused, moved, underflow_allowed
+from tinyconv.layers import Layer
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+
+T = TypeVar("T")
+Groups: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+class Option(Generic[T]):
+    """An option as an attribute of an optimiser: it is that of all groups that do not have their own.
+
+    `check` returns the value as it is kept, a plain Python one, or refuses it. (NumPy's float64 numbers
+    would make float64 arrays of float32 ones, and JSON does not know them.)
+    """
+
+    def __init__(self, check: Callable[[str, Any], T]) -> None:
+        self.check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: Any, owner: type | None = None) -> T:
+        return cast("T", self if optimizer is None else optimizer.groups[0][self.name])
+
+    def __set__(self, optimizer: Any, value: T) -> None:
+        for group in optimizer.groups:
+            if self.name not in group.own:
+                group[self.name] = value
+
+
+def _not_nan(name: str, value: Any) -> float:
+    if math.isnan(as_float := number(name, value)):
+        raise ValueError(f"`{name}` (=nan) must not be NaN")
+    return as_float
+
+
+def short(value: Any) -> str:
+    """`value` as a repr shows it, with six digits of a number."""
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(short, value))})"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+class Group(UserDict[str, Any]):
+    """Names of parameters or layers, "params", and all options of these, which are checked when assigned.
+
+    Attributes:
+        own: the names of the options that the group was made with.
+    """
+
+    def __init__(self, options: Mapping[str, Option[Any]], group: Any) -> None:
+        params = group.get("params") if isinstance(group, Mapping) else None
+        if not isinstance(params, Sequence) or isinstance(params, str):
+            raise TypeError(
+                f"`groups` must be mappings whose 'params' are a list of names, got one {given(group)}"
+            )
+        number("lr", group.get("lr", 0.0), 0.0)
+        self.options, self.own = options, frozenset(group) - {"params"}
+        super().__init__({name: group[name] for name in group if name != "params"})
+        self.data["params"] = list(params)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self.options:
+            raise ValueError(f"`groups` holds the unknown option {name!r}, not one of {tuple(self.options)}")
+        self.data[name] = self.options[name].check(name, value)
+
+
+class Optimizer:
+    """Base class: walks over the parameters of `model`; a subclass says how one is updated.
+
+    Attributes:
+        lr, weight_decay and the other options: plain Python numbers. One that is assigned is used from the
+            next step on, by all parameters but those of a group that was made with its own.
+        groups: mappings of "params" and all options, as PyTorch's `param_groups`: the first is that of the
+            parameters which are in no other one. Schedules change their "lr", and so may you:
+            `optimizer.groups[1]["lr"] *= 0.5`.
+        initial_lrs: the groups' learning rates when the first schedule was made.
+        state: name of a parameter -> what the optimiser remembers of it.
+    """
+
+    options: ClassVar[dict[str, Option[Any]]] = {}
+
+    lr = Option(_not_nan)  # later also below 0: a linear OneCycleLR ends there, in PyTorch too
+    weight_decay = Option(partial(number, low=0.0))
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        found = {name: value for base in cls.__mro__[::-1] for name, value in vars(base).items()}
+        cls.options = {name: value for name, value in found.items() if isinstance(value, Option)}
+
+    def __init__(self, model: Layer, groups: Groups, **options: Any) -> None:
+        self.model = instance("model", model, Layer, f"pass the model itself: {type(self).__name__}(model)")
+        if not model.params:
+            raise ValueError(f"`model` (of type {type(model).__name__}) does not have parameters")
+        model.check_whole()
+        self._changes = model.changes()
+        self.groups = [Group(self.options, {"params": []})]
+        self.groups += [Group(self.options, group) for group in groups]
+        number("lr", options["lr"], 0.0)
+        for name, value in options.items():
+            setattr(self, name, value)
+        self._group_of = self._members()
+        self.groups[0].data["params"] = [name for name, index in self._group_of.items() if index == 0]
+        self.initial_lrs: list[float] = []
+        self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
+        self._steps = 0
+        # Of parameters that are alike -> the numbers of the last step, and where they lie.
+        self._on_device: dict[Any, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
+
+    def __repr__(self) -> str:
+        counts = {"parameter": len(self.model.params), "group": len(self.groups) - 1}
+        shown = [f"{count} {what}{'s' * (count > 1)}" for what, count in counts.items() if count]
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name == "lr" or (name in self.options and getattr(self, name) != parameter.default):
+                shown.append(f"{name}={short(getattr(self, name))}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _members(self) -> dict[str, int]:
+        """For each parameter the number of its group."""
+        members = dict.fromkeys(self.model.params, 0)
+        for index, group in enumerate(self.groups[1:], 1):
+            for chosen in group["params"]:
+                names = [name for name in members if name == chosen or name.startswith(f"{chosen}.")]
+                taken = [name for name in names if members[name]]
+                if taken or not names:
+                    what = f"is in two groups: {taken[0]!r}" if taken else "names no parameter and no layer"
+                    raise ValueError(f"`groups`: {chosen!r} {what}")
+                members.update(dict.fromkeys(names, index))
+        return members
+
+    def to(self, target: npt.DTypeLike) -> Self:
+        """Move what is remembered of the parameters to a device, or convert it to a dtype, as the model was.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `Layer.to`.
+        """
+        convert = conversion(target)
+        for state in self.state.values():
+            state.update({key: convert(value) for key, value in state.items() if hasattr(value, "dtype")})
+        return self
+
+    def zero_grad(self) -> None:
+        """Set the gradients of all parameters to zero."""
+        self.model.zero_grad()
+
+    @underflow_allowed
+    def step(self) -> None:
+        """Update all parameters from their gradients.
+
+        Raises:
+            RuntimeError: layers or parameters of the model have come, gone or been replaced since the
+                optimiser was made.
+        """
+        for update in self.begin_step():
+            update()
+
+    def begin_step(self) -> list[Callable[[], None]]:
+        """Count the step, and return the updates that it consists of.
+
+        Raises:
+            RuntimeError: layers or parameters of the model have come, gone or been replaced since the
+                optimiser was made.
+
+        What changes from step to step are numbers. On a GPU they are arrays that this call writes, so that
+        the updates are the same kernels on the same arrays in each step, and can be a part of a CUDA graph.
+        """
+        if self.model.changes() != self._changes:
+            raise RuntimeError(
+                "`model` has changed since the optimiser was made, which would not update its new layers and "
+                "parameters as they are: make another optimiser"
+            )
+        self._steps += 1
+        numbers: dict[Any, tuple[Any, ...]] = {}
+        updates: list[Callable[[], None]] = []
+        params = self.model.params
+        for name, grad in self.model.grads.items():
+            param, state, group = params[name], self.state[name], self._group_of[name]
+            state["step"] = state.get("step", 0) + 1
+            alike = group, self._steps - state["step"], param.dtype
+            if alike not in numbers:
+                found = self._numbers(state["step"], self.groups[group])
+                numbers[alike] = self._placed(alike, found, param)
+            updates.append(partial(self._update, param, grad, state, *numbers[alike]))
+        return updates
+
+    def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        """What the update takes besides arrays, in a parameter's `step`; None for what it does without."""
+        raise NotImplementedError
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
+        raise NotImplementedError
+
+    def _placed(self, alike: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
+        """`numbers`, those of the parameters that are `alike`, where `like` lies."""
+        xp = array_module(like)
+        if xp is np:
+            return numbers
+        known, placed = self._on_device.get(alike, ((), ()))
+        if [old is None for old in known] != [new is None for new in numbers]:
+            known = (None,) * len(numbers)
+            placed = tuple(None if new is None else xp.empty((), like.dtype) for new in numbers)
+        for array, new, old in zip(placed, numbers, known, strict=True):
+            if array is not None and new != old:
+                array.fill(new)
+        self._on_device[alike] = numbers, placed
+        return placed
+
+    def arrays(self) -> list[Array]:
+        """All arrays that the updates read and write besides parameters and gradients."""
+        kept = [value for own in self.state.values() for value in own.values() if hasattr(value, "shape")]
+        placed = [array for _, arrays in self._on_device.values() for array in arrays if array is not None]
+        return kept + placed
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on: "steps", "initial_lrs", "groups" (their present options), "state".
+
+        "state" holds, for each parameter's name, copies of what is remembered of it.
+        """
+        state = {
+            name: {key: value.copy() if hasattr(value, "copy") else value for key, value in own.items()}
+            for name, own in self.state.items()
+        }
+        groups = [{name: group[name] for name in self.options} for group in self.groups]
+        return {"steps": self._steps, "initial_lrs": list(self.initial_lrs), "groups": groups, "state": state}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; arrays are copied to where the parameters lie.
+
+        Raises:
+            ValueError, TypeError: a name that is missing or unknown, an option out of range, or an array of
+                another shape than its parameter. Nothing is changed then.
+        """
+        params, state, found = self.model.params, state_dict["state"], state_dict["groups"]
+        different = set(state).symmetric_difference(params)
+        different |= {name for group in found for name in set(group).symmetric_difference(self.options)}
+        if different or len(found) != len(self.groups):
+            raise ValueError(
+                f"`state_dict` is of an optimiser of other parameters or options: {len(found)} groups, not "
+                f"{len(self.groups)}, and {len(different)} names that one of the two lacks: "
+                f"{sorted(different)[:3]}"
+            )
+        for name, own in state.items():
+            for key, value in own.items():
+                if hasattr(value, "shape") and value.shape != params[name].shape:
+                    raise ValueError(
+                        f"`state_dict`: {key!r} of {name!r} (of shape {value.shape}) must have the shape "
+                        f"{params[name].shape}"
+                    )
+        groups = [
+            {name: self.options[name].check(name, value) for name, value in group.items()} for group in found
+        ]
+        initial_lrs = [number("initial_lrs", lr) for lr in state_dict["initial_lrs"]]
+        if len(initial_lrs) not in (0, len(groups)):
+            raise ValueError(f"`state_dict` has {len(initial_lrs)} initial_lrs for {len(groups)} groups")
+        self._steps = integer("steps", state_dict["steps"], minimum=0)
+        self.initial_lrs = initial_lrs
+        for group, options in zip(self.groups, groups, strict=True):
+            group.update(options)
+        for name, own in state.items():
+            self.state[name] = {key: _copied(value, params[name]) for key, value in own.items()}
+
+
+def _copied(value: Any, param: Array) -> Any:
+    """A copy of `value`, if it is an array, of the dtype of `param` and where it lies."""
+    if not hasattr(value, "shape"):
+        return value
+    copy = array_module(param).empty_like(param)
+    copy[...] = moved(value, array_module(param))
+    return copy
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum.
+
+    g = grad + weight_decay * param;  v = momentum * v + (1 - dampening) * g  (v = g at first);
+    param -= lr * v, or with nesterov lr * (g + momentum * v)
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        momentum, dampening, weight_decay: as in the formula.
+        nesterov: needs a momentum and no dampening.
+        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
+            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes the learning rate of each group.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+    """
+
+    momentum = Option(partial(number, low=0.0))
+    dampening = Option(_not_nan)
+    nesterov = Option(boolean)
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        groups: Groups = (),
+    ) -> None:
+        super().__init__(
+            model,
+            groups,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
+        for group in self.groups:
+            if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+                raise ValueError(
+                    f"`nesterov` needs a `momentum` above 0 (got {group['momentum']}) "
+                    f"and a `dampening` of 0 (got {group['dampening']})"
+                )
+
+    def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        momentum, dampening = options["momentum"], options["dampening"]
+        undamped = None if dampening == 0 or step == 1 else 1 - dampening
+        ahead = momentum if options["nesterov"] else None
+        return options["lr"], momentum or None, undamped, ahead, options["weight_decay"] or None
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
+        _, momentum, *_ = numbers
+        if momentum is not None and "momentum_buffer" not in state:
+            state["momentum_buffer"] = array_module(param).zeros_like(param)
+        _sgd(param, grad, None if momentum is None else state["momentum_buffer"], *numbers)
+
+
+@fused
+def _sgd(
+    xp: Any,
+    param: Array,
+    grad: Array,
+    velocity: Array | None,
+    lr: Any,
+    momentum: Any,
+    undamped: Any,
+    ahead: Any,
+    weight_decay: Any,
+) -> None:
+    if weight_decay is not None:
+        grad = grad + weight_decay * param
+    if velocity is not None:
+        velocity *= momentum
+        velocity += grad if undamped is None else undamped * grad
+        grad = velocity if ahead is None else grad + ahead * velocity
+    param -= lr * grad
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    betas = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
+    if len(betas) != 2:
+        raise ValueError(f"`{name}` ({given(value)}) must be two numbers, each at least 0 and less than 1")
+    beta1, beta2 = number(name, betas[0]), number(name, betas[1])
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"`{name}` (={betas}) must be two numbers, each at least 0 and less than 1")
+    return beta1, beta2
+
+
+class Adam(Optimizer):
+    """Adam; its weight decay adds weight_decay * param to the gradient.
+
+    m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
+    param -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        betas: (beta1, beta2), each at least 0 and less than 1.
+        eps: added to the denominator.
+        weight_decay: as above.
+        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
+            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes the learning rate of each group.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
+
+    Source: Kingma and Ba, https://arxiv.org/abs/1412.6980;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
+    """
+
+    betas = Option(_betas)
+    eps = Option(partial(number, low=0.0))
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        groups: Groups = (),
+    ) -> None:
+        super().__init__(model, groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        lr, (beta1, beta2) = options["lr"], options["betas"]
+        corrected = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+        decay = self._decay(lr, options["weight_decay"])
+        return *corrected, beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], *decay
+
+    def _decay(self, lr: float, weight_decay: float) -> tuple[float | None, float | None]:
+        """What times a parameter is added to its gradient, and what the parameter itself is multiplied by."""
+        return weight_decay or None, None
+
+    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
+        if "exp_avg" not in state:
+            xp = array_module(param)
+            state.update(exp_avg=xp.zeros_like(param), exp_avg_sq=xp.zeros_like(param))
+        _adam(param, grad, state["exp_avg"], state["exp_avg_sq"], *numbers)
+
+
+@fused
+def _adam(
+    xp: Any,
+    param: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    lr: Any,
+    root: Any,
+    beta1: Any,
+    rest1: Any,
+    beta2: Any,
+    rest2: Any,
+    eps: Any,
+    added: Any,
+    kept: Any,
+) -> None:
+    if added is not None:
+        grad = grad + added * param
+    if kept is not None:
+        param *= kept
+    mean *= beta1
+    mean += rest1 * grad
+    square *= beta2
+    square += rest2 * grad * grad
+    denominator = xp.sqrt(square)
+    denominator /= root
+    denominator += eps
+    update = mean / denominator
+    update *= lr
+    param -= update
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: each step first multiplies param by 1 - lr * weight_decay.
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        betas: (beta1, beta2), each at least 0 and less than 1.
+        eps: added to the denominator.
+        weight_decay: as above.
+        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
+            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes the learning rate of each group.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
+
+    Source: Loshchilov and Hutter, https://arxiv.org/abs/1711.05101;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        *,
+        groups: Groups = (),
+    ) -> None:
+        super().__init__(model, lr, betas, eps, weight_decay, groups=groups)
+
+    def _decay(self, lr: float, weight_decay: float) -> tuple[float | None, float | None]:
+        return None, 1 - lr * weight_decay if weight_decay else None

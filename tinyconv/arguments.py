@@ -159,6 +159,16 @@ def check_arrays(**arrays: Array | None) -> Any:
     return xp
 
 
+def check_kinds(**arrays: Any) -> None:
+    """Check that the arrays are NumPy's or CuPy's."""
+    for name, array in arrays.items():
+        if not isinstance(array, (np.ndarray, np.generic)) and owner(array) != "cupy":
+            raise TypeError(
+                f"`{name}` must be a numpy.ndarray or cupy.ndarray, not {type(array).__name__}: "
+                f"use np.asarray({name}, np.float32)"
+            )
+
+
 def _places(arrays: Mapping[str, Any]) -> str:
     """On which device each of the arrays is; "" where one of them is no array."""
     kinds = {"numpy": "CPU", "cupy": "GPU"}

@@ -48,7 +48,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_shape, conversion, floating_dtype, integer
+from tinyconv.arguments import check_arrays, check_kinds, check_shape, conversion, floating_dtype, integer
 from tinyconv.arrays import Array, array_module, moved, owner
 from tinyconv.layers.cache import ForwardCache
 
@@ -307,6 +307,7 @@ class Layer(ForwardCache):
 
         The mode, and what an earlier forward kept, stay as they are.
         """
+        check_kinds(x=x)
         integer("batch_size", batch_size)
         network = self.fused()
         with self._predicting():

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinyconv.arrays import Array, moved
+from tinyconv.data.pairs import checked
 
 
 @contextmanager
@@ -19,10 +20,10 @@ def out_of_memory(what: str) -> Iterator[None]:
 
 
 class Moved:
-    """Batches of any iterable, each moved to the device of `xp`."""
+    """Batches of any iterable, the argument `name`, each checked and moved to the device of `xp`."""
 
-    def __init__(self, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
-        self._batches, self._xp = batches, xp
+    def __init__(self, name: str, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
+        self._name, self._batches, self._xp = name, batches, xp
 
     @property
     def generator(self) -> Any:
@@ -30,5 +31,11 @@ class Moved:
         return getattr(self._batches, "generator", None)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        for inputs, targets in self._batches:
+        empty = True
+        for inputs, targets in checked(self._name, self._batches):
+            empty = False
             yield moved(inputs, self._xp), moved(targets, self._xp)
+        if empty:
+            raise ValueError(
+                f"`{self._name}` gave no batch; it must be an iterable that can be iterated again"
+            )

@@ -393,8 +393,7 @@ def test_training_in_several_epochs_sees_the_same_data(monkeypatch: pytest.Monke
     def losses(device: str, transform: Callable[[Array], Array]) -> list[float]:
         model = Linear(3, 4, generator=0)
         trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model, lr=0.0), device=device, progress=False)
-        loader = DataLoader(arrays(), 4, transform=transform)
-        return trainer.fit(loader, 3, validation=loader).step_losses
+        return trainer.fit(DataLoader(arrays(), 4, transform=transform), 3).step_losses
 
     expected = losses("cpu", lambda x: -x)
     assert expected == losses("cpu", negate)

@@ -89,7 +89,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 def add_data_option(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
     """Add --data, the folder of MNIST, with the default `data`."""
     default = "%(default)s" if data else "$TINYCONV_DATA, the user's cache folder, or downloaded there"
-    help = f"folder with the four IDX files (Fashion-MNIST's do as well; default: {default})"
+    help = f"folder with the four IDX files, zipped or not (Fashion-MNIST's do as well; default: {default})"
     parser.add_argument("--data", type=Path, default=data, help=help)
 
 

@@ -120,7 +120,7 @@ def rounds(
 def tinyconv_peer(model: str, batch_size: int, cuda_graph: bool) -> Callable[..., float]:
     """Set tinyconv up."""
     import tinyconv as tc
-    from tinyconv.data import Batches, normalize
+    from tinyconv.data import DataLoader, normalize
 
     logging.basicConfig(level=logging.INFO)  # the trainer says where it cannot capture
     cupy = device_module("cuda")
@@ -134,7 +134,7 @@ def tinyconv_peer(model: str, batch_size: int, cuda_graph: bool) -> Callable[...
         network, tc.CrossEntropyLoss(), optimizer, device="cuda", cuda_graph=cuda_graph, progress=False
     )
     images, labels = training_data(batch_size, IMAGES)
-    batches = Batches(images, labels, batch_size, shuffle=True, generator=0, transform=normalize)
+    batches = DataLoader((images, labels), batch_size, shuffle=True, generator=0, transform=normalize)
     batches.move(cupy)
     try:
         return rounds(trainer.fit, batches, len(batches), device, before)
@@ -269,7 +269,7 @@ def table(title: str, seconds: Seconds, taken: Seconds, batch_size: int) -> str:
 def article() -> dict[str, Any]:
     """Train the CNN as the article does, print its table, and return the accuracies and the seconds."""
     import tinyconv as tc
-    from tinyconv.data import Batches, load_mnist, normalize
+    from tinyconv.data import DataLoader, load_mnist, normalize
 
     data = load_mnist(ROOT / "examples" / "data" / "mnist")
     network = tc.models.mnist_cnn(generator=1)
@@ -278,8 +278,8 @@ def article() -> dict[str, Any]:
         network, tc.CrossEntropyLoss(), optimizer, device="cuda", cuda_graph=True, progress=False
     )
     images, labels = data.train_images, data.train_labels
-    batches = Batches(images, labels, ARTICLE_BATCH, shuffle=True, generator=1, transform=normalize)
-    test = Batches(data.test_images, data.test_labels, 256, transform=normalize)
+    batches = DataLoader((images, labels), ARTICLE_BATCH, shuffle=True, generator=1, transform=normalize)
+    test = DataLoader((data.test_images, data.test_labels), 256, transform=normalize)
     start = time.perf_counter()
     epochs = trainer.fit(batches, EPOCHS, validation=test).epochs
     seconds = time.perf_counter() - start

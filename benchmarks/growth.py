@@ -35,14 +35,14 @@ def peak_mb() -> float:
 def train(count: int) -> list[float]:
     """Train on `count` random images; seconds, MB of data and peak MB."""
     import tinyconv as tc
-    from tinyconv.data import Batches, normalize
+    from tinyconv.data import DataLoader, normalize
 
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count)
     model = tc.models.lenet5(generator=0)
     trainer = tc.Trainer(model, tc.CrossEntropyLoss(), tc.optim.SGD(model, lr=0.01), progress=False)
     start = time.perf_counter()
-    trainer.fit(Batches(images, labels, 128, shuffle=True, generator=0, transform=normalize))
+    trainer.fit(DataLoader((images, labels), 128, shuffle=True, generator=0, transform=normalize))
     seconds = time.perf_counter() - start
     return [seconds, (images.nbytes + labels.nbytes) / (1 << 20), peak_mb()]
 

@@ -21,14 +21,13 @@ ROOT = Path(__file__).parent.parent
 def train(seed: int, epochs: int, batch_size: int, lr: float, workers: int, start: float) -> None:
     """Train, and print the seconds since `start` and the accuracy, after the last epochs."""
     import tinyconv as tc
-    from tinyconv.data import Batches, load_mnist, normalize
+    from tinyconv.data import DataLoader, load_mnist, normalize
 
     data = load_mnist(ROOT / "examples" / "data" / "mnist")
     model = tc.models.lenet5(generator=seed)
-    batches = Batches(
-        data.train_images, data.train_labels, batch_size, shuffle=True, generator=seed, transform=normalize
-    )
-    test = Batches(data.test_images, data.test_labels, 256, transform=normalize)
+    training = data.train_images, data.train_labels
+    batches = DataLoader(training, batch_size, shuffle=True, generator=seed, transform=normalize)
+    test = DataLoader((data.test_images, data.test_labels), 256, transform=normalize)
     optimizer = tc.optim.AdamW(model, lr=lr, weight_decay=0.1)
     schedule = tc.optim.OneCycleLR(optimizer, lr, total_steps=epochs * len(batches))
     trainer = tc.Trainer(model, tc.CrossEntropyLoss(), optimizer, schedule, workers=workers, progress=False)

@@ -56,13 +56,13 @@ FEWER = 10  # for DeZero
 def tinyconv_peer(model: str, batch_size: int, images: int, workers: int) -> Callable[[], float]:
     """Set tinyconv up; a round is an epoch."""
     import tinyconv as tc
-    from tinyconv.data import Batches, normalize
+    from tinyconv.data import DataLoader, normalize
 
     network = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}[model](generator=0)
     optimizer = tc.optim.SGD(network, lr=LR, momentum=MOMENTUM)
     trainer = tc.Trainer(network, tc.CrossEntropyLoss(), optimizer, workers=workers, progress=False)
     pixels, labels = training_data(batch_size, images)
-    batches = Batches(pixels, labels, batch_size, shuffle=True, generator=0, transform=normalize)
+    batches = DataLoader((pixels, labels), batch_size, shuffle=True, generator=0, transform=normalize)
 
     def run_round() -> float:
         start = time.perf_counter()

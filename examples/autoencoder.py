@@ -21,7 +21,7 @@ import numpy as np
 
 import tinyconv as tc
 from tinyconv.arrays import Array
-from tinyconv.data import Batches, load_mnist, normalize
+from tinyconv.data import DataLoader, load_mnist, normalize
 from tinyconv.functional import sigmoid
 from tinyconv.recipes import positive
 
@@ -63,15 +63,15 @@ def make_decoder(rng: np.random.Generator) -> tc.Sequential:
     )
 
 
-def train(model: tc.Sequential, batches: Batches, epochs: int) -> None:
+def train(model: tc.Sequential, loader: DataLoader, epochs: int) -> None:
     """Train encoder and decoder, with a line after each epoch."""
     encoder, decoder = model["encoder"], model["decoder"]
     criterion = tc.BCEWithLogitsLoss()  # of grey pixels too: 0.3 is 30 % white
     adam = tc.optim.Adam(model, LR)
-    schedule = tc.optim.OneCycleLR(adam, LR, total_steps=epochs * len(batches))
+    schedule = tc.optim.OneCycleLR(adam, LR, total_steps=epochs * len(loader))
     for epoch in range(1, epochs + 1):
         start, total = time.perf_counter(), 0.0
-        for images, _ in batches:
+        for images, _ in loader:
             adam.zero_grad()
             codes = encoder.forward(images)
             total += float(criterion.forward(decoder.forward(codes), images))
@@ -80,7 +80,7 @@ def train(model: tc.Sequential, batches: Batches, epochs: int) -> None:
             adam.step()
             schedule.step()
         seconds = time.perf_counter() - start
-        print(f"epoch {epoch}/{epochs}: loss {total / len(batches):.4f}; {seconds:.1f} s", flush=True)
+        print(f"epoch {epoch}/{epochs}: loss {total / len(loader):.4f}; {seconds:.1f} s", flush=True)
 
 
 def draw(images: Array, reconstructions: Array, codes: Array, labels: Array, out: Path) -> None:
@@ -124,9 +124,8 @@ def main() -> None:
         parser.error(str(error))
     model = tc.Sequential({"encoder": make_encoder(rng), "decoder": make_decoder(rng)})
     images, labels = mnist.train_images[: args.subset], mnist.train_labels[: args.subset]
-    train(
-        model, Batches(images, labels, BATCH_SIZE, shuffle=True, generator=rng, transform=scaled), args.epochs
-    )
+    loader = DataLoader((images, labels), BATCH_SIZE, shuffle=True, generator=rng, transform=scaled)
+    train(model, loader, args.epochs)
     tc.save_weights(model, args.out / "autoencoder.safetensors")
 
     test = scaled(mnist.test_images)

@@ -27,7 +27,7 @@ import numpy as np
 
 import tinyconv as tc
 from tinyconv.arrays import Array
-from tinyconv.data import Batches, load_mnist, normalize
+from tinyconv.data import DataLoader, load_mnist, normalize
 from tinyconv.optim import Adam, CosineAnnealingLR
 from tinyconv.recipes import positive
 from tinyconv.training import WeightAverage
@@ -107,12 +107,12 @@ class DCGAN:
 def train(gan: DCGAN, images: Array, epochs: int, out: Path) -> None:
     """Train, with a line and a picture after each epoch."""
     scale = partial(normalize, mean=0.5, std=0.5)  # to between -1 and 1, as Tanh makes them
-    batches = Batches(images, images, BATCH_SIZE, shuffle=True, generator=gan.rng, transform=scale)
+    loader = DataLoader((images, images), BATCH_SIZE, shuffle=True, generator=gan.rng, transform=scale)
     schedules = [CosineAnnealingLR(adam, epochs) for adam in (gan.generator_adam, gan.discriminator_adam)]
     noise = gan.noise(64)
     for epoch in range(1, epochs + 1):
         start, losses = time.perf_counter(), []
-        for real, _ in batches:
+        for real, _ in loader:
             fake = gan.generator.forward(gan.noise(len(real)))
             losses.append((gan.discriminator_step(real, fake), gan.generator_step(fake)))
         loss = np.mean(losses, axis=0)

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from tinyconv.commands.errors import exit_code
+from tinyconv.data import load_mnist
 from tinyconv.recipes import (
     add_options,
     fit,
-    load_data,
     make_batches,
     make_trainer,
     report,
@@ -35,12 +35,12 @@ from tinyconv.recipes import (
 def train(args: argparse.Namespace) -> None:
     """Load the data, make the trainer, train, report."""
     args = with_all_options(args)  # with --resume those that the run began with
-    data = load_data(args.data)
+    data = load_mnist(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)  # draws the parameters, then each epoch's order
-    batches, test = make_batches(args, data, rng)  # 64 shuffled images at a time
-    trainer = make_trainer(args, len(batches), rng)  # model, loss, optimiser and learning-rate schedule
-    seconds = fit(args, trainer, batches, test)  # forward, loss, backward and step for every batch
+    loader, test = make_batches(args, data, rng)  # 64 shuffled images at a time
+    trainer = make_trainer(args, len(loader), rng)  # model, loss, optimiser and learning-rate schedule
+    seconds = fit(args, trainer, loader, test)  # forward, loss, backward and step for every batch
     report(args, trainer, data, seconds)  # accuracy, weights, picture
 
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from tests import strict_arrays
 from tinyconv import CrossEntropyLoss, Flatten, Linear, Sequential, Trainer, optim
 from tinyconv.arrays import Array
-from tinyconv.data import Batches, affine, gaussian_noise, normalize, random_affine
+from tinyconv.data import DataLoader, affine, gaussian_noise, normalize, random_affine
 
 DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 both = partial(random_affine, degrees=15, translate=2)
@@ -162,9 +162,9 @@ def test_wrong_arguments_are_named() -> None:
 # Batches
 
 
-def batches(size: int = 8, **arguments: Any) -> Batches:
+def batches(size: int = 8, **arguments: Any) -> DataLoader:
     defaults: dict[str, Any] = {"shuffle": True, "generator": 1, "augment": noisy}
-    return Batches(digits(21), np.arange(21), size, **(defaults | arguments))
+    return DataLoader((digits(21), np.arange(21)), size, **(defaults | arguments))
 
 
 def whole(parts: list[Any]) -> Array:
@@ -202,7 +202,7 @@ def test_the_images_do_not_depend_on_the_order_in_which_workers_take_them() -> N
 
 def test_no_two_samples_are_given_the_same_numbers() -> None:
     same = np.repeat(digits(1), 16, axis=0)
-    parts = Batches(same, np.arange(16), 8, augment=both, generator=0).parts(2)
+    parts = DataLoader((same, np.arange(16)), 8, augment=both, generator=0).parts(2)
     assert len(np.unique(whole(parts), axis=0)) == 16
 
 

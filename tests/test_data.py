@@ -61,10 +61,18 @@ def test_every_idx_dtype_is_read_in_native_order(tmp_path: Path, kind: int, dtyp
 
 GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "not an IDX file: it is empty|not a whole gzip file"),
+    "empty": (b"", "not an IDX file: it is empty"),
     "gzip of nothing": (gzip.compress(b""), "not an IDX file: it is empty"),
-    "no gzip": (GOOD, "not a whole gzip file"),
-    "text": (b"<html>not found</html>", "not a whole gzip file"),
+    "text": (b"<html>not found</html>", "not an IDX file: it starts with the bytes 3c 68 74 6d"),
+    "plain, cut short": (GOOD[:-5], "must hold 12 bytes .* only 7"),
+    "plain, too long": (GOOD + b"\x00", "must hold 12 bytes .* holds more"),
+    "plain, header cut short": (GOOD[:7], "header is cut short"),
+    "plain, half a magic number of gzip": (b"\x1f", "header is cut short"),
+    "gzip's magic number alone": (b"\x1f\x8b", "not a whole gzip file"),
+    "gzip within gzip": (
+        gzip.compress(gzip.compress(GOOD)),
+        "not an IDX file: it starts with the bytes 1f 8b",
+    ),
     "gzip cut short": (gzip.compress(GOOD)[:-9], "not a whole gzip file"),
     "gzip with a flipped bit": (
         gzip.compress(GOOD)[:-6] + b"\x00" + gzip.compress(GOOD)[-5:],
@@ -108,13 +116,122 @@ def test_unequal_numbers_of_images_and_labels_are_refused(tmp_path: Path) -> Non
     assert NAMES[0] in str(caught.value)
 
 
-def test_a_folder_with_some_of_the_files_is_refused(tmp_path: Path) -> None:
-    (write(tmp_path) / NAMES[3]).unlink()
-    with pytest.raises(FileNotFoundError, match=NAMES[3]):
+FORMS = {
+    "zipped": "{}-{}.gz",
+    "unzipped": "{}-{}",
+    "zipped, with a dot": "{}.{}.gz",
+    "unzipped, with a dot": "{}.{}",
+}
+
+
+def renamed(folder: Path, form: str, name: str) -> Path:
+    """The file `name` of `folder`, zipped or not and named as `form` says."""
+    stem, _, kind = name.removesuffix(".gz").partition("-idx")
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    path = folder / FORMS[form].format(stem, f"idx{kind}")
+    path.write_bytes(content if path.suffix == ".gz" else gzip.decompress(content))
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_are_read_zipped_or_not_with_a_dash_or_a_dot(tmp_path: Path, form: str) -> None:
+    expected = load_mnist(write(tmp_path))
+    for name in NAMES:
+        renamed(tmp_path, form, name)
+    for array, other in zip(load_mnist(tmp_path), expected, strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+def test_forms_may_be_mixed_and_content_counts_more_than_names(tmp_path: Path) -> None:
+    expected = load_mnist(write(tmp_path))
+    for name, form in zip(NAMES, FORMS, strict=True):
+        renamed(tmp_path, form, name)
+    plain = tmp_path / "train-images-idx3-ubyte.gz"
+    plain.write_bytes(gzip.decompress(plain.read_bytes()))
+    zipped = tmp_path / "train-labels-idx1-ubyte"
+    zipped.write_bytes(gzip.compress(zipped.read_bytes()))
+    for array, other in zip(load_mnist(tmp_path), expected, strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+def test_a_broken_file_of_another_form_is_refused_by_name(tmp_path: Path) -> None:
+    path = renamed(write(tmp_path), "unzipped, with a dot", NAMES[2])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"must hold 12 bytes .* only 11") as caught:
+        load_mnist(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Whole data sets in the working folder, in TINYCONV_DATA and in the cache, which nothing should read."""
+    for name in ("working", "environment", "cache/tinyconv/mnist"):
+        (tmp_path / name).mkdir(parents=True)
+        write(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "working")
+    monkeypatch.setenv("TINYCONV_DATA", str(tmp_path / "environment"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_a_misspelt_folder_is_refused_wherever_else_the_files_are(elsewhere: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        load_mnist(elsewhere / "enviroment")
+    message = str(caught.value)
+    for part in (str(elsewhere / "enviroment"), "does not exist", "`root`", *NAMES):
+        assert part in message
+
+
+def test_a_root_that_is_a_file_is_refused(elsewhere: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        load_mnist(elsewhere / "environment" / NAMES[0])
+
+
+def test_a_folder_without_the_files_is_refused_and_similar_names_are_said(elsewhere: Path) -> None:
+    folder = elsewhere / "environment"
+    (folder / "notes.txt").touch()
+    for name in NAMES:
+        (folder / name).rename(folder / name.replace("-", "_").upper())
+    with pytest.raises(FileNotFoundError, match=r"holds none of .*`root`") as caught:
+        load_mnist(folder)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert all(name in message for name in NAMES)
+    assert "it holds T10K_IMAGES_IDX3_UBYTE.GZ, " in message
+    assert "notes" not in message
+
+
+def test_of_many_similar_names_a_few_are_said(tmp_path: Path) -> None:
+    for number in range(1000):
+        (tmp_path / f"train-{number:03}.png").touch()
+    with pytest.raises(FileNotFoundError, match=r"it holds train-000.png, .*, train-007.png, …; `root`"):
         load_mnist(tmp_path)
 
 
-def test_folders_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_some_of_the_files_is_refused(elsewhere: Path) -> None:
+    (elsewhere / "environment" / NAMES[3]).rename(elsewhere / "environment" / f"{NAMES[3]}.part")
+    with pytest.raises(FileNotFoundError, match=f"{NAMES[3]} is missing .*it holds .*{NAMES[3]}.part, "):
+        load_mnist(elsewhere / "environment")
+
+
+def test_a_folder_of_the_environment_without_the_files_is_refused_by_name(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, reason in (("nowhere", "does not exist"), ("working", "is missing")):
+        (elsewhere / "working" / NAMES[1]).unlink(missing_ok=True)
+        monkeypatch.setenv("TINYCONV_DATA", str(elsewhere / folder))
+        with pytest.raises(FileNotFoundError, match=f"{folder}.*{reason}.*TINYCONV_DATA must be a folder"):
+            load_mnist()
+
+
+def test_an_empty_root_is_not_left_out(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(FileNotFoundError, match="holds none of the files"):
+        load_mnist("")
+
+
+def test_folders_are_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = {}
     for count, place in enumerate(("root", "environment", "cache/tinyconv/mnist"), 1):
         places[place] = tmp_path / place
@@ -124,7 +241,8 @@ def test_folders_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert len(load_mnist(places["root"]).train_images) == 1
     assert len(load_mnist().train_images) == 2
-    assert len(load_mnist(tmp_path / "nowhere").train_images) == 2
+    monkeypatch.setenv("TINYCONV_DATA", "")
+    assert len(load_mnist().train_images) == 3
     monkeypatch.delenv("TINYCONV_DATA")
     assert len(load_mnist().train_images) == 3
 
@@ -161,6 +279,18 @@ def test_files_are_downloaded_once_into_the_cache(cache: Path, monkeypatch: pyte
     assert sorted(path.name for path in cache.iterdir()) == sorted(NAMES)
     load_mnist()
     assert len(urls) == 4
+
+
+def test_what_the_cache_holds_unzipped_is_not_downloaded(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = serve(monkeypatch, copy_from_repository)
+    cache.mkdir(parents=True)
+    for name in NAMES[:3]:
+        shutil.copy(FOLDER / name, cache)
+        renamed(cache, "unzipped", name)
+    assert len(load_mnist().test_labels) == 10000
+    assert [url.rpartition("/")[2] for url in urls] == NAMES[3:]
 
 
 def test_the_second_mirror_serves_when_the_first_fails(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

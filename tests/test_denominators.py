@@ -13,7 +13,7 @@ import tinyconv as tc
 from tests import strict_arrays
 from tests.compare import assert_close
 from tinyconv.arrays import Array, moved
-from tinyconv.data import Batches
+from tinyconv.data import DataLoader
 from tinyconv.training.graph import StepGraph
 
 WEIGHT = np.array([0.1, 5.0, 1.0])
@@ -84,7 +84,7 @@ def test_losses_and_accuracies_are_those_of_all_samples_at_once(make: Callable[[
     for batch_size in (1, 7, 64, 300):
         run = trainer(make(), lr=0.0)
         evaluation = run.evaluate((inputs, targets), batch_size=batch_size)
-        epoch = run.fit(Batches(inputs, targets, batch_size)).epochs[0]
+        epoch = run.fit(DataLoader((inputs, targets), batch_size)).epochs[0]
         for found in (evaluation, (epoch.train_loss, epoch.train_accuracy)):
             assert found == pytest.approx((loss, accuracy), rel=1e-12)
 
@@ -93,7 +93,7 @@ def test_an_epoch_goes_on_adding_up_where_it_was_interrupted(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)  # its import takes long
-    batches = Batches(*data(), 64)
+    batches = DataLoader(data(), 64)
     make = CRITERIA["weights, ignored"]
     run = trainer(make(), checkpoint_dir=tmp_path, checkpoint_every=2)
     run.fit(batches)
@@ -146,7 +146,7 @@ def full(criterion: tc.Loss, **options: Any) -> tc.Trainer:
 @pytest.mark.parametrize("name", ["ignored", "weights, ignored", "sum, ignored"])
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_fork)])
 def test_a_batch_of_ignored_targets_makes_no_step(make_run: Any, name: str, workers: int) -> None:
-    counted = list(Batches(*data(100), 32))
+    counted = list(DataLoader(data(100), 32))
     between = [counted[0], ignored_batch(), *counted[1:], ignored_batch()]
     run, expected = make_run(CRITERIA[name](), workers=workers), make_run(CRITERIA[name]())
     run.fit(between)
@@ -205,9 +205,9 @@ def test_a_loss_that_is_nan_though_targets_count_ends_the_training() -> None:
 def test_eight_small_batches_are_one_large_one(make: Callable[[], tc.Loss], options: dict[str, Any]) -> None:
     lr = 0.001 if make().reduction == "sum" else 0.05
     expected = trainer(make(), lr, clip_grad_norm=options.get("clip_grad_norm"))
-    expected.fit(Batches(*data(), 128), 3)  # the last of 300 samples are 44
+    expected.fit(DataLoader(data(), 128), 3)  # the last of 300 samples are 44
     run = trainer(make(), lr, accumulate=8, **options)
-    run.fit(Batches(*data(), 16), 3)  # the last window has 3 batches, the last of 12 samples
+    run.fit(DataLoader(data(), 16), 3)  # the last window has 3 batches, the last of 12 samples
     assert_same(run, expected)
     assert len(run.history.step_losses) == 3 * 19
 
@@ -215,13 +215,13 @@ def test_eight_small_batches_are_one_large_one(make: Callable[[], tc.Loss], opti
 def test_accumulation_of_a_loss_of_elements_is_one_large_batch_as_well() -> None:
     inputs, targets = data()[0], np.random.default_rng(1).standard_normal((300, 3))
     expected, run = trainer(tc.SmoothL1Loss(beta=0.5)), trainer(tc.SmoothL1Loss(beta=0.5), accumulate=8)
-    expected.fit(Batches(inputs, targets, 128), 2)
-    run.fit(Batches(inputs, targets, 16), 2)
+    expected.fit(DataLoader((inputs, targets), 128), 2)
+    run.fit(DataLoader((inputs, targets), 16), 2)
     assert_same(run, expected)
 
 
 def test_a_window_without_a_target_that_counts_makes_no_step() -> None:
-    counted = list(Batches(*data(64), 16))
+    counted = list(DataLoader(data(64), 16))
     run = full(CRITERIA["ignored"](), accumulate=2)
     expected = full(CRITERIA["ignored"](), accumulate=2)
     run.fit([*counted[:2], ignored_batch(), ignored_batch(), *counted[2:], ignored_batch()])
@@ -246,7 +246,7 @@ def test_one_batch_an_update_takes_the_criterions_own_gradient() -> None:
             given.append(grad_output)
             return super().backward(grad_output)
 
-    trainer(Watched()).fit(Batches(*data(), 100))
+    trainer(Watched()).fit(DataLoader(data(), 100))
     assert given == [None, None, None]
 
 
@@ -267,7 +267,7 @@ class Pieces:
 @needs_fork
 @every_criterion
 @pytest.mark.parametrize(
-    "batches", [Pieces(), Batches(*data(31), 6, shuffle=False)], ids=["odd", "last is 1"]
+    "batches", [Pieces(), DataLoader(data(31), 6, shuffle=False)], ids=["odd", "last is 1"]
 )
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_workers_give_the_figures_of_one_process(
@@ -329,11 +329,11 @@ def test_ignored_targets_give_the_same_on_a_gpu(
 def test_figures_from_a_graph_are_those_of_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, targets = data()
     expected = trainer(CRITERIA["weights"]())
-    expected.fit(Batches(inputs, targets, 32), 2)
+    expected.fit(DataLoader((inputs, targets), 32), 2)
     graphs = launches(monkeypatch)
     with strict_arrays.installed():
         run = trainer(CRITERIA["weights"](), device="cuda")
-        run.fit(Batches(inputs, targets, 32), 2)
+        run.fit(DataLoader((inputs, targets), 32), 2)
     assert len(graphs) == 20
     for own, other in zip(run.history.epochs, expected.history.epochs, strict=True):
         assert own.train_loss == pytest.approx(other.train_loss)
@@ -342,7 +342,7 @@ def test_figures_from_a_graph_are_those_of_all_samples(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_an_ignored_batch_of_an_iterable_neither_ends_nor_spoils_a_training_on_a_gpu(accumulate: int) -> None:
-    counted = list(Batches(*data(64), 16))
+    counted = list(DataLoader(data(64), 16))
     with strict_arrays.installed(), np.errstate(all="ignore"):
         run = trainer(CRITERIA["ignored"](), accumulate=accumulate, device="cuda")
         run.fit([counted[0], ignored_batch(), ignored_batch(), ignored_batch(), *counted[1:]])

@@ -251,9 +251,9 @@ def test_training_gives_the_same_on_the_gpu(cupy: Any, make: Callable[[Layer], o
         schedule = optim.OneCycleLR(optimizer, 0.1, total_steps=23)
         trainer = Trainer(model, CrossEntropyLoss(), optimizer, schedule, device=device, progress=False)
         trainer.fit((images, labels), 2, batch_size=8, validation=(images, labels), generator=0)
-        batches = data.Batches(images, labels, 8, shuffle=True, generator=1)
+        batches = data.DataLoader((images, labels), 8, shuffle=True, generator=1)
         trainer.fit(batches)
-        trainer.fit(list(data.Batches(images, labels, 25)))
+        trainer.fit(list(data.DataLoader((images, labels), 25)))
         trainers.append(trainer)
     here, there = trainers
     assert_same(on_host(there.model.state_dict()), here.model.state_dict())
@@ -381,14 +381,14 @@ def test_an_interrupted_epoch_keeps_its_losses_and_the_next_goes_on(cupy: Any) -
 def test_a_trainer_follows_its_model_and_batches_follow_the_trainer(cupy: Any) -> None:
     model = small_network()
     optimizer = optim.SGD(model, momentum=0.9)
-    batches = data.Batches(normal((8, 1, 8, 8), 0), np.zeros(8, int), 4)
+    batches = data.DataLoader((normal((8, 1, 8, 8), 0), np.zeros(8, int)), 4)
     trainer = Trainer(model, CrossEntropyLoss(), optimizer, device="cuda", progress=False)
     trainer.fit(batches)
-    assert isinstance(batches.inputs, cupy.ndarray)
+    assert isinstance(batches.dataset[0], cupy.ndarray)
     model.to("cpu")
     optimizer.to("cpu")
     trainer.fit(batches)
-    assert isinstance(batches.inputs, np.ndarray)
+    assert isinstance(batches.dataset[0], np.ndarray)
     assert trainer.evaluate(batches).accuracy is not None
 
 
@@ -619,8 +619,8 @@ def test_a_data_set_that_does_not_fit_is_streamed(
     monkeypatch.setattr(streamed, "CHUNK_BYTES", 8 * 3 * (8 * 6 + 8))  # three batches
     images, labels = normal((length, 6), 0), np.arange(length)
 
-    def batches() -> data.Batches:
-        return data.Batches(images, labels, 8, shuffle=shuffle, generator=0, transform=lambda x: x * 2)
+    def batches() -> data.DataLoader:
+        return data.DataLoader((images, labels), 8, shuffle=shuffle, generator=0, transform=lambda x: x * 2)
 
     expected, chunks = batches(), streamed.Streamed(batches(), cupy)
     for _ in range(2):
@@ -637,7 +637,7 @@ def test_training_streams_what_does_not_fit(cupy: Any, monkeypatch: pytest.Monke
 
 def test_half_of_the_free_memory_is_left_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with strict_arrays.installed() as cupy:
-        batches = data.Batches(np.zeros((100, 8), np.uint8), np.zeros(100, np.uint8))
+        batches = data.DataLoader((np.zeros((100, 8), np.uint8), np.zeros(100, np.uint8)))
         monkeypatch.setattr(strict_arrays, "free_memory", 1800)
         assert streamed.fits(batches, cupy)
         monkeypatch.setattr(strict_arrays, "free_memory", 1799)

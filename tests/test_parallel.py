@@ -24,7 +24,7 @@ from tinyconv import (
     optim,
 )
 from tinyconv.arrays import Array
-from tinyconv.data import Batches
+from tinyconv.data import DataLoader
 from tinyconv.training.parallel import WorkerError, Workers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need fork")
@@ -49,7 +49,7 @@ def data(count: int = 46, dtype: Any = np.float64) -> tuple[Array, Array]:
 def train(model: Layer, workers: int, batches: Any = None, epochs: int = 2) -> Trainer:
     optimizer = optim.SGD(model, lr=0.1, momentum=0.9)
     trainer = Trainer(model, CrossEntropyLoss(), optimizer, workers=workers, progress=False)
-    trainer.fit(Batches(*data(), 10) if batches is None else batches, epochs, validation=data(20))
+    trainer.fit(DataLoader(data(), 10) if batches is None else batches, epochs, validation=data(20))
     return trainer
 
 
@@ -177,7 +177,7 @@ def test_a_number_of_workers_below_one_is_refused() -> None:
         Trainer(model, CrossEntropyLoss(), optim.SGD(model), workers=0)
 
 
-class Doubled(Batches):
+class Doubled(DataLoader):
     """Batches that are not cut out by index alone."""
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
@@ -189,13 +189,13 @@ def shifted(inputs: Array) -> Array:
     return inputs + 1.0
 
 
-@pytest.mark.parametrize("kind", [Batches, Doubled])
+@pytest.mark.parametrize("kind", [DataLoader, Doubled])
 @pytest.mark.parametrize("transform", [None, shifted])
 @pytest.mark.parametrize("batch_size", [1, 10, 50])
 def test_shuffled_and_transformed_batches_train_the_same(kind: Any, transform: Any, batch_size: int) -> None:
     histories = []
     for workers in (1, 2):
-        batches = kind(*data(), batch_size, shuffle=True, generator=5, transform=transform)
+        batches = kind(data(), batch_size, shuffle=True, generator=5, transform=transform)
         model = Sequential(Flatten(), Linear(64, 3, dtype=np.float64, generator=1))
         histories.append(train(model, workers, batches, epochs=3).history)
     np.testing.assert_allclose(histories[1].step_losses, histories[0].step_losses, rtol=1e-9)
@@ -210,4 +210,4 @@ def test_a_transform_that_fails_in_a_worker_ends_the_training_with_its_message()
         return inputs
 
     with pytest.raises(WorkerError, match="too dark"):
-        train(network(), 2, Batches(*data(), 10, transform=fail))
+        train(network(), 2, DataLoader(data(), 10, transform=fail))

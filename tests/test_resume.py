@@ -15,7 +15,7 @@ import pytest
 
 import tinyconv as tc
 from tinyconv.arrays import Array
-from tinyconv.data import Batches
+from tinyconv.data import DataLoader
 from tinyconv.data.augment import random_affine
 from tinyconv.training.checkpoint import read_checkpoint, write_checkpoint
 from tinyconv.training.checkpoints import Checkpoints
@@ -40,11 +40,11 @@ def small_model(dtype: str = "float32") -> tc.Sequential:
     )
 
 
-def small_data(augmented: bool = False, count: int = 44) -> Batches:
+def small_data(augmented: bool = False, count: int = 44) -> DataLoader:
     rng = np.random.default_rng(3)
     images = rng.random((count, 1, 8, 8)).astype(np.float32)
     augment = partial(random_affine, degrees=10, translate=1) if augmented else None
-    return Batches(images, rng.integers(0, 3, count), 8, shuffle=True, generator=4, augment=augment)
+    return DataLoader((images, rng.integers(0, 3, count)), 8, shuffle=True, generator=4, augment=augment)
 
 
 def sgd(folder: Path | None, **options: Any) -> tc.Trainer:
@@ -293,11 +293,12 @@ class Lazy:
         self.data, self.generator = small_data(), np.random.default_rng(5)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        images, labels = self.data.dataset
         for place in self.generator.permutation(40):
-            yield self.data.inputs[place : place + 4], self.data.targets[place : place + 4]
+            yield images[place : place + 4], labels[place : place + 4]
 
 
-class Doubled(Batches):
+class Doubled(DataLoader):
     """Batches that are more than those of the class."""
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
@@ -306,8 +307,7 @@ class Doubled(Batches):
 
 
 def doubled() -> Doubled:
-    data = small_data()
-    return Doubled(data.inputs, data.targets, 8, shuffle=True, generator=4)
+    return Doubled(small_data().dataset, 8, shuffle=True, generator=4)
 
 
 @pytest.mark.parametrize("make", [Lazy, doubled])
@@ -336,8 +336,9 @@ def test_another_run_in_another_folder_is_left_alone(folder: Path, tmp_path: Pat
 
 def test_a_run_goes_on_after_a_loss_that_was_not_finite(tmp_path: Path) -> None:
     data = small_data()
-    bad = Batches(data.inputs.copy(), data.targets, 8)
-    bad.inputs[20] = np.nan
+    images, labels = data.dataset
+    bad = DataLoader((images.copy(), labels), 8)
+    bad.dataset[0][20] = np.nan
     run = sgd(tmp_path)
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="in epoch 1, step 3"):
         run.fit(bad)
@@ -465,10 +466,11 @@ def test_a_share_of_the_data_is_split_off_for_validation() -> None:
     run = sgd(None)
     run.fit(data, validation_split=0.25)
     assert run.steps == 5  # 33 samples
-    last = Batches(data.inputs[33:], data.targets[33:], 8)
+    images, labels = data.dataset
+    last = DataLoader((images[33:], labels[33:]), 8)
     assert run.history.epochs[0].validation_loss == run.evaluate(last).loss
     arrays = sgd(None)
-    arrays.fit((data.inputs, data.targets), batch_size=8, validation_split=0.25, generator=4)
+    arrays.fit((images, labels), batch_size=8, validation_split=0.25, generator=4)
     assert arrays.history.epochs[0].validation_loss == pytest.approx(run.history.epochs[0].validation_loss)
     with pytest.raises(ValueError, match="must not both be given"):
         run.fit(data, validation=data, validation_split=0.1)
@@ -479,13 +481,13 @@ def test_a_share_of_the_data_is_split_off_for_validation() -> None:
     ):
         with pytest.raises(ValueError, match=error):
             run.fit(data, validation_split=share)
-    with pytest.raises(TypeError, match="needs arrays or a Batches, got list"):
+    with pytest.raises(TypeError, match="DataLoader of one, got a list of length 6"):
         run.fit(list(data), validation_split=0.1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_accumulated_batches_are_one_large_batch(workers: int) -> None:
-    data = small_data(count=32)
+    images, labels = small_data(count=32).dataset
     runs = []
     for batch_size, accumulate in ((16, 1), (4, 4)):
         model = tc.Sequential(tc.Flatten(), tc.Linear(64, 3, dtype="float64", generator=0))
@@ -493,7 +495,7 @@ def test_accumulated_batches_are_one_large_batch(workers: int) -> None:
         run = tc.Trainer(
             model, tc.CrossEntropyLoss(), optimizer, accumulate=accumulate, workers=workers, progress=False
         )
-        run.fit(Batches(data.inputs.astype(np.float64), data.targets, batch_size), 2)
+        run.fit(DataLoader((images.astype(np.float64), labels), batch_size), 2)
         runs.append(run)
     for name, value in runs[0].model.state_dict().items():
         np.testing.assert_allclose(runs[1].model.state_dict()[name], value, rtol=1e-12)

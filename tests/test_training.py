@@ -23,7 +23,7 @@ from tinyconv import (
     save_weights,
 )
 from tinyconv.arrays import Array
-from tinyconv.data import MNIST, Batches, load_mnist, normalize
+from tinyconv.data import MNIST, DataLoader, load_mnist, normalize
 from tinyconv.training import Epoch, History
 from tinyconv.training.progress import LOCK, Bar
 
@@ -45,9 +45,8 @@ def trainer_of(model: Any, lr: float = 0.1) -> Trainer:
 def train_lenet(mnist: MNIST, seed: int, count: int = 4000) -> tuple[Trainer, float]:
     rng = np.random.default_rng(seed)
     model = models.lenet5(generator=rng)
-    batches = Batches(
-        mnist.train_images[:count],
-        mnist.train_labels[:count],
+    batches = DataLoader(
+        (mnist.train_images[:count], mnist.train_labels[:count]),
         64,
         shuffle=True,
         generator=rng,
@@ -84,7 +83,7 @@ def test_ten_steps_of_training_agree_with_pytorch(mnist: MNIST) -> None:
     optimizer = optim.SGD(model, lr=0.05, momentum=0.9)
     trainer = Trainer(model, CrossEntropyLoss(), optimizer, progress=False)
     images = normalize(mnist.train_images[:320], dtype=np.float64)
-    trainer.fit(Batches(images, mnist.train_labels[:320], 32))
+    trainer.fit(DataLoader((images, mnist.train_labels[:320]), 32))
     for start in range(0, 320, 32):
         expected.zero_grad()
         x = torch.tensor(np.ascontiguousarray(images[start : start + 32]))
@@ -147,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(bad: float) -> N
     with pytest.raises(
         FloatingPointError, match=r"loss is (nan|inf) in epoch 1, step 3, at a learning rate of 0.125"
     ):
-        trainer.fit(Batches(x, y, 10))
+        trainer.fit(DataLoader((x, y), 10))
     assert np.isfinite(model.params["weight"]).all()
 
 
@@ -205,34 +204,6 @@ def test_progress_bar_shows_loss_accuracy_and_rate(monkeypatch: pytest.MonkeyPat
     shown = capsys.readouterr().err
     for part in ("epoch 1/1", "loss=", "acc=", "/s"):
         assert part in shown
-
-
-# Batches
-
-
-def test_batches_shuffle_anew_in_each_epoch_and_lose_nothing() -> None:
-    batches = Batches(np.arange(10.0), np.arange(10), 3, shuffle=True, generator=0)
-    first, second = ([y.tolist() for _, y in batches] for _ in range(2))
-    assert len(batches) == len(first) == 4
-    assert sorted(label for batch in first for label in batch) == list(range(10))
-    assert first != second
-    again = Batches(np.arange(10.0), np.arange(10), 3, shuffle=True, generator=0)
-    assert [y.tolist() for _, y in again] == first
-
-
-def test_batches_transform_only_what_they_yield() -> None:
-    images = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
-    (x, y), *_ = Batches(images, np.arange(5), 2, transform=normalize)
-    assert x.shape == (2, 1, 2, 2)
-    np.testing.assert_array_equal(x, normalize(images[:2]))
-    np.testing.assert_array_equal(y, [0, 1])
-
-
-def test_batches_refuse_unequal_lengths() -> None:
-    with pytest.raises(ValueError, match=r"`inputs` \(of length 3\)"):
-        Batches(np.zeros(3), np.zeros(4))
-    with pytest.raises(ValueError, match="`batch_size`"):
-        Batches(np.zeros(3), np.zeros(3), 0)
 
 
 # Weights in files

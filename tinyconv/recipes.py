@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.data import MNIST, Batches, load_mnist, normalize, random_affine
-from tinyconv.data.mnist import FILES
+from tinyconv.data import MNIST, DataLoader, normalize, random_affine
 from tinyconv.files import write_whole
 from tinyconv.layers import CrossEntropyLoss
 from tinyconv.models import lenet5, mnist_cnn
@@ -90,7 +89,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 def add_data_option(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
     """Add --data, the folder of MNIST, with the default `data`."""
     default = "%(default)s" if data else "$TINYCONV_DATA, the user's cache folder, or downloaded there"
-    help = f"folder with the four IDX files (Fashion-MNIST's do as well; default: {default})"
+    help = f"folder with the four IDX files, zipped or not (Fashion-MNIST's do as well; default: {default})"
     parser.add_argument("--data", type=Path, default=data, help=help)
 
 
@@ -132,26 +131,16 @@ def _write_options(args: argparse.Namespace) -> None:
     write_whole(path, (json.dumps(kept, default=str, indent=1) + "\n").encode())
 
 
-def load_data(folder: Path | None) -> MNIST:
-    """MNIST from `folder`; where that is None, from where `load_mnist` finds it.
-
-    Raises:
-        FileNotFoundError: none of the four files is in `folder`.
-        ValueError, OSError: as `load_mnist`.
-    """
-    if folder is not None and not any((folder / name).exists() for name in FILES):
-        raise FileNotFoundError(f"{folder} holds none of the files {', '.join(FILES)}")
-    return load_mnist(folder)
-
-
-def make_batches(args: argparse.Namespace, data: MNIST, rng: np.random.Generator) -> tuple[Batches, Batches]:
+def make_batches(
+    args: argparse.Namespace, data: MNIST, rng: np.random.Generator
+) -> tuple[DataLoader, DataLoader]:
     """Batches of the training images, shuffled anew in each epoch, and of the test images."""
     images, labels = data.train_images[: args.subset], data.train_labels[: args.subset]
     augment = partial(random_affine, degrees=12, translate=2) if args.augment else None
-    batches = Batches(
-        images, labels, args.batch_size, shuffle=True, generator=rng, transform=normalize, augment=augment
+    loader = DataLoader(
+        (images, labels), args.batch_size, shuffle=True, generator=rng, transform=normalize, augment=augment
     )
-    return batches, Batches(data.test_images, data.test_labels, 256, transform=normalize)
+    return loader, DataLoader((data.test_images, data.test_labels), 256, transform=normalize)
 
 
 def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.Generator) -> Trainer:
@@ -182,7 +171,7 @@ def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.
     return Trainer(model, criterion, sgd, schedule, ema_decay=0.999, **where)
 
 
-def fit(args: argparse.Namespace, trainer: Trainer, batches: Batches, test: Batches) -> float:
+def fit(args: argparse.Namespace, trainer: Trainer, loader: DataLoader, test: DataLoader) -> float:
     """Print the network's table and train, with a line after each epoch.
 
     Ctrl-C ends the training, but not the program. Returns the seconds that it took.
@@ -206,7 +195,7 @@ def fit(args: argparse.Namespace, trainer: Trainer, batches: Batches, test: Batc
         print(f"going on after {trainer.steps:,} batches")
     start = time.perf_counter()
     try:
-        trainer.fit(batches, args.epochs - len(trainer.history.epochs), validation=test, on_epoch=show)
+        trainer.fit(loader, args.epochs - len(trainer.history.epochs), validation=test, on_epoch=show)
     except KeyboardInterrupt:
         print("\ninterrupted: going on with what has been learnt so far")
     return time.perf_counter() - start

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv import recipes
+from tinyconv.data import load_mnist
 
 
 def add_parser(commands: Any) -> None:
@@ -17,7 +18,7 @@ def add_parser(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     args = recipes.with_all_options(args)
-    data = recipes.load_data(args.data)
+    data = load_mnist(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     batches, test = recipes.make_batches(args, data, rng)

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinyconv.data.augment import affine, gaussian_noise, random_affine
-from tinyconv.data.batches import Batches
+from tinyconv.data.loader import DataLoader
 
 if TYPE_CHECKING:
     from tinyconv.data.digits import find_digit
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MNIST",
-    "Batches",
+    "DataLoader",
     "affine",
     "find_digit",
     "gaussian_noise",

@@ -1,14 +1,14 @@
 """Augmentation: random shifts, rotations and noise, so that no epoch sees the same images again.
 
-Each function takes a batch and a generator, as `Batches(augment=...)` calls it:
+Each function takes a batch and a generator, as `DataLoader(augment=...)` calls it:
 
 >>> import numpy as np
 >>> from functools import partial
->>> from tinyconv.data import Batches
+>>> from tinyconv.data import DataLoader
 >>> images, labels = np.zeros((6, 28, 28), np.uint8), np.arange(6)
 >>> augment = partial(random_affine, degrees=10, translate=2)
->>> batches = Batches(images, labels, batch_size=4, generator=0, augment=augment)
->>> [x.shape for x, y in batches]
+>>> loader = DataLoader((images, labels), batch_size=4, generator=0, augment=augment)
+>>> [x.shape for x, y in loader]
 [(4, 28, 28), (2, 28, 28)]
 """
 

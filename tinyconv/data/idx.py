@@ -6,34 +6,43 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from tinyconv.arrays import Array
 
+_GZIP = b"\x1f\x8b"
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 def read_idx(path: str | os.PathLike[str]) -> Array:
-    """Read a gzip-compressed IDX file.
+    """Read an IDX file, compressed by gzip or not, which its first two bytes tell.
 
     Args:
-        path: the file, e.g. train-images-idx3-ubyte.gz.
+        path: the file, e.g. train-images-idx3-ubyte.gz or train-images-idx3-ubyte.
 
     Returns:
         A new array with the shape and (native) dtype that the header says.
 
     Raises:
-        ValueError: not gzip, damaged or cut short; not IDX; more or fewer bytes than the header
+        ValueError: a gzip file that is damaged or cut short; not IDX; more or fewer bytes than the header
             says. The message names the file.
         OSError: the file cannot be read.
 
     Source: http://yann.lecun.com/exdb/mnist/ describes the format.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     file.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))  # uint8, 1-d, of 3
+    ...     file.flush()
+    ...     read_idx(file.name)
+    11
+    array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
     try:
-        with gzip.open(path) as file:
+        with path.open("rb") as raw, _unzipped(raw) as file:
             dtype, shape = _read_header(file)
             size = math.prod(shape) * dtype.itemsize
             body = bytearray()  # grows with the file, not with what its header promises
@@ -53,7 +62,14 @@ class _NotIdxError(Exception):
     pass
 
 
-def _read_header(file: gzip.GzipFile) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _unzipped(file: BinaryIO) -> BinaryIO:
+    """`file`, or what is in it if it begins as a gzip file."""
+    start = file.read(len(_GZIP))
+    file.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if start == _GZIP else file
+
+
+def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = file.read(4)
     if len(magic) < 4:
         raise _NotIdxError("it is empty" if not magic else "its header is cut short")

@@ -1,7 +1,8 @@
-"""MNIST: found in a folder, or downloaded once into the user's cache."""
+"""MNIST: read from a folder, or downloaded once into the user's cache."""
 
 import gzip
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ FILES = {
     "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
 }
 TIMEOUT_SECONDS = 30.0
+# What an error lists of a folder without the files.
+_SIMILAR = re.compile("mnist|ubyte|idx|train|t10k|images|labels", re.IGNORECASE)
+MOST_NAMED = 8
 
 
 class MNIST(NamedTuple):
@@ -40,31 +44,34 @@ class MNIST(NamedTuple):
 def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
     """Load MNIST, or another data set in the same four IDX files (Fashion-MNIST).
 
-    The files are taken from the first folder that holds any of them: `root`, the environment's
-    TINYCONV_DATA, the user's cache folder ($XDG_CACHE_HOME or ~/.cache, tinyconv/mnist). Where none
-    does, they are downloaded into the cache folder and checked against their MD5 sums.
+    The files may be unzipped, and have a dot in their names. The first that exists is read of
+    train-images-idx3-ubyte.gz, train-images-idx3-ubyte, train-images.idx3-ubyte.gz, train-images.idx3-ubyte.
 
     Args:
-        root: a folder to look in first.
+        root: the folder that holds them, and the only one that is looked at. Without it, that is the folder
+            which the environment's TINYCONV_DATA names, if it is set and not empty. Without both, it is the
+            user's cache folder ($XDG_CACHE_HOME or ~/.cache, tinyconv/mnist); files that it lacks are
+            downloaded and checked against their MD5 sums.
 
     Returns:
         The four arrays as they are in the files; `normalize` makes input for a network of them.
 
     Raises:
-        ValueError: a file that is damaged, no IDX file, of the wrong kind, or with a number of labels
+        ValueError: a file that is damaged, not IDX, of the wrong kind, or with a number of labels
             that is not that of the images. The message names the file.
-        FileNotFoundError: a folder that holds only some of the four files.
+        FileNotFoundError: `root` or TINYCONV_DATA names a folder that does not exist, or lacks some of the
+            four files. The message names the folder, what is missing, and what has a similar name.
         OSError: the download failed; nothing is left behind.
     """
+    if root is not None:
+        return _load(Path(root), "`root`")
+    if folder := os.environ.get("TINYCONV_DATA"):
+        return _load(Path(folder), "TINYCONV_DATA")
     cache = _cache_folder()
-    folders = [Path(folder) for folder in (root, os.environ.get("TINYCONV_DATA")) if folder]
-    for folder in folders:
-        if any((folder / name).exists() for name in FILES):
-            return _load(folder)
-    missing = {name: md5 for name, md5 in FILES.items() if not (cache / name).exists()}
+    missing = {name: md5 for name, md5 in FILES.items() if _found(cache, name) is None}
     if missing:
         _download(missing, cache)
-    return _load(cache)
+    return _load(cache, "the cache folder")
 
 
 def normalize(
@@ -105,11 +112,36 @@ def _cache_folder() -> Path:
     return Path(base) / "tinyconv" / "mnist"
 
 
-def _load(folder: Path) -> MNIST:
-    paths = [folder / name for name in FILES]
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing beside the other files of the data set")
+def _found(folder: Path, name: str) -> Path | None:
+    """The file `name`, one of FILES, in `folder`: zipped or not, with a dash or a dot."""
+    unzipped = name.removesuffix(".gz")
+    names = [form + end for form in (unzipped, unzipped.replace("-idx", ".idx")) for end in (".gz", "")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _check_complete(folder: Path, what: str) -> None:
+    """Check that `folder`, which errors call `what`, has the four files."""
+    missing = [name for name in FILES if _found(folder, name) is None]
+    if not missing:
+        return
+    rule = f"{what} must be a folder with MNIST's four IDX files, zipped (.gz) or not"
+    if not folder.is_dir():
+        kind = "is not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{folder} holds none of the files {', '.join(FILES)}: it {kind}; {rule}")
+    names = sorted(path.name for path in folder.iterdir() if _SIMILAR.search(path.name))
+    if len(names) > MOST_NAMED:
+        names[MOST_NAMED:] = ["…"]
+    found = f"; it holds {', '.join(names)}" if names else ""
+    if len(missing) == len(FILES):
+        raise FileNotFoundError(f"{folder} holds none of the files {', '.join(FILES)}{found}; {rule}")
+    raise FileNotFoundError(
+        f"{folder / missing[0]} is missing beside the other files of the data set{found}; {rule}"
+    )
+
+
+def _load(folder: Path, what: str) -> MNIST:
+    _check_complete(folder, what)
+    paths = [path for name in FILES if (path := _found(folder, name))]
     data = MNIST(*map(read_idx, paths))
     for path, array in zip(paths, data, strict=True):
         ndim, kind = (3, "images") if "images" in path.name else (1, "labels")

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arrays import Array, array_module
-from tinyconv.data.batches import Batches, iterates_by_parts
+from tinyconv.data.loader import DataLoader, iterates_by_parts
+from tinyconv.data.pairs import checked, is_pair
 
 CHUNK_BYTES = 64 << 20
 
 
-def fits(batches: Batches, xp: Any) -> bool:
-    """Whether half of the free memory of the device of `xp` holds the data set of `batches`."""
-    if array_module(batches.inputs) is xp:
+def fits(batches: DataLoader, xp: Any) -> bool:
+    """Whether half of the free memory of the device of `xp` holds what `batches.move` moves there."""
+    if not is_pair(batches.dataset) or array_module(*batches.dataset) is xp:
         return True
     free, _ = xp.cuda.runtime.memGetInfo()
-    return 2 * (batches.inputs.nbytes + batches.targets.nbytes) <= int(free)
+    return 2 * sum(array.nbytes for array in batches.dataset) <= int(free)
 
 
 class Streamed:
@@ -28,9 +29,9 @@ class Streamed:
     by a stream of its own.
     """
 
-    def __init__(self, batches: Batches, xp: Any) -> None:
+    def __init__(self, batches: DataLoader, xp: Any) -> None:
         self._batches, self._xp = batches, xp
-        sample = sum(array[:1].nbytes for array in (batches.inputs, batches.targets))
+        sample = sum(array[:1].nbytes for array in batches.dataset)
         self._length = batches.batch_size * max(1, CHUNK_BYTES // max(1, sample * batches.batch_size))
 
     @property
@@ -45,7 +46,7 @@ class Streamed:
         return self.parts(1)[0]
 
     def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
-        """As `Batches.parts`, for the one worker that there is on a GPU."""
+        """As `DataLoader.parts`, for the one worker that there is on a GPU."""
         return [self._chunks(self._batches.order()[skip * self._batches.batch_size :])]
 
     def _chunks(self, order: Array) -> Iterator[tuple[Array, Array]]:
@@ -67,8 +68,8 @@ class Streamed:
 class _Slot:
     """Room for a chunk: on the device, and in pinned memory on the host."""
 
-    def __init__(self, batches: Batches, length: int, xp: Any) -> None:
-        self._sources = batches.inputs, batches.targets
+    def __init__(self, batches: DataLoader, length: int, xp: Any) -> None:
+        self._sources = batches.dataset
         pinned = importlib.import_module("cupyx").empty_pinned
         forms = [((length, *array.shape[1:]), array.dtype) for array in self._sources]
         self._host = [pinned(*form) for form in forms]
@@ -86,7 +87,7 @@ class _Slot:
             device[: len(chunk)].set(host[: len(chunk)], stream=stream)
         self._copied.record(stream)
 
-    def batches(self, length: int, batches: Batches) -> Iterator[tuple[Array, Array]]:
+    def batches(self, length: int, batches: DataLoader) -> Iterator[tuple[Array, Array]]:
         """The batches of the chunk that was fetched, once it has arrived."""
         current = self._xp.cuda.get_current_stream()
         current.wait_event(self._copied)
@@ -99,7 +100,7 @@ class _Slot:
 
 
 def iterate(batches: Iterable[tuple[Array, Array]], skip: int) -> Iterator[tuple[Array, Array]]:
-    """`batches` but the first `skip`, which a `Batches` does not even make."""
-    if skip and (isinstance(batches, Streamed) or iterates_by_parts(batches)):
+    """`batches`, each checked, but the first `skip`, which a `DataLoader` does not even make."""
+    if isinstance(batches, Streamed) or iterates_by_parts(batches):
         return batches.parts(1, skip)[0]
-    return islice(iter(batches), skip, None)
+    return islice(checked("data", batches), skip, None)

@@ -64,7 +64,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_shape, conversion, floating_dtype, integer
+from tinyconv.arguments import check_arrays, check_kinds, check_shape, conversion, floating_dtype, integer
 from tinyconv.arrays import Array, array_module
 from tinyconv.layers.cache import ForwardCache, Pass, current_pass
 from tinyconv.layers.signature import shown_arguments
@@ -477,6 +477,7 @@ class Layer(ForwardCache):
 
         The mode, and what an earlier forward kept, stay as they are.
         """
+        check_kinds(x=x)
         batch_size = integer("batch_size", batch_size)
         network = self.fused()
         with Pass(keeps=False, evaluates=True):

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinyconv.arrays import Array, moved
-from tinyconv.data.batches import is_pair
+from tinyconv.data.loader import DataLoader
+from tinyconv.data.pairs import checked, is_pair
 from tinyconv.layers import Loss
 
 
@@ -21,10 +22,10 @@ def out_of_memory(what: str) -> Iterator[None]:
 
 
 class Moved:
-    """Batches of any iterable, each moved to the device of `xp`."""
+    """Batches of any iterable, the argument `name`, each checked and moved to the device of `xp`."""
 
-    def __init__(self, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
-        self._batches, self._xp = batches, xp
+    def __init__(self, name: str, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
+        self._name, self._batches, self._xp = name, batches, xp
 
     @property
     def generator(self) -> Any:
@@ -32,17 +33,23 @@ class Moved:
         return getattr(self._batches, "generator", None)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        for inputs, targets in self._batches:
+        empty = True
+        for inputs, targets in checked(self._name, self._batches):
+            empty = False
             yield moved(inputs, self._xp), moved(targets, self._xp)
+        if empty:
+            raise ValueError(
+                f"`{self._name}` gave no batch; it must be an iterable that can be iterated again"
+            )
 
 
 def may_ignore(criterion: Loss, data: Any) -> bool:
-    """Whether arrays or a `Batches` have targets that `criterion` ignores: a batch may consist of these.
+    """Whether a pair of arrays, or a DataLoader of one, has targets that `criterion` ignores.
 
-    Other iterables, whose targets are not known, are assumed to have none.
+    A batch may consist of these. Other data, whose targets are not known, are assumed to have none.
     """
-    targets = data[1] if is_pair(data) else getattr(data, "targets", None)
+    dataset = data.dataset if isinstance(data, DataLoader) else data
     index, weight = getattr(criterion, "ignore_index", None), getattr(criterion, "weight", None)
-    if index is None or targets is None or targets.dtype.kind not in "iu":
+    if index is None or not is_pair(dataset) or dataset[1].dtype.kind not in "iu":
         return False
-    return bool((targets == index).any()) or (weight is not None and bool((weight == 0).any()))
+    return bool((dataset[1] == index).any()) or (weight is not None and bool((weight == 0).any()))

@@ -2,10 +2,10 @@
 
 The first worker is the training process itself; the others are forked from it and live as long as an
 epoch. They have the parameters in shared memory, and layers, caches, buffers and gradients of their own;
-the first one's buffers are the model's. Of a `Batches` each worker cuts out its parts itself, while the
-first one updates the parameters; those of another iterable are handed out in shared memory, as predictions
-and gradients are. Two semaphores a worker say when. Where a layer needs a sum over the whole batch, as batch
-norm does, it asks its communicator.
+the first one's buffers are the model's. Of a `DataLoader` of arrays each worker cuts out its parts itself,
+while the first one updates the parameters; those of another iterable are handed out in shared memory, as
+predictions and gradients are. Two semaphores a worker say when. Where a layer needs a sum over the whole
+batch, as batch norm does, it asks its communicator.
 
 A worker process draws random numbers of its own: before each batch the generators that layers hold, and
 those of `np.random` and `random`, are set to a stream that belongs to the state they had when the epoch
@@ -22,7 +22,6 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arrays import Array, as_logical, stored_shape
-from tinyconv.data.batches import iterates_by_parts, split
+from tinyconv.data.loader import iterates_by_parts, split
+from tinyconv.data.pairs import is_pair
+from tinyconv.data.streamed import iterate
 from tinyconv.layers import Layer
 from tinyconv.training.generators import RandomSource, digest, generators, global_generators, reseed
 
@@ -93,14 +94,15 @@ class Workers:
     def divide(self, batches: Iterable[tuple[Array, Array]], skip: int = 0) -> Iterator[tuple[Array, Array]]:
         """`batches` but the first `skip`, of whose inputs only this process's own part, and all targets.
 
-        A batch of fewer samples than workers is not divided, nor is one of an iterable other than
-        `Batches` that is larger than its first batch, or of another form. What a `Batches` draws is drawn
-        by this call.
+        A batch of fewer samples than workers is not divided, nor is one of an iterable other than a
+        `DataLoader` of arrays that is larger than its first batch, or of another form. What a `DataLoader`
+        draws is drawn by this call. A data set of samples is read by this process alone: if its samples are
+        random, input and target must come from one reading.
         """
         self._number = skip
-        if iterates_by_parts(batches):
+        if iterates_by_parts(batches) and is_pair(batches.dataset):
             return self._own_parts(*batches.parts(self._count, skip))
-        return self._handed_out(islice(batches, skip, None))
+        return self._handed_out(iterate(batches, skip))
 
     def _own_parts(
         self, own: Iterator[tuple[Array, Array]], *others: Iterator[tuple[Array, Array]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyconv.arguments import integer
 from tinyconv.arrays import Array
-from tinyconv.data.batches import Batches
+from tinyconv.data.loader import DataLoader
 from tinyconv.training.running import Running
 from tinyconv.training.snapshot import random_states, restore, set_random_states, snapshot, under
 
@@ -98,7 +98,7 @@ class Saving:
     def begin_epoch(self, batches: Iterable[Any]) -> dict[str, Any]:
         """The position in which an epoch begins: a resumed one, or that of its first batch."""
         sizes = {"batches": len(batches) if isinstance(batches, Sized) else None}
-        sizes["samples"] = len(batches.inputs) if isinstance(batches, Batches) else None
+        sizes["samples"] = batches.samples if isinstance(batches, DataLoader) else None
         resumed = self._resumed
         if resumed is not None:
             for what, size in sizes.items():

@@ -13,7 +13,8 @@ import numpy as np
 
 from tinyconv.arguments import Generator, integer, number
 from tinyconv.arrays import Array, array_module, device_module, moved
-from tinyconv.data.batches import Batches, is_pair, split_off
+from tinyconv.data.loader import DataLoader, split_off
+from tinyconv.data.pairs import check_iterable, check_pair, checked, is_pair
 from tinyconv.data.streamed import Streamed, fits, iterate
 from tinyconv.gpu.cublas import tf32
 from tinyconv.layers import Layer, Loss
@@ -60,7 +61,7 @@ class Trainer:
         cuda_graph: whether training steps on a GPU run as one CUDA graph, which gives the same bits; by
             default they do. A model with a layer that is not `capturable` runs plainly, and so do data with
             targets that the criterion may ignore, as the host has to know whether there is a step; the log
-            says so. (What targets an iterable other than a `Batches` will give is not known before: on a GPU
+            says so. (What targets an iterable other than a `DataLoader` will give is not known before: on a GPU
             a batch of ignored ones makes a step there, with a gradient of 0.)
         accumulate: number of batches that make one update, as one large batch would: their gradients are
             added up and, with the reduction "mean", divided by the sum of their denominators. At the end of
@@ -180,13 +181,14 @@ class Trainer:
         """Train for `epochs` more epochs. An epoch that a resumed run stands within is the first of them.
 
         Args:
-            data: a pair of arrays (inputs, targets), or an iterable of such pairs, one a batch,
-                which is iterated once an epoch. It is moved to the model's device; a `Batches` stays there.
+            data: a tuple of arrays (inputs, targets), a `DataLoader`, or an iterable of such tuples, one a
+                batch, which is iterated once an epoch. It is moved to the model's device; a `DataLoader`
+                stays there.
             epochs: number of epochs.
             batch_size: for arrays; they are shuffled in each epoch.
-            validation: data to evaluate on after each epoch.
-            validation_split: share of the samples of `data`, arrays or a `Batches`, that is split off for
-                validation: the last ones, before any shuffling.
+            validation: data, as above, to evaluate on after each epoch.
+            validation_split: share of the samples of `data`, arrays or a `DataLoader` of arrays, that is
+                split off for validation: the last ones, before any shuffling.
             patience: stop when so many epochs have not been better than the best before them (by
                 validation accuracy, else validation loss, else training loss). Epochs of an earlier call do
                 not count; a resumed call goes on counting.
@@ -202,7 +204,9 @@ class Trainer:
             FloatingPointError: the loss of targets that count became NaN or infinite; the message names
                 epoch, step and learning rate, and the parameters are those before that step (on a GPU
                 those after the epoch).
-            ValueError: an epoch without a batch; both a `validation` and a `validation_split`; a checkpoint
+            TypeError: `data` or `validation` is none of these; the message numbers a batch that is wrong.
+            ValueError: no sample, or an epoch without a batch; inputs and targets of different lengths;
+                both a `validation` and a `validation_split`; a checkpoint
                 folder of another run, or data that are not those of the run that goes on; weights that are
                 NaN where they are to be saved; a best epoch of an earlier call, which nothing has kept.
             WorkerError: a worker process failed.
@@ -213,10 +217,10 @@ class Trainer:
             if validation is not None:
                 raise ValueError("`validation` and `validation_split` must not both be given")
             data, validation = split_off(data, validation_split)
+        batches = self._as_batches("data", data, batch_size, shuffle=True, generator=generator)
         self._ignoring = self._xp is not np and may_ignore(self.criterion, data)
-        batches = self._as_batches(data, batch_size, shuffle=True, generator=generator)
         if validation is not None:
-            validation = self._as_batches(validation, 256, shuffle=False, generator=0)
+            validation = self._as_batches("validation", validation, 256, shuffle=False, generator=0)
         first = len(self.history.epochs) + 1
         last = first + integer("epochs", epochs, minimum=0) - 1
         most = math.inf if patience is None else integer("patience", patience)
@@ -245,8 +249,8 @@ class Trainer:
 
         It needs model, optimiser, schedule, trainer and data made as they were for that run. Random numbers
         are restored where layers hold them (see `workers`), in `np.random` and `random`, and where data has
-        them in an attribute `generator`, as a `Batches` and arrays have; other iterables must give the same
-        batches again. (On a GPU the numbers that dropout draws are others.)
+        them in an attribute `generator`, as a `DataLoader` and arrays have; other iterables must give the
+        same batches again. (On a GPU the numbers that dropout draws are others.)
 
         Args:
             path: a checkpoint's file, or a folder for the newest one in it; by default `checkpoint_dir`.
@@ -262,17 +266,18 @@ class Trainer:
         """Compute loss and accuracy in evaluation mode, with the averaged weights if there are any.
 
         Args:
-            data: a pair of arrays (inputs, targets), or an iterable of such pairs.
+            data: a tuple of arrays (inputs, targets), a `DataLoader`, or an iterable of such tuples.
             batch_size: for arrays.
 
         Returns:
             The figures of all samples, see `Evaluation`.
 
         Raises:
-            ValueError: no batch in `data`.
+            TypeError, ValueError: as `fit`, for `data`.
         """
         total, model = Running(self.criterion), self._evaluated
-        for inputs, targets in self._as_batches(data, batch_size, shuffle=False, generator=0):
+        batches = self._as_batches("data", data, batch_size, shuffle=False, generator=0)
+        for inputs, targets in checked("data", batches):
             prediction = model.predict(inputs, batch_size=max(1, len(inputs)))
             loss = self.criterion.forward(prediction, targets)
             total.add(loss, self.criterion.denominator(prediction, targets), prediction, targets)
@@ -473,7 +478,7 @@ class Trainer:
     def _bar(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Any:
         from tinyconv.training.progress import epoch_bar  # tqdm is imported where a bar is made
 
-        images = len(batches.inputs) if isinstance(batches, Batches) else None
+        images = batches.samples_per_epoch if isinstance(batches, DataLoader) else None
         return epoch_bar(images, epoch, epochs, self.progress)
 
     def _show_epoch(self, epochs: int) -> None:
@@ -483,21 +488,25 @@ class Trainer:
             epoch_line(self.history.epochs[-1], epochs)
 
     def _as_batches(
-        self, data: Data, batch_size: int, *, shuffle: bool, generator: Generator
+        self, name: str, data: Data, batch_size: int, *, shuffle: bool, generator: Generator
     ) -> Iterable[tuple[Array, Array]]:
-        """`data` as batches, on the model's device."""
+        """`data`, the argument `name`, as batches on the model's device."""
         xp = self._xp
         if is_pair(data):
-            inputs, targets = data
-            data = Batches(inputs, targets, batch_size, shuffle=shuffle, generator=generator)
-        if isinstance(data, Batches):
+            check_pair(f"`{name}`", data)
+            data = DataLoader(data, batch_size, shuffle, generator=generator)
+        if isinstance(data, DataLoader):
+            if not len(data):
+                raise ValueError(f"`{name}` must have at least one batch, got {data}")
             if xp is not np and data.augment is None and not fits(data, xp):
                 return Streamed(data, xp)
             with out_of_memory("the data set"):
                 data.move(xp)
             return data
+        check_iterable(name, data)
         iterable: Any = data
-        return iterable if xp is np else Moved(iterable, xp)
+        # What is evaluated as validation data brings its name: `evaluate` calls its argument `data`.
+        return iterable if xp is np and name == "data" else Moved(name, iterable, xp)
 
 
 def _number_or_none(name: str, value: float | None) -> float | None:

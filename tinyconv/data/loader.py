@@ -1,0 +1,222 @@
+"""Batches of a data set, shuffled anew in each epoch."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from tinyconv.arguments import Generator, integer, number
+from tinyconv.arguments import generator as as_generator
+from tinyconv.arrays import Array, array_module, moved
+from tinyconv.data.pairs import check_pair, described, is_pair
+from tinyconv.data.samples import Dataset, check_dataset, collate
+
+
+class DataLoader:
+    """Iterates over a data set in batches (inputs, targets), as often as one likes.
+
+    Args:
+        dataset: a tuple of two arrays of equal length, (inputs, targets); or anything with `__len__` and
+            `__getitem__` whose items are samples (input, target), arrays or numbers, which are stacked:
+            Python's integers to int64, its floats to float32 (PyTorch: float64). A tuple of two is always
+            taken for a pair of arrays, unless both are tuples: then it is a data set of two samples.
+        batch_size: number of samples in a batch; the last batch may be smaller.
+        shuffle: whether each iteration goes in a new random order.
+        drop_last: whether to leave out a last batch that is smaller.
+        generator: a numpy.random.Generator or seed that the orders, and seeds for `augment`, are drawn from.
+        transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that
+            only a batch of them is ever floating. Where workers share a batch, each may apply it to its own
+            part: it should look at each sample alone, and keep no state.
+        augment: changes inputs at random, before `transform`, e.g. `random_affine`: called with one sample at
+            a time, as a batch of one, and a numpy.random.Generator for it alone. So what becomes of a sample
+            depends on `generator` and its place in the epoch, not on the size of batches or the number
+            of workers. It runs on the CPU, where arrays then stay; only batches are moved to a GPU.
+
+    `transform` and `augment` may write to what they are given: it is a copy. Without them, the batches of a
+    pair of arrays that is not shuffled are views of it.
+
+    Raises:
+        TypeError: `dataset` is neither of these, or an argument has another type.
+        ValueError: lengths that differ, or an argument out of range. Iterating raises it for samples
+            whose shapes differ; the message has their indices.
+
+    >>> import numpy as np
+    >>> [y.tolist() for x, y in DataLoader((np.zeros((5, 1)), np.arange(5)), batch_size=2)]
+    [[0, 1], [2, 3], [4]]
+    >>> samples = [(np.ones((1, 28, 28), np.float32), 7), (np.zeros((1, 28, 28), np.float32), 3)]
+    >>> loader = DataLoader(samples, batch_size=2, shuffle=True, generator=0)
+    >>> loader
+    DataLoader(2 samples, batch_size=2, shuffle=True)
+    >>> [(x.shape, y.dtype) for x, y in loader]
+    [((2, 1, 28, 28), dtype('int64'))]
+    """
+
+    def __init__(
+        self,
+        dataset: tuple[Array, Array] | Dataset,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        *,
+        drop_last: bool = False,
+        generator: Generator = None,
+        transform: Callable[[Array], Array] | None = None,
+        augment: "Callable[[Array, np.random.Generator], Array] | None" = None,
+    ) -> None:
+        if is_pair(dataset):
+            check_pair("`dataset`", dataset)
+        else:
+            check_dataset(dataset)
+        self.dataset: Any = dataset
+        self.batch_size = integer("batch_size", batch_size)
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.generator = as_generator(generator)
+        self.transform, self.augment = transform, augment
+        self.move(array_module(*dataset) if is_pair(dataset) else None)
+
+    def move(self, xp: Any) -> None:
+        """Give batches on the device of the module `xp` (None: where the samples are).
+
+        A pair of arrays goes there as a whole, unless it is to augment.
+        """
+        self._xp = xp
+        if is_pair(self.dataset):
+            home = xp if self.augment is None else np
+            inputs, targets = self.dataset
+            self.dataset = moved(inputs, home), moved(targets, home)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the data set."""
+        return len(self.dataset[0] if is_pair(self.dataset) else self.dataset)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Number of samples in an iteration."""
+        return min(self.samples, len(self) * self.batch_size)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        whole, rest = divmod(self.samples, self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
+
+    def __repr__(self) -> str:
+        count = self.samples
+        dropping = ", drop_last=True" if self.drop_last else ""
+        return (
+            f"{type(self).__name__}({count:,} sample{'' if count == 1 else 's'}, "
+            f"batch_size={self.batch_size}, shuffle={self.shuffle}{dropping})"
+        )
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return self.parts(1)[0]
+
+    def order(self) -> Array:
+        """The indices of the samples of a new iteration, in its order."""
+        count = self.samples
+        order = self.generator.permutation(count) if self.shuffle else np.arange(count)
+        return order[: self.samples_per_epoch]
+
+    def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
+        """One iteration, for `count` workers: each gets a part of each batch's inputs, and all its targets.
+
+        Batches of fewer samples than workers go whole to the first. The first `skip` batches are left out
+        without being made. What is drawn from `generator` is drawn by this call, whatever is left out. Of a
+        data set of samples each part reads whole batches.
+        """
+        skip = integer("skip", skip, minimum=0)
+        order: Array | None = None  # slices do
+        if not is_pair(self.dataset):
+            order = self.order()
+        elif self.shuffle:
+            order = moved(self.order(), array_module(self.dataset[0]))
+        seed = 0 if self.augment is None else int(self.generator.integers(1 << 63))
+        return [self._part(order, seed, skip, number, count) for number in range(count)]
+
+    def _part(
+        self, order: Array | None, seed: int, skip: int, number: int, count: int
+    ) -> Iterator[tuple[Array, Array]]:
+        end = self.samples_per_epoch
+        for start in range(skip * self.batch_size, end, self.batch_size):
+            stop = min(start + self.batch_size, end)
+            workers = count if stop - start >= count else 1
+            if number >= workers:
+                continue
+            first, last = _share(stop - start, number, workers)
+            inputs, targets = self._read(order, slice(start, stop), slice(start + first, start + last))
+            inputs = self._augmented(inputs, seed, start + first)
+            if self._xp is not None:
+                inputs, targets = moved(inputs, self._xp), moved(targets, self._xp)
+            yield inputs if self.transform is None else self.transform(inputs), targets
+
+    def _read(self, order: Array | None, batch: slice, part: slice) -> tuple[Array, Array]:
+        """The inputs at the places `part` of an epoch, and the targets at those of `batch`.
+
+        Inputs that `transform` or `augment` may write to are a copy.
+        """
+        if not is_pair(self.dataset):
+            assert order is not None
+            inputs, targets = collate(self.dataset, order[batch].tolist())
+            return inputs[part.start - batch.start : part.stop - batch.start], targets
+        inputs, targets = self.dataset
+        if order is not None:
+            return inputs[order[part]], targets[order[batch]]
+        if self.transform is None and self.augment is None:
+            return inputs[part], targets[batch]
+        return array_module(inputs).array(inputs[part]), targets[batch]
+
+    def _augmented(self, inputs: Array, seed: int, place: int) -> Array:
+        """`inputs`, of which the first has that place in the epoch, each augmented by numbers of its own."""
+        if self.augment is None:
+            return inputs
+        inputs = moved(inputs, np)
+        samples = [
+            self.augment(inputs[index : index + 1], np.random.default_rng((seed, place + index)))
+            for index in range(len(inputs))
+        ]
+        return np.concatenate(samples)
+
+
+def iterates_by_parts(batches: Any) -> TypeGuard[DataLoader]:
+    """Whether `batches` gives what `DataLoader.parts` gives: a subclass may have an iteration of its own."""
+    return isinstance(batches, DataLoader) and type(batches).__iter__ is DataLoader.__iter__
+
+
+def split_off(data: Any, share: float) -> tuple[Any, Any]:
+    """`data`, a pair of arrays or a `DataLoader` of one, in two.
+
+    The second is the last `share` of its samples. Of a `DataLoader` it is not shuffled, not augmented, and
+    drops nothing.
+
+    Raises:
+        TypeError: `data` is neither.
+        ValueError: `share` is out of range, or leaves one of the two without samples.
+    """
+    pair = data.dataset if isinstance(data, DataLoader) else data
+    if not is_pair(pair):
+        found = "one of samples" if isinstance(data, DataLoader) else described(data)
+        raise TypeError(
+            f"`validation_split` needs `data` to be a tuple of arrays or a DataLoader of one, got {found}: "
+            "split it yourself, and pass `validation`"
+        )
+    check_pair("`data`", pair)
+    inputs, targets = pair
+    count = len(inputs) - round(len(inputs) * number("validation_split", share, 0.0, 1.0))
+    if not 0 < count < len(inputs):
+        raise ValueError(f"`validation_split` (={share}) must leave samples for both of {len(inputs)}")
+    first, last = (inputs[:count], targets[:count]), (inputs[count:], targets[count:])
+    if not isinstance(data, DataLoader):
+        return first, last
+    own = copy.copy(data)
+    own.dataset = first
+    return own, DataLoader(last, data.batch_size, transform=data.transform)
+
+
+def split(batch: Array, count: int) -> list[Array]:
+    """`batch` in `count` parts as equal as can be, as `DataLoader.parts` cuts it."""
+    return [batch[slice(*_share(len(batch), number, count))] for number in range(count)]
+
+
+def _share(length: int, number: int, count: int) -> tuple[int, int]:
+    """Where part `number` of `count` begins and ends."""
+    return number * length // count, (number + 1) * length // count

@@ -1,0 +1,87 @@
+"""What data may be: a pair of arrays, or an iterable of such pairs. Anything else is refused by name."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from tinyconv.arrays import Array, owner, refusal
+
+
+def is_pair(data: Any) -> TypeGuard[tuple[Array, Array]]:
+    """Whether `data` is meant as a pair of arrays: a tuple of two that are not both tuples themselves."""
+    return (
+        isinstance(data, tuple) and len(data) == 2 and not all(isinstance(element, tuple) for element in data)
+    )
+
+
+def is_array(value: Any) -> TypeGuard[Array]:
+    """Whether `value` is an array of NumPy or CuPy."""
+    return isinstance(value, np.ndarray) or (owner(value) == "cupy" and hasattr(value, "shape"))
+
+
+def check_pair(what: str, pair: Any) -> None:
+    """Check that `pair`, which errors call `what`, is (inputs, targets), two arrays of equal length.
+
+    Raises:
+        TypeError: it is not a tuple or a list, or not of arrays.
+        ValueError: it is not one of two, the lengths differ, or an array is 0-d.
+    """
+    if not isinstance(pair, (tuple, list)):
+        raise TypeError(f"{what} must be a pair of arrays (inputs, targets), got {described(pair)}")
+    if len(pair) != 2:
+        raise ValueError(f"{what} must be a pair of arrays (inputs, targets), got {described(pair)}")
+    for name, array in (("inputs", pair[0]), ("targets", pair[1])):
+        if wrong := refusal(array):
+            raise TypeError(f"{what}: `{name}` {wrong}")
+        if array.ndim == 0:
+            raise ValueError(f"{what}: `{name}` (of shape ()) must have a dimension for the samples")
+    inputs, targets = pair
+    if len(inputs) != len(targets):
+        raise ValueError(
+            f"{what}: `inputs` (of length {len(inputs)}) must be as long as "
+            f"`targets` (of length {len(targets)})"
+        )
+
+
+def check_iterable(name: str, data: Any) -> None:
+    """Check that `data`, the argument `name`, may be an iterable of batches.
+
+    Raises:
+        TypeError: it is an array alone, a list of two arrays, a dict, or is not iterable.
+    """
+    check_not_two_arrays(name, data)
+    if is_array(data) or isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise TypeError(
+            f"`{name}` must be a tuple of arrays (inputs, targets), a DataLoader or an iterable of batches "
+            f"(inputs, targets), got {described(data)}; a data set of single samples needs a DataLoader"
+        )
+
+
+def check_not_two_arrays(name: str, data: Any) -> None:
+    """Refuse a list of two arrays, which could be a pair as well as two batches or samples."""
+    if isinstance(data, list) and len(data) == 2 and all(map(is_array, data)):
+        raise TypeError(f"`{name}` must not be a list of two arrays: pass a tuple (x, y)")
+
+
+def checked(name: str, batches: Iterable[Any]) -> Iterator[tuple[Array, Array]]:
+    """The batches of the argument `name`, each of which is checked to be a pair of arrays with samples.
+
+    Raises:
+        TypeError, ValueError: as `check_pair`, with the number of the batch; a batch without samples.
+    """
+    for number, batch in enumerate(batches, 1):
+        what = f"batch {number} of `{name}`"
+        check_pair(what, batch)
+        if not len(batch[0]):
+            raise ValueError(f"{what} must have at least one sample")
+        yield batch
+
+
+def described(value: Any) -> str:
+    """`value` in a few words, for an error."""
+    if is_array(value):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of length {len(value)}"
+    return "None" if value is None else f"an object of type {type(value).__name__}"

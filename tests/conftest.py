@@ -12,7 +12,7 @@ import pytest
 COLUMNS = ("float64", "float32", "error inputs")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     tables: dict[str, dict[str, dict[str, Any]]] = {}
     for count in _counts(terminalreporter):
         operators = tables.setdefault(count["table"], {})
@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(_row("total", _totals(operators)))
 
 
-def _counts(terminalreporter: pytest.TerminalReporter) -> Iterator[dict[str, Any]]:
+def _counts(terminalreporter: "pytest.TerminalReporter") -> Iterator[dict[str, Any]]:
     """What the runner recorded with its tests."""
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -6,8 +6,8 @@ from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from hypothesis import strategies as st
 
+from tests.hypothesis_or_skip import st
 from tinyconv.arrays import Array
 
 Shape: TypeAlias = tuple[int, ...]

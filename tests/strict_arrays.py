@@ -131,7 +131,7 @@ def to_place(index: Any) -> Any:
 
 
 def to_device(value: Any) -> Any:
-    if isinstance(value, (np.ndarray, np.generic)):
+    if isinstance(value, (np.ndarray, np.generic, int)):  # int: count_nonzero of NumPy 2.0
         return ndarray(np.asarray(value))
     return tuple(map(to_device, value)) if type(value) is tuple else value
 

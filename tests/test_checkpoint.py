@@ -180,7 +180,7 @@ def test_500_random_flips_in_the_checkpoint_of_a_network_are_refused(tmp_path: P
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489")
 FOREIGN = {
-    "empty": (b"", "header too small"),
+    "empty": (b"", "(?i)header ?too ?small"),
     "png": (PNG, "no whole safetensors file"),
     "pickle": (
         b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.",
@@ -204,7 +204,7 @@ FOREIGN = {
     "deep JSON": (signed(as_tensor(b"[" * 10**6)), "no tinyconv checkpoint"),
     "NaN": (signed({"model/w": np.array([np.nan])}), "'model/w' holds values that are NaN or infinite"),
     "infinity": (signed({"model/w": np.array([np.inf], np.float16)}), "'model/w' holds"),
-    "huge header": (struct.pack("<Q", 2**60) + b"{}", "header too large"),
+    "huge header": (struct.pack("<Q", 2**60) + b"{}", "(?i)header ?too ?large"),
     "deep header": (struct.pack("<Q", 10**6) + b"[" * 10**6, "no whole safetensors file"),
     "overlap": (raw({"a": entry(0, 4), "b": entry(2, 6)}, bytes(6)), "no whole safetensors file"),
     "gap": (raw({"a": entry(0, 4), "b": entry(8, 12)}, bytes(12)), "no whole safetensors file"),
@@ -213,7 +213,7 @@ FOREIGN = {
     "negative shape": (raw({"a": entry(0, 4, shape=(-1,))}, bytes(4)), "no whole safetensors file"),
     "overflowing shape": (raw({"a": entry(0, 4, shape=(2**62, 4))}, bytes(4)), "no whole safetensors file"),
     "huge and empty": (raw({"a": entry(0, 0, shape=(2**64 - 1, 0))}), "cannot be read"),
-    "unknown dtype": (raw({"a": entry(0, 4, dtype="PICKLE")}, bytes(4)), "PICKLE"),
+    "unknown dtype": (raw({"a": entry(0, 4, dtype="PICKLE")}, bytes(4)), "PICKLE|InvalidHeader"),
     "bfloat16": (raw({"a": entry(0, 2, dtype="BF16")}, bytes(2)), "no dtype 'BF16'"),
 }
 PATHS = ["../../x", "/etc/x", "a/../../x", "./x", "a//x", "x/", "", "..", "C:\\x", "x\0", "x\n"]

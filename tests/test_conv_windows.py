@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.compare import layouts
+from tests.hypothesis_or_skip import given, settings, st
 from tinyconv import reference
 from tinyconv.arrays import Array
 from tinyconv.functional.conv import algorithms, columns, depthwise, windows

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 import tinyconv.functional as F
 from tests.compare import layouts
+from tests.hypothesis_or_skip import assume, given, settings, st
 from tinyconv.arrays import Array, as_logical, as_stored
 
 EPS = float(np.finfo(np.float32).eps)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
 import tinyconv
 from tests import drawn
+from tests.hypothesis_or_skip import HealthCheck, assume, given, settings, st
 from tests.test_layer_contract import CASES, Case
 from tinyconv import (
     AdaptiveAvgPool2d,
@@ -46,8 +45,8 @@ from tinyconv.arrays import Array
 from tinyconv.convert.onnx_layers import FORMS
 from tinyconv.models import lenet5, mnist_cnn
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="onnx makes the files")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the files")
 
 REFUSED = {"GradientLayer", "GradientStep", "ConvTranspose2d, dilated"}
 EXPORTABLE = {name: case for name, case in CASES.items() if name not in REFUSED}

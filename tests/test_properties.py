@@ -8,11 +8,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pytest
 import scipy.signal
-from hypothesis import HealthCheck, assume, event, given, settings
-from hypothesis import strategies as st
 
 import tinyconv.functional as F
 from tests.compare import assert_close, both_refuse, compare, layouts
+from tests.hypothesis_or_skip import HealthCheck, assume, event, given, settings, st
 from tinyconv import reference
 from tinyconv.arrays import Array
 from tinyconv.functional.conv.algorithms import INPUT, OUTPUT, WEIGHT, Algorithm

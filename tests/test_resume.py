@@ -536,7 +536,7 @@ def test_evaluation_uses_the_averaged_weights_and_leaves_the_models_alone() -> N
 
 
 def test_pandas_reads_the_history_in_one_line(folder: Path) -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="pandas reads the file")
     table = pandas.read_json(folder / "history.jsonl", lines=True)
     assert len(table) == 7
     assert table.loss.count() == 6

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import tinyconv as tc
 from tests.compare import assert_close
 from tests.drawn import LAYERS, layers, losses
 from tests.drawn import LOSSES as DRAWN_LOSSES
+from tests.hypothesis_or_skip import given, settings, st
 from tests.test_layer_contract import CASES, Case, cases, normal
 from tinyconv import gradcheck
 from tinyconv.arrays import Array

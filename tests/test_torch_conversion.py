@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import tinyconv as tc
 from tests import drawn
 from tests.compare import assert_close
+from tests.hypothesis_or_skip import given, settings, st
 from tests.test_layer_contract import CASES, Case
 from tinyconv.arrays import Array
 from tinyconv.models import lenet5, mnist_cnn
 
-torch = pytest.importorskip("torch")
-safetensors_torch = pytest.importorskip("safetensors.torch")
+torch = pytest.importorskip("torch", reason="PyTorch is what is converted to and from")
+safetensors_torch = pytest.importorskip("safetensors.torch", reason="safetensors.torch needs PyTorch")
 nn = torch.nn
 
 CONVERTIBLE = {

@@ -200,5 +200,7 @@ def _centred(ink: Array) -> Array:
     box = np.array([part.start for part in _extent(ink > 0.5)]) - 0.5  # its corner
     place = np.round(CENTRE + 0.5 - (np.array(ndimage.center_of_mass(ink)) - box) / scale)
     first = box + (0.5 - place) * scale
-    image: Array = ndimage.affine_transform(255 * smooth, [scale, scale], first, (SIDE, SIDE), order=1)
+    image: Array = ndimage.affine_transform(
+        255 * smooth, np.diag([scale, scale]), first, (SIDE, SIDE), order=1
+    )
     return image.round().astype(np.uint8)

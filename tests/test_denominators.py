@@ -308,11 +308,11 @@ def test_ignored_targets_give_the_same_on_a_gpu(
     inputs, targets = data(96)
     batches = (inputs, np.where(np.arange(96) // 16 % 3 == 1, IGNORED, targets))  # whole batches of them
     expected = full(CRITERIA[name](), accumulate=accumulate)
-    expected.fit(Batches(*batches, 16), 2, validation=batches)
+    expected.fit(DataLoader(batches, 16), 2, validation=batches)
     graphs = launches(monkeypatch)
     with strict_arrays.installed(), caplog.at_level("INFO"):
         run = full(CRITERIA[name](), accumulate=accumulate, device="cuda")
-        run.fit(Batches(*batches, 16), 2, validation=batches)
+        run.fit(DataLoader(batches, 16), 2, validation=batches)
         run.model.to("cpu"), run.optimizer.to("cpu")
         assert run.average is not None
         run.average.to("cpu")

@@ -15,7 +15,7 @@ import pytest
 
 import tinyconv as tc
 from tinyconv.arrays import Array
-from tinyconv.data import Batches
+from tinyconv.data import DataLoader
 from tinyconv.training.checkpoints import Checkpoints
 from tinyconv.training.generators import digest, generators, reseed, set_state, state_of
 from tinyconv.training.parallel import Workers
@@ -79,7 +79,7 @@ def drawn(model: tc.Layer, epoch: int) -> Array:
     x = np.zeros((24, 50))
     outputs = []
     with Workers(model, 2, epoch) as workers:
-        for part, targets in workers.divide(Batches(x, x, 8)):
+        for part, targets in workers.divide(DataLoader((x, x), 8)):
             outputs.append(workers.forward(part))
             workers.backward_params(targets)
     return np.stack(outputs)
@@ -114,9 +114,9 @@ def training(make: Callable[[], Noise], folder: Path | None, workers: int) -> tc
     )
 
 
-def small_data() -> Batches:
+def small_data() -> DataLoader:
     rng = np.random.default_rng(5)
-    return Batches(rng.random((20, 4), np.float32), rng.integers(0, 3, 20), 6, shuffle=True, generator=1)
+    return DataLoader((rng.random((20, 4), np.float32), rng.integers(0, 3, 20)), 6, shuffle=True, generator=1)
 
 
 @every_noise

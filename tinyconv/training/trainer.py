@@ -61,7 +61,7 @@ class Trainer:
         cuda_graph: whether training steps on a GPU run as one CUDA graph, which gives the same bits; by
             default they do. A model with a layer that is not `capturable` runs plainly, and so do data with
             targets that the criterion may ignore, as the host has to know whether there is a step; the log
-            says so. (What targets an iterable other than a `DataLoader` will give is not known before: on a GPU
+            says so. (What targets an iterable other than a `DataLoader` gives is not known before: on a GPU
             a batch of ignored ones makes a step there, with a gradient of 0.)
         accumulate: number of batches that make one update, as one large batch would: their gradients are
             added up and, with the reduction "mean", divided by the sum of their denominators. At the end of

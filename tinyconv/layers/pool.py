@@ -149,9 +149,11 @@ class AvgPool2d(LinearMap):
     ) -> None:
         super().__init__()
         self._window = pool_options(kernel_size, stride, padding)[:3]
-        self._options = (ceil_mode, count_include_pad, divisor_override)
-        if divisor_override is not None and integer("divisor_override", divisor_override, -(1 << 62)) == 0:
+        if divisor_override is not None:
+            divisor_override = integer("divisor_override", divisor_override, minimum=-(1 << 62))
+        if divisor_override == 0:
             raise ValueError("`divisor_override` (=0) must not be 0")
+        self._options = (ceil_mode, count_include_pad, divisor_override)
 
     def map(self, x: Array) -> Array:
         return F.avg_pool2d(x, *self._window, *self._options)

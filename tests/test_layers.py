@@ -8,11 +8,13 @@ import pytest
 
 from tests.compare import assert_close, both_refuse, compare_layer
 from tinyconv import (
+    AvgPool2d,
     BatchNorm2d,
     Conv2d,
     CrossEntropyLoss,
     Dropout,
     Flatten,
+    Layer,
     Linear,
     Loss,
     MaxPool2d,
@@ -119,6 +121,16 @@ def test_a_failed_batch_norm_forward_counts_no_batch() -> None:
     with pytest.raises(ValueError, match="more than one value per channel"):
         norm.forward(np.ones((1, 2, 1, 1), np.float32))
     assert norm.buffers["num_batches_tracked"] == 0
+
+
+def test_layers_show_numbers_of_numpy_as_pythons() -> None:
+    one: Any = np.int64(1)
+    pairs: list[tuple[Layer, Layer]] = [
+        (Conv2d(2 * one, 4 * one, 3, groups=one), Conv2d(2, 4, 3, groups=1)),
+        (AvgPool2d(2, divisor_override=3 * one), AvgPool2d(2, divisor_override=3)),
+    ]
+    for numpys, plain in pairs:
+        assert repr(numpys) == repr(plain)
 
 
 def test_dropout_draws_a_new_mask_each_time_and_backward_uses_it() -> None:

@@ -99,7 +99,8 @@ def normalize(
     if images.ndim == 2:
         single: Array = normalize(images[None], mean, std, dtype)[0]
         return single
-    if number("std", std, 0.0) == 0:
+    mean, std = number("mean", mean), number("std", std, 0.0)
+    if std == 0:
         raise ValueError("`std` (=0) must be above 0")
     pixels: Array = xp.ascontiguousarray(images.transpose(1, 2, 0)).astype(floating_dtype(dtype))
     pixels *= 1 / (255 * std)

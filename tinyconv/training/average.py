@@ -47,11 +47,12 @@ class WeightAverage:
     def __init__(self, model: Layer, decay: float = 0.999) -> None:
         self.model = model
         self.decay = number("decay", decay, 0.0, 1.0)
-        # Without what forward has kept for backward; with the model's generators and not copies, so that
-        # what a layer draws in evaluation comes from the stream that checkpoints hold.
-        kept: dict[int, Any] = {id(cache._cache): None for cache in model.caches()}
-        shared = {id(own): own for layer in model.modules() for own in generators(layer).values()}
-        self.module = copy.deepcopy(model, kept | shared)
+        # With the model's generators and not copies, so that what a layer draws in evaluation comes from the
+        # stream that checkpoints hold.
+        shared: dict[int, Any] = {
+            id(own): own for layer in model.modules() for own in generators(layer).values()
+        }
+        self.module = copy.deepcopy(model, shared)
         self.n_averaged = 0
 
     @underflow_allowed

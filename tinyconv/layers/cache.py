@@ -5,6 +5,9 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
+from tinyconv.arguments import check_kinds
 from tinyconv.arrays import Array, array_module
 
 
@@ -156,7 +159,8 @@ class _Cache:
 
     def check(self, name: str, array: Array) -> None:
         """Check that `array` has the form of the output."""
-        is_on_device = array_module(array) is self.xp
+        xp = np if type(array) is np.ndarray else check_kinds(**{name: array})
+        is_on_device = xp is self.xp
         if is_on_device and array.shape == self.shape and array.dtype == self.dtype:
             return
         name = name if " " in name else f"`{name}`"

@@ -109,17 +109,20 @@ class Layer(ForwardCache):
     """
 
     capturable = True
+    communicator: Communicator | None
+    _training: bool
+    _params: dict[str, Array]
+    _own_grads: dict[str, Array]
+    _own_grads_dot: dict[str, Array]
+    _buffers: dict[str, Array]
+    _children: dict[str, "Layer"]
+    _changes: int  # of what is registered
 
     def __init__(self) -> None:
         super().__init__()
-        self._training = True
-        self.communicator: Communicator | None = None
-        self._params: dict[str, Array] = {}
-        self._own_grads: dict[str, Array] = {}
-        self._own_grads_dot: dict[str, Array] = {}
-        self._buffers: dict[str, Array] = {}
-        self._changes = 0  # of what is registered
-        self._children: dict[str, Layer] = {}
+        # Past __setattr__, which takes its time: fused layers are made for each prediction.
+        vars(self).update(_training=True, communicator=None, _params={}, _own_grads={}, _own_grads_dot={})
+        vars(self).update(_buffers={}, _children={}, _changes=0)
 
     def __setattr__(self, name: str, value: Any) -> None:
         registers = self.__dict__.get("_children") is not None  # not before Layer.__init__
@@ -396,9 +399,10 @@ class Layer(ForwardCache):
 
     def modules(self) -> Iterator["Layer"]:
         """Iterate over this layer, its children, their children and so on."""
-        yield self
+        found = [self]
         for child in self._children.values():
-            yield from child.modules()
+            found += child.modules() if child._children else (child,)
+        return iter(found)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
         """Iterate over the same layers with the names that their parameters begin with; "" is this one's."""
@@ -464,9 +468,7 @@ class Layer(ForwardCache):
     def release(self) -> None:
         """Forget what forward kept for backward, in this layer and in those in it."""
         for layer in self.modules():
-            for cache in (layer, *vars(layer).values()):  # a loss that it holds keeps something, too
-                if isinstance(cache, ForwardCache):
-                    cache._own_caches.clear()
+            layer._own_caches.clear()
 
     def fused(self) -> "Layer":
         """A layer that computes the same with the same layers, faster if it can (see `Sequential.fused`)."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 import tinyconv.functional as F
 from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
-from tinyconv.arrays import Array, array_module, owner
+from tinyconv.arrays import Array, array_module, owner, underflow_allowed
 from tinyconv.functional.losses.cross_entropy import class_denominator
 from tinyconv.functional.losses.elementwise import check_elements, reduce
 from tinyconv.layers.cache import ForwardCache
@@ -155,6 +155,7 @@ class ElementLoss(Loss):
         prediction, target, options = self.saved(grad_output)
         return self._function_backward(grad_output, prediction, target, **options)[0]
 
+    @underflow_allowed
     def jvp(self, prediction_dot: Array) -> Array:
         prediction, target, options = self.kept()
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
@@ -313,6 +314,7 @@ class NLLLoss(ElementLoss):
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
         return _without_classes(super().output_shape(prediction_shape))
 
+    @underflow_allowed
     def jvp(self, prediction_dot: Array) -> Array:
         prediction, target, options = self.kept()
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")

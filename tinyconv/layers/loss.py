@@ -20,7 +20,7 @@ class Loss(ForwardCache):
     """Base class of the criteria.
 
         loss = criterion.forward(prediction, target)
-        grad = criterion.backward()   # gradient by the prediction
+        grad = criterion.backward()   # gradient with respect to the prediction
 
     As with a layer, one forward serves one backward. The arguments of the constructor are attributes of the
     same names; the next forward takes what is assigned to them.
@@ -84,7 +84,7 @@ class Loss(ForwardCache):
         return {name: getattr(self, name) for name in self._options}
 
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the loss of a prediction of `prediction_shape`."""
+        """Return the shape of the loss of a prediction of `prediction_shape`."""
         return tuple(prediction_shape) if self.reduction == "none" else ()
 
     def __call__(self, prediction: Array, target: Array) -> Array:
@@ -102,35 +102,41 @@ class Loss(ForwardCache):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def forward(self, prediction: Array, target: Array) -> Array:
-        """The loss; keeps what `backward` needs."""
+        """Compute the loss; keep what `backward` needs."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, grad_output: Array | None = None) -> Array:
-        """Gradient by the prediction, for an upstream gradient of the loss's shape (default: ones).
+        """Compute the gradient with respect to the prediction.
+
+        Args:
+            grad_output: upstream gradient, of the shape and dtype of the loss (default: ones).
 
         Raises:
             RuntimeError: no forward before it, or one that a backward has used already.
-            ValueError, TypeError: `grad_output` has not the shape or dtype of the loss.
+            ValueError, TypeError: `grad_output` does not have the shape or dtype of the loss.
         """
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def jvp(self, prediction_dot: Array) -> Array:
-        """Tangent of the last forward's loss when the prediction moves.
+        """Compute the tangent of the last forward's loss when the prediction moves.
 
         Raises:
             RuntimeError: no forward before it, or one that a backward has used already.
-            ValueError, TypeError: `prediction_dot` has not the shape or dtype of the prediction.
+            ValueError, TypeError: `prediction_dot` does not have the shape or dtype of the prediction.
         """
         raise NotImplementedError(f"{type(self).__name__} has no jvp")
 
     def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
-        """Tangent of the last backward when the prediction and `grad_output` (default: zeros) move.
+        """Compute the tangent of the last backward when the prediction and `grad_output` move.
 
         Comes after forward, jvp and backward.
 
+        Args:
+            grad_output_dot: tangent of `grad_output` (default: zeros).
+
         Raises:
             RuntimeError: not a forward, a jvp and a backward before it.
-            ValueError, TypeError: `grad_output_dot` has not the shape or dtype of the loss.
+            ValueError, TypeError: `grad_output_dot` does not have the shape or dtype of the loss.
         """
         raise NotImplementedError(f"{type(self).__name__} has no backward_jvp")
 

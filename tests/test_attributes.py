@@ -13,7 +13,7 @@ import pytest
 import tinyconv as tc
 from tests.user_layers import Block, Scale
 from tinyconv.arrays import Array
-from tinyconv.layers.signature import arguments, constructor
+from tinyconv.signature import arguments, constructor
 
 
 def normal(*shape: int, seed: int = 0, dtype: type = np.float32) -> Array:

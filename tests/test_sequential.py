@@ -99,7 +99,7 @@ def test_what_is_not_a_layer_is_refused_and_changes_nothing(wrong: Any) -> None:
         lambda: layers.extend([tc.ReLU(), wrong]),
         lambda: layers.__setitem__(0, wrong),
     ):
-        with pytest.raises(TypeError, match=f"of type {type(wrong).__name__}.* must be a Layer"):
+        with pytest.raises(TypeError, match=r"^layer .* must be a Layer$"):
             change()
         assert list(layers) == before
 

@@ -27,7 +27,7 @@ from tinyconv.arguments import floating_dtype, given, integer, one_of
 from tinyconv.arrays import Array
 from tinyconv.files import write_whole
 from tinyconv.layers import Layer
-from tinyconv.layers.signature import arguments, constructor
+from tinyconv.signature import arguments, constructor
 
 
 class Operator(NamedTuple):

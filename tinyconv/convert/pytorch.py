@@ -15,7 +15,7 @@ from tinyconv.arguments import instance
 from tinyconv.arrays import moved
 from tinyconv.convert.place import inside, named_in_errors
 from tinyconv.layers import Layer, Sequential
-from tinyconv.layers.signature import arguments, constructor
+from tinyconv.signature import arguments, constructor
 
 if TYPE_CHECKING:
     import torch

@@ -67,9 +67,9 @@ import numpy.typing as npt
 from tinyconv.arguments import check_arrays, check_kinds, check_shape, conversion, floating_dtype, integer
 from tinyconv.arrays import Array, array_module
 from tinyconv.layers.cache import ForwardCache, Pass, current_pass
-from tinyconv.layers.signature import shown_arguments
 from tinyconv.layers.state import Arrays, Marked, copy_into, load
 from tinyconv.layers.summary import Step, dry_run, summary_table
+from tinyconv.signature import shown_arguments
 
 
 class Communicator(Protocol):

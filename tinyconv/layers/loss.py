@@ -1,7 +1,5 @@
 """Losses: criteria with a forward of two arguments, the prediction and the target."""
 
-import inspect
-import reprlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -14,6 +12,7 @@ from tinyconv.arrays import Array, array_module, owner, underflow_allowed
 from tinyconv.functional.losses.cross_entropy import class_denominator
 from tinyconv.functional.losses.elementwise import check_elements, reduce
 from tinyconv.layers.cache import ForwardCache
+from tinyconv.signature import shown_arguments
 
 
 class Loss(ForwardCache):
@@ -91,15 +90,7 @@ class Loss(ForwardCache):
         return self.forward(prediction, target)
 
     def __repr__(self) -> str:
-        """Return the constructor's call with the arguments that differ from the defaults, arrays by shape."""
-        shown = []
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            value = getattr(self, name, parameter.default)
-            if _is_array(value):
-                shown.append(f"{name}=<{'x'.join(map(str, value.shape)) or 1} values>")
-            elif value is not parameter.default and value != parameter.default:
-                shown.append(f"{name}={reprlib.repr(value)}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{type(self).__name__}({shown_arguments(self)})"
 
     def forward(self, prediction: Array, target: Array) -> Array:
         """Compute the loss; keep what `backward` needs."""

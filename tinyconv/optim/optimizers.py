@@ -1,6 +1,5 @@
 """Optimisers: what updates a model's parameters from their gradients."""
 
-import inspect
 import math
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from tinyconv.arguments import boolean, conversion, given, instance, integer, number
 from tinyconv.arrays import Array, array_module, fused, moved, underflow_allowed
 from tinyconv.layers import Layer
+from tinyconv.signature import shown_arguments
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
@@ -46,13 +46,6 @@ def _not_nan(name: str, value: Any) -> float:
     if math.isnan(as_float := number(name, value)):
         raise ValueError(f"`{name}` (=nan) must not be NaN")
     return as_float
-
-
-def short(value: Any) -> str:
-    """`value` as a repr shows it, with six digits of a number."""
-    if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(short, value))})"
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 class Group(UserDict[str, Any]):
@@ -124,10 +117,8 @@ class Optimizer:
     def __repr__(self) -> str:
         counts = {"parameter": len(self.model.params), "group": len(self.groups) - 1}
         shown = [f"{count} {what}{'s' * (count > 1)}" for what, count in counts.items() if count]
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if name == "lr" or (name in self.options and getattr(self, name) != parameter.default):
-                shown.append(f"{name}={short(getattr(self, name))}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        options = shown_arguments(self, always="lr", never="groups")
+        return f"{type(self).__name__}({', '.join([*shown, options])})"
 
     def _members(self) -> dict[str, int]:
         """For each parameter the number of its group."""

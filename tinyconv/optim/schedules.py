@@ -1,6 +1,5 @@
 """Schedules: what changes an optimiser's learning rates from epoch to epoch, or from step to step."""
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -8,7 +7,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tinyconv.arguments import boolean, given, instance, integer, number, one_of
-from tinyconv.optim.optimizers import SGD, Adam, Optimizer, short
+from tinyconv.optim.optimizers import SGD, Adam, Optimizer
+from tinyconv.signature import shown_arguments
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "OneCycleLR", "Schedule", "StepLR"]
 
@@ -37,11 +37,7 @@ class Schedule:
         self._apply()
 
     def __repr__(self) -> str:
-        shown = [repr(self.optimizer)]
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if name != "optimizer" and getattr(self, name) != parameter.default:
-                shown.append(f"{name}={short(getattr(self, name))}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{type(self).__name__}({shown_arguments(self)})"
 
     def step(self) -> None:
         """Go on to the next learning rate."""

@@ -1,7 +1,8 @@
-"""The arguments that a layer or a loss was made with, as its attributes tell them."""
+"""The arguments that a layer, a loss or an optimiser was made with, as its attributes tell them."""
 
 import functools
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -39,23 +40,43 @@ def arguments(made: object) -> dict[str, Any]:
     return found
 
 
-def shown_arguments(made: object) -> str:
-    """The arguments of `made` for its repr: those without a default, and others where they differ from it.
+def shown_arguments(made: object, *, always: str = "", never: str = "") -> str:
+    """Return the arguments of `made` for its repr: those without a default, others where they differ from it.
 
-    Arrays and layers are left out.
+    Numbers have six digits and arrays are told by their shape. Layers, which a repr shows as children, and
+    parameters, which change, are left out.
+
+    Args:
+        made: an object whose constructor's arguments are attributes.
+        always: the name of an argument to show in any case, and by name.
+        never: the name of an argument not to show.
     """
     parameters, shown = constructor(type(made)), []
     for name, value in arguments(made).items():
         default = parameters[name].default
-        if hasattr(value, "dtype") or hasattr(value, "children"):
+        is_required = default is inspect.Parameter.empty
+        if name == never or hasattr(value, "children") or name in getattr(made, "_params", ()):
             continue
-        if default is inspect.Parameter.empty:
-            shown.append(f"{value!r}")
-        elif not _equals(value, default):
-            shown.append(f"{name}={value!r}")
+        if name == always or not (is_required or _equals(value, default)):
+            shown.append(f"{name}={short(value)}")
+        elif is_required:
+            shown.append(short(value))
     return ", ".join(shown)
+
+
+def short(value: Any) -> str:
+    """`value` as a repr shows it: six digits of a number, the shape of an array, little of all else."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"<{'x'.join(map(str, value.shape)) or 1} values>"
+    if isinstance(value, (tuple, list)) and len(value) < 8:
+        return f"({', '.join(map(short, value))}{',' * (len(value) == 1)})"
+    if hasattr(type(value), "step"):  # an optimiser, whose own repr is short
+        return repr(value)
+    return f"{value:.6g}" if isinstance(value, float) else reprlib.repr(value)
 
 
 def _equals(value: Any, default: Any) -> bool:
     """Whether `value` is `default`, or its normal form: (1, 1) for 1."""
+    if value is default or default is None or hasattr(value, "dtype"):
+        return value is default
     return bool(value == default or (isinstance(value, tuple) and value == (default,) * len(value)))

@@ -67,7 +67,7 @@ def every_call(dtype: Any, scale: float = 1.0, shift: float = 0.0) -> dict[str, 
     calls = _forward_calls(normal, share, drawn)
     for name, (args, options) in list(calls.items()):
         output = run(name, calls[name])
-        if name in ("dropout", "dropout2d", "nhwc_to_nchw", "nchw_to_nhwc", "hwio_to_oihw", "oihw_to_hwio"):
+        if name in ("nhwc_to_nchw", "nchw_to_nhwc", "hwio_to_oihw", "oihw_to_hwio"):
             continue
         grad, grad_dot = normal(*output.shape), normal(*output.shape)
         calls[f"{name}_backward"] = Call((grad, *args), options)
@@ -128,7 +128,8 @@ def _linear_parts(calls: dict[str, Call]) -> dict[str, Call]:
         parts[f"{name}_weight"] = Call((input, weight.shape, grad, *options))
         parts[f"{name}_bias"] = Call((grad,))
     grad, input, weight, _ = calls["linear_backward"].args
-    parts["linear_input"] = parts["linear_weight"] = Call((grad, input, weight))
+    parts["linear_input"] = Call((input.shape, weight, grad))
+    parts["linear_weight"] = Call((input, weight.shape, grad))
     parts["linear_bias"] = Call((grad,))
     return parts
 

@@ -25,7 +25,7 @@ def normal(*shape: int, seed: int = 0, dtype: type = np.float32) -> Array:
 
 def test_a_child_by_attribute_is_trained_saved_moved_and_printed(tmp_path: Path) -> None:
     block = Block(2)
-    names = ["conv.weight", "conv.bias", "scale.factor", "after.0.weight", "after.0.bias"]
+    names = ["conv.weight", "scale.factor", "after.0.weight", "after.0.bias"]
     assert list(block.params) == list(block.grads) == names
     assert list(block.buffers) == [f"after.0.{name}" for name in ("running_mean", "running_var")] + [
         "after.0.num_batches_tracked"
@@ -40,7 +40,7 @@ def test_a_child_by_attribute_is_trained_saved_moved_and_printed(tmp_path: Path)
     assert [line.strip() for line in repr(Block(2)).splitlines()][:3] == [
         "Block(",
         "2",
-        "(conv): Conv2d(2, 2, (3, 3), padding=(1, 1))",
+        "(conv): Conv2d(2, 2, (3, 3), padding=(1, 1), bias=False)",
     ]
 
 
@@ -204,12 +204,12 @@ def test_the_dicts_of_arrays_refuse_what_would_be_lost() -> None:
     with pytest.raises(KeyError, match="there is no array 'more' here"):
         block.params["more"] = np.ones(1)
     with pytest.raises(ValueError, match="must have the shape"):
-        block.params["conv.bias"] = np.ones(3)
+        block.params["conv.weight"] = np.ones(3)
     for change in (
-        partial(block.params.pop, "conv.bias"),
+        partial(block.params.pop, "conv.weight"),
         block.params.clear,
         partial(block.grads.setdefault, "more", np.ones(1)),
-        partial(block.params.__delitem__, "conv.bias"),
+        partial(block.params.__delitem__, "conv.weight"),
     ):
         with pytest.raises(TypeError, match="by assigning to the attributes of a layer"):
             change()
@@ -327,7 +327,7 @@ def test_output_shape_and_summary_of_layers_without_rules() -> None:
     assert network.output_shape((7, 1, 6, 6)) == (7, 5)
     lines = [line.split() for line in network.summary((1, 1, 6, 6)).splitlines()]
     assert lines[3][:2] == ["1", "Block"]
-    assert lines[3][-2:] == [f"{2 * 2 * 9 + 2 + 1 + 4}", f"{16 * 2 * 2 * 9}"]
+    assert lines[3][-2:] == [f"{2 * 2 * 9 + 1 + 4}", f"{16 * 2 * 2 * 9}"]
     inner = [line.split()[:2] for line in block.summary((1, 2, 4, 4)).splitlines()]
     assert inner[2:5] == [["conv", "Conv2d"], ["scale", "Scale"], ["after", "Sequential"]]
     for name, value in block.state_dict().items():

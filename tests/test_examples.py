@@ -204,18 +204,19 @@ def test_imports_run_one_way() -> None:
         "arrays": {"gpu"},  # the door to cuBLAS: products.py alone
         "gpu": {"arrays"},
         "arguments": {"arrays"},
+        "signature": set(),
         "files": set(),
         "functional": {"arrays", "arguments"},
-        "layers": {"arrays", "arguments", "functional"},
+        "layers": {"arrays", "arguments", "functional", "signature"},
         "data": {"arrays", "arguments"},
-        "optim": {"arrays", "arguments", "layers"},
+        "optim": {"arrays", "arguments", "layers", "signature"},
         "models": {"arrays", "arguments", "layers"},
         "training": {"arrays", "gpu", "arguments", "files", "layers", "data", "optim"},
-        "convert": {"arrays", "arguments", "functional", "files", "layers"},
+        "convert": {"arrays", "arguments", "functional", "files", "layers", "signature"},
         "gradcheck": {"arrays", "arguments", "layers"},
         "second_order": {"arrays", "arguments", "layers"},
         "reference": {"arrays"},
-        "vectors": {"arrays", "arguments", "files", "layers"},
+        "vectors": {"arrays", "arguments", "files", "layers", "signature"},
         "recipes": {"data", "files", "layers", "models", "optim", "training"},
         "commands": {
             *(

@@ -9,7 +9,8 @@ import pytest
 
 import tinyconv.functional as F
 from tests.every_function import arrays_of, every_call, run
-from tests.test_layer_contract import CASES, Case
+from tests.test_layer_contract import Case
+from tests.test_what_is_let_in import OURS
 from tinyconv import (
     BatchNorm2d,
     BCELoss,
@@ -130,7 +131,7 @@ def passes(case: Case, dtype: Any, scale: float) -> tuple[Array, ...]:
     return (*results, *(array for kind in arrays for array in kind.values()))
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize("case", OURS.values(), ids=list(OURS))
 @dtypes
 def test_layers_of_usual_tiny_and_large_values(case: Case, dtype: Any) -> None:
     for scale in (1.0, *TINY[dtype], 1e3):

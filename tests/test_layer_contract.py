@@ -264,7 +264,7 @@ def test_every_public_layer_has_a_case() -> None:
         if isinstance(getattr(tinyconv, name), type) and issubclass(getattr(tinyconv, name), Layer)
     }
     assert public - {"Layer", "MaxUnpool2d", "Objective"} == {
-        type(case.make()).__name__ for case in CASES.values()
+        type(case.make()).__name__ for name, case in CASES.items() if "user's" not in name
     }
 
 

@@ -106,8 +106,8 @@ def test_repr_is_short() -> None:
     ("dataset", "error", "match"),
     [
         ((np.zeros(3), np.zeros(4)), ValueError, r"`inputs` \(of length 3\) must be as long as `targets` "),
-        ((np.zeros(3), [0, 1, 2]), TypeError, r"`targets` .* list .*: use np.asarray\(targets\)"),
-        (([0.0, 1.0], np.zeros(2)), TypeError, r"`inputs` .* use np.asarray\(inputs, np.float32\)"),
+        ((np.zeros(3), [0, 1, 2]), TypeError, r"`targets` .* list: use np.asarray\(x\)"),
+        (([0.0, 1.0], np.zeros(2)), TypeError, r"`inputs` .* use np.asarray\(x, np.float32\)"),
         ((np.zeros(2), None), TypeError, "`targets` must be .*, got None"),
         ((np.array(1.0), np.zeros(3)), ValueError, r"`inputs` \(of shape \(\)\)"),
         (np.zeros((3, 2)), TypeError, r"`dataset` must be .*, got an array of shape \(3, 2\)"),
@@ -461,8 +461,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no batches": ([], "`{}` gave no batch"),
     "an iterable without batches": (iter(()), "`{}` gave no batch"),
     "three arrays": ((X, Y, Y), r"batch 1 of `{}` must be a pair .*, got an array of shape \(11, 3\)"),
-    "a list for inputs": ((X.tolist(), Y), r"`{}`: `inputs` .* got a list .* np.asarray\(inputs, np.float32"),
-    "a list for targets": ((X, Y.tolist()), r"`{}`: `targets` .* got a list .* np.asarray\(targets\)$"),
+    "a list for inputs": ((X.tolist(), Y), r"`{}`: `inputs` .* got list: .* np.asarray\(x, np.float32"),
+    "a list for targets": ((X, Y.tolist()), r"`{}`: `targets` .* got list: .* np.asarray\(x\)$"),
     "None for targets": ((X, None), "`{}`: `targets` must be .*, got None"),
     "lengths that differ": ((X, Y[1:]), r"`{}`: .* must be as long as `targets` \(of length 10\)"),
     "a batch that is an array": ([(X, Y), X], "batch 2 of `{}` must be a pair of arrays .*, got an array"),
@@ -470,7 +470,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a batch of three": ([(X, Y), (X, Y), (X, Y, Y)], "batch 3 of `{}` must be a pair .* tuple of length 3"),
     "a batch of one": ([(X,)], "batch 1 of `{}` must be a pair .*, got a tuple of length 1"),
     "a batch that is a dict": ([{"x": X}], "batch 1 of `{}` must be a pair .*, got an object of type dict"),
-    "a batch with a number": ([(X, Y), (X[0], 1)], "batch 2 of `{}`: `targets` .* got an object of type int"),
+    "a batch with a number": ([(X, Y), (X[0], 1)], "batch 2 of `{}`: `targets` .* got int"),
     "a batch of numbers": ([(X, np.array(1))], r"batch 1 of `{}`: `targets` \(of shape \(\)\)"),
     "a batch of lengths that differ": ([(X, Y), (X, Y[:4])], r"batch 2 of `{}`: .* \(of length 4\)"),
     "a batch without samples": ([(X, Y), (X[:0], Y[:0])], "batch 2 of `{}` must have at least one sample"),
@@ -550,7 +550,7 @@ def test_what_is_split_off_a_loader_is_whole_and_in_order() -> None:
 
 @pytest.mark.parametrize("x", [X.tolist(), tuple(X), None, 1.5, "a"], ids=lambda x: type(x).__name__)
 def test_predict_refuses_what_is_no_array(x: Any) -> None:
-    with pytest.raises(TypeError, match=re.escape("`x` must be a numpy.ndarray or cupy.ndarray, not")):
+    with pytest.raises(TypeError, match=re.escape("`x` must be a numpy.ndarray or cupy.ndarray, got")):
         trainer().model.predict(x)
 
 

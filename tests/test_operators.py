@@ -387,7 +387,7 @@ def test_residual_refuses_shapes_that_differ_and_says_where_errors_arise() -> No
     with pytest.raises(ValueError, match=r"layer 'body' \(Conv2d\): `input` .* 2 channels"):
         tc.Residual(tc.Conv2d(2, 2, 3)).forward(x[:, :1])
     layer = tc.ReLU()
-    with pytest.raises(ValueError, match="same layer object twice"):
+    with pytest.raises(ValueError, match=r"`shortcut` \(a ReLU\) is, or has, a layer that is here already"):
         tc.Residual(layer, layer)
     with pytest.raises(TypeError, match="`shortcut`"):
         tc.Residual(layer, "identity")  # type: ignore[arg-type]

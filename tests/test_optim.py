@@ -508,7 +508,7 @@ def test_what_is_no_model_is_refused_in_few_words() -> None:
         message = f"`model` (of type {kind}) must be a Layer: pass the model itself: Adam(model)"
         assert str(refused.value) == message
     for call in (lambda: optim.StepLR(params, 1), lambda: optim.SGD(Linear(1, 1), params)):
-        with pytest.raises(TypeError, match=r"of type dict\) must be") as refused:
+        with pytest.raises(TypeError, match=r"of type Arrays\) must be") as refused:
             call()
         assert len(str(refused.value)) < 100
 

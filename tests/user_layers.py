@@ -43,13 +43,11 @@ class Block(tc.Layer):
     def __init__(self, channels: int, *, dtype: type = np.float32) -> None:
         super().__init__()
         self.channels = channels
-        self.conv = tc.Conv2d(channels, channels, 3, padding=1, dtype=dtype, generator=0)
+        self.conv = tc.Conv2d(channels, channels, 3, padding=1, bias=False, dtype=dtype, generator=0)
         self.scale = Scale(0.5, dtype=dtype)
         self.after = tc.Sequential(tc.BatchNorm2d(channels, dtype=dtype), tc.SiLU())
 
     def forward(self, x: Array) -> Array:
-        check = self.conv.output_shape(x.shape)
-        assert check == x.shape
         output: Array = self.after(self.conv(x) + self.scale(x))
         return output
 

@@ -204,7 +204,7 @@ def check_kinds(**arrays: Array | None) -> Any:
     else:
         return np
     for name, array in arrays.items():
-        if (array is not None or name not in OPTIONAL) and (wrong := refusal(array)):
+        if (array is not None or name not in OPTIONAL) and (wrong := refusal(name, array)):
             raise TypeError(f"`{name}` {wrong}")
     try:
         return array_module(*arrays.values())

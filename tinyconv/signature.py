@@ -65,14 +65,16 @@ def shown_arguments(made: object, *, always: str = "", never: str = "") -> str:
 
 
 def short(value: Any) -> str:
-    """`value` as a repr shows it: six digits of a number, the shape of an array, little of all else."""
+    """`value` as a repr shows it: six digits of a number, the shape of an array, the type of all else."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"<{'x'.join(map(str, value.shape)) or 1} values>"
     if isinstance(value, (tuple, list)) and len(value) < 8:
         return f"({', '.join(map(short, value))}{',' * (len(value) == 1)})"
-    if hasattr(type(value), "step"):  # an optimiser, whose own repr is short
-        return repr(value)
-    return f"{value:.6g}" if isinstance(value, float) else reprlib.repr(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if value is None or isinstance(value, (bool, int, str)) or hasattr(type(value), "step"):
+        return reprlib.repr(value) if isinstance(value, str) else repr(value)  # of an optimiser it is short
+    return f"<{type(value).__name__}>"  # the address in its own repr is another in each process
 
 
 def _equals(value: Any, default: Any) -> bool:

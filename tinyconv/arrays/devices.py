@@ -69,7 +69,7 @@ def array_module(*arrays: Any) -> Any:
     else:
         return np
     for array in arrays:
-        if array is not None and (wrong := refusal(array)):
+        if array is not None and (wrong := refusal("", array)):
             raise TypeError(f"an array {wrong}")
     names = {_module_name(array) for array in arrays if array is not None}
     if len(names) > 1:
@@ -86,8 +86,8 @@ def _module_name(array: Any) -> str:
     return "numpy" if isinstance(array, (np.ndarray, np.generic)) else owner(array)
 
 
-def refusal(value: Any) -> str:
-    """What is wrong with `value` as an array, and the cure; "" if nothing is.
+def refusal(name: str, value: Any) -> str:
+    """What is wrong with `value`, the argument `name`, as an array, and the cure; "" if nothing is.
 
     Subclasses of numpy.ndarray are taken, such as numpy.memmap, but not those with an arithmetic of their
     own: the product of two numpy.matrix is not elementwise, and masked arrays leave values out.
@@ -97,12 +97,12 @@ def refusal(value: Any) -> str:
         return ""
     if isinstance(value, np.ndarray) and _computes_plainly(kind):
         return ""
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    got = "None" if value is None else name
-    return f"must be a numpy.ndarray or cupy.ndarray, got {got}{_cure(value)}"
+    type_name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    got = "None" if value is None else type_name
+    return f"must be a numpy.ndarray or cupy.ndarray, got {got}{_cure(name, value)}"
 
 
-def _cure(value: Any) -> str:
+def _cure(name: str, value: Any) -> str:
     if hasattr(value, "filled"):  # a masked array
         return ": fill it first, x.filled(0)"
     if hasattr(value, "to_numpy"):  # of pandas and its like
@@ -111,7 +111,9 @@ def _cure(value: Any) -> str:
         return ": use x.detach().cpu().numpy()"
     if isinstance(value, np.ndarray) or hasattr(value, "__array__"):
         return ": use np.asarray(x)"
-    return ": use np.asarray(x, np.float32)" if isinstance(value, (list, tuple, int, float)) else ""
+    if not isinstance(value, (list, tuple, int, float)):
+        return ""
+    return ": use np.asarray(x)" if name.startswith("target") else ": use np.asarray(x, np.float32)"
 
 
 @functools.cache

@@ -32,7 +32,7 @@ def check_pair(what: str, pair: Any) -> None:
     if len(pair) != 2:
         raise ValueError(f"{what} must be a pair of arrays (inputs, targets), got {described(pair)}")
     for name, array in (("inputs", pair[0]), ("targets", pair[1])):
-        if wrong := refusal(array):
+        if wrong := refusal(name, array):
             raise TypeError(f"{what}: `{name}` {wrong}")
         if array.ndim == 0:
             raise ValueError(f"{what}: `{name}` (of shape ()) must have a dimension for the samples")

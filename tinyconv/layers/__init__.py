@@ -12,6 +12,10 @@ from tinyconv.layers.activation import (
     Softplus,
     Tanh,
 )
+from tinyconv.layers.attributes import (
+    Buffer,
+    Parameter,
+)
 from tinyconv.layers.conv import (
     Conv1d,
     Conv2d,
@@ -66,10 +70,6 @@ from tinyconv.layers.shape import (
     Flatten,
     Unflatten,
     Upsample,
-)
-from tinyconv.layers.state import (
-    Buffer,
-    Parameter,
 )
 from tinyconv.layers.unfold import (
     Fold,

@@ -26,8 +26,9 @@ from tinyconv.functional.conv.conv_transpose2d import transposed_geometry
 from tinyconv.functional.conv.geometry import conv_geometry, named_padding
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.affine import Affine
-from tinyconv.layers.layer import Layer, fan_in_uniform
-from tinyconv.layers.state import Parameter
+from tinyconv.layers.attributes import Parameter
+from tinyconv.layers.initialization import fan_in_uniform
+from tinyconv.layers.layer import Layer
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 

@@ -61,13 +61,13 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, Self
 
-import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_arrays, check_kinds, check_shape, conversion, floating_dtype, integer
+from tinyconv.arguments import check_arrays, check_kinds, check_shape, conversion, integer
 from tinyconv.arrays import Array, array_module
+from tinyconv.layers import attributes
+from tinyconv.layers.attributes import Arrays, Unwanted, load
 from tinyconv.layers.cache import ForwardCache, Pass, current_pass
-from tinyconv.layers.state import Arrays, Marked, copy_into, load
 from tinyconv.layers.summary import Step, dry_run, summary_table
 from tinyconv.signature import shown_arguments
 
@@ -125,89 +125,18 @@ class Layer(ForwardCache):
         vars(self).update(_buffers={}, _children={}, _changes=0)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        registers = self.__dict__.get("_children") is not None  # not before Layer.__init__
-        if isinstance(value, (Layer, Marked)):
-            if not registers:
-                raise RuntimeError(
-                    f"call super().__init__() in {type(self).__name__}.__init__ before assigning `{name}`"
-                )
-            self._register(name, value)
-        elif registers and (name in self._params or name in self._buffers or name in self._children):
-            self._assign(name, value)
-        else:
-            if isinstance(value, (list, tuple, dict)):
-                self._refuse_layers_in(name, value)
+        if not attributes.assign(self, name, value, is_layer=isinstance(value, Layer)):
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:  # where there is no usual attribute
-        for kind in ("_params", "_buffers", "_children"):
-            found = self.__dict__.get(kind, {})
-            if name in found:
-                return found[name]
-        cure = "" if "_children" in self.__dict__ else "; its __init__ must call super().__init__()"
-        raise AttributeError(f"{type(self).__name__} does not have the attribute {name!r}{cure}")
+        return attributes.found(self, name)
 
     def __delattr__(self, name: str) -> None:
-        if not self._unregister(name):
+        if not attributes.remove(self, name):
             super().__delattr__(name)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._params, *self._buffers, *self._children})
-
-    def _register(self, name: str, value: "Layer | Marked") -> None:
-        if hasattr(type(self), name) or not name or "." in name:
-            raise ValueError(f"`{name}` cannot be the name of a layer or an array: the class uses it itself")
-        home: dict[str, Any] = self._params
-        if isinstance(value, Layer):
-            self._check_new(name, value)
-            home = self._children
-        elif not value.is_parameter:
-            home = self._buffers
-        for kind in (self._params, self._own_grads, self._own_grads_dot, self._buffers, self._children):
-            if kind is not home:  # there a new one takes the place of the old
-                kind.pop(name, None)
-        self.__dict__.pop(name, None)
-        self._changes += 1
-        home[name] = value if isinstance(value, Layer) else value.array
-        if home is self._params:
-            self._own_grads[name] = array_module(home[name]).zeros_like(home[name])
-
-    def _check_new(self, name: str, layer: "Layer", instead: "Layer | None" = None) -> None:
-        """Refuse a layer object that would be in two places; the one that it replaces does not count."""
-        own = {id(one) for one in self.modules()}
-        old = self._children.get(name, instead)
-        own -= {id(one) for one in old.modules()} if old is not None else set()
-        if any(id(one) in own for one in layer.modules()):
-            raise ValueError(f"`{name}` (a {type(layer).__name__}) is, or has, a layer that is here already")
-
-    def _assign(self, name: str, value: Any) -> None:
-        """Assign what is not a Layer, a Parameter or a Buffer to a registered name."""
-        own = self._params.get(name, self._buffers.get(name))
-        if value is None:
-            self._unregister(name)
-            super().__setattr__(name, None)
-        elif own is None:
-            raise TypeError(
-                f"`{name}` is a layer; it can be replaced by a Layer or None, not by {_kind(value)}"
-            )
-        else:
-            copy_into(name, own, value)
-
-    def _unregister(self, name: str) -> bool:
-        """Remove `name` from what is registered; returns whether it was there."""
-        kinds = (self._params, self._own_grads, self._own_grads_dot, self._buffers, self._children)
-        found = [kind.pop(name, None) is not None for kind in kinds]
-        self._changes += any(found)
-        return any(found)
-
-    def _refuse_layers_in(self, name: str, value: Any) -> None:
-        inner = value.values() if isinstance(value, dict) else value
-        layers = [one for one in inner if isinstance(one, Layer)]
-        if layers and not {id(one) for one in layers} <= {id(one) for one in self.modules()}:
-            raise TypeError(
-                f"`{name}` (a {type(value).__name__} of layers) would not be trained or saved: "
-                "use a Sequential, or assign each layer to an attribute of its own"
-            )
 
     # What a subclass writes
 
@@ -424,14 +353,7 @@ class Layer(ForwardCache):
             ValueError: one layer object in two places, as it keeps what backward needs for one only.
             TypeError: a list, tuple or dict among the attributes holds layers that are not registered.
         """
-        places: dict[int, str] = {}
-        for name, layer in self.named_modules():
-            if id(layer) in places:
-                raise ValueError(f"one layer object is in two places, {places[id(layer)]!r} and {name!r}")
-            places[id(layer)] = name
-            for attribute, value in vars(layer).items():
-                if isinstance(value, (list, tuple, dict)) and attribute != "_children":
-                    self._refuse_layers_in(attribute, value)
+        attributes.check_whole(self)
 
     def has_grads(self) -> bool:
         """Whether there is any gradient to compute: whether a parameter is not frozen."""
@@ -559,73 +481,7 @@ class Layer(ForwardCache):
                 value._convert(convert)
 
 
-class Unwanted(Arrays):
-    """Takes the place of a layer's gradients in a pass that does not want them.
-
-    It holds no name, so that our layers compute none; one that adds without asking adds to zeros.
-    """
-
-    def __init__(self, params: dict[str, Array]) -> None:
-        super().__init__()
-        self._like = params
-
-    def __missing__(self, name: str) -> Array:
-        zeros: Array = array_module(self._like[name]).zeros_like(self._like[name])
-        return zeros
-
-    def __setitem__(self, name: str, value: Array) -> None:
-        pass
-
-
-def _kind(value: Any) -> str:
-    return f"a value of type {type(value).__name__}"
-
-
 def located(name: str, layer: Layer, error: Exception) -> Exception:
     """The error with the layer's name before its message."""
     kind = next(k for k in ERRORS if isinstance(error, k))
     return kind(f"layer {name!r} ({type(layer).__name__}): {error}")
-
-
-class LinearMap(Layer):
-    """Base class of the layers without parameters that are linear in their input.
-
-    Such a map is its own tangent, and its backward, which does not depend on the input's values, that of
-    its backward. A subclass writes the two.
-    """
-
-    def map(self, x: Array) -> Array:
-        """The map."""
-        raise NotImplementedError(f"{type(self).__name__} has no map")
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        """Its transpose; `x` gives the input's form."""
-        raise NotImplementedError(f"{type(self).__name__} has no map_backward")
-
-    def forward(self, x: Array) -> Array:
-        return self.save(self.map(x), x)
-
-    def backward(self, grad_output: Array) -> Array:
-        (x,) = self.saved(grad_output)
-        return self.map_backward(grad_output, x)
-
-    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
-        (x,) = self.kept()
-        self.tangents_of(params_dot)
-        check_shape("x_dot", x_dot, x.shape, "of the input")
-        return self.save_tangents(self.map(x_dot))
-
-    def backward_jvp(self, grad_output_dot: Array) -> Array:
-        (x,), _, _ = self.saved_tangents(grad_output_dot)
-        return self.map_backward(grad_output_dot, x)
-
-
-def fan_in_uniform(
-    shape: tuple[int, ...], fan_in: int, dtype: npt.DTypeLike, generator: "np.random.Generator"
-) -> Array:
-    """Uniform in +-1 / sqrt(fan_in): what PyTorch draws weights (Kaiming, a = sqrt 5) and biases from.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
-    """
-    bound = fan_in**-0.5
-    return generator.uniform(-bound, bound, shape).astype(floating_dtype(dtype))

@@ -11,8 +11,8 @@ from tinyconv.arguments import Generator, integer
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array
 from tinyconv.layers.affine import Affine
-from tinyconv.layers.layer import fan_in_uniform
-from tinyconv.layers.state import Parameter
+from tinyconv.layers.attributes import Parameter
+from tinyconv.layers.initialization import fan_in_uniform
 
 
 class Linear(Affine):

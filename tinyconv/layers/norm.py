@@ -8,8 +8,8 @@ import numpy.typing as npt
 import tinyconv.functional as F
 from tinyconv.arguments import check_kinds, floating_dtype, integer, number
 from tinyconv.arrays import Array
+from tinyconv.layers.attributes import Buffer, Parameter
 from tinyconv.layers.layer import Layer
-from tinyconv.layers.state import Buffer, Parameter
 
 
 class AffineNorm(Layer):

@@ -7,7 +7,7 @@ import tinyconv.functional as F
 from tinyconv.arguments import check_kinds, given, integer, number
 from tinyconv.arrays import Array
 from tinyconv.functional.pad import pad_shape
-from tinyconv.layers.layer import LinearMap
+from tinyconv.layers.linear_map import LinearMap
 
 Padding: TypeAlias = int | Sequence[int]
 

@@ -10,7 +10,8 @@ from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_siz
 from tinyconv.functional.pooling.geometry import checked_geometry, pool_geometry, pool_options
 from tinyconv.functional.pooling.max_pool import max_pool2d_positions, pooled, pooled_backward
 from tinyconv.functional.pooling.max_unpool import unpool_size
-from tinyconv.layers.layer import Layer, LinearMap
+from tinyconv.layers.layer import Layer
+from tinyconv.layers.linear_map import LinearMap
 
 
 class MaxPool2d(Layer):

@@ -8,7 +8,7 @@ from tinyconv.arguments import given, integer, one_of
 from tinyconv.arrays import Array
 from tinyconv.functional.interpolate import MODES, interpolate_indices
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
-from tinyconv.layers.layer import LinearMap
+from tinyconv.layers.linear_map import LinearMap
 
 
 class Flatten(LinearMap):

@@ -4,7 +4,7 @@ import tinyconv.functional as F
 from tinyconv.arguments import IntOrPair, Pair, pair
 from tinyconv.arrays import Array
 from tinyconv.functional.conv.unfold import fold_shape, unfold_shape
-from tinyconv.layers.layer import LinearMap
+from tinyconv.layers.linear_map import LinearMap
 
 
 class Unfold(LinearMap):

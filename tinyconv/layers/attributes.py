@@ -1,0 +1,259 @@
+"""Layers and arrays by attribute: what an assignment registers, copies or refuses, and arrays by their names.
+
+A layer has its parameters, buffers and children in three dicts, and these are the only places where they are:
+`layer.weight` is looked up there.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from tinyconv.arguments import check_arrays
+from tinyconv.arrays import Array, array_module, moved, owner
+from tinyconv.layers.cache import ForwardCache
+
+
+class Marked(NamedTuple):
+    """An array that the layer registers to whose attribute it is assigned."""
+
+    array: Array
+    is_parameter: bool
+
+
+def Parameter(value: Array) -> Any:  # noqa: N802  # PyTorch's name
+    """Mark an array as a parameter, which is trained: `self.weight = Parameter(array)` in a layer.
+
+    The layer then has a copy of it in C order as `self.weight` and in `params["weight"]`, and a gradient of
+    zeros in `grads["weight"]`.
+
+    Args:
+        value: the first value, float32 or float64.
+
+    Raises:
+        TypeError: `value` is not an array of one of these dtypes.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.Parameter.html
+
+    >>> from tinyconv import Layer
+    >>> layer = Layer()
+    >>> layer.scale = Parameter(np.ones(3))
+    >>> layer.scale *= 2
+    >>> layer.params, layer.grads
+    ({'scale': array([2., 2., 2.])}, {'scale': array([0., 0., 0.])})
+    """
+    check_arrays(value=value)
+    return Marked(array_module(value).array(value, order="C"), is_parameter=True)
+
+
+def Buffer(value: Array) -> Any:  # noqa: N802  # PyTorch's name
+    """Mark an array as a buffer, which is saved and not trained: `self.mean = Buffer(array)` in a layer.
+
+    The layer then has a copy of it in C order as `self.mean` and in `buffers["mean"]`.
+
+    Args:
+        value: the first value, of any dtype.
+
+    Raises:
+        TypeError: `value` is not an array.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.Buffer.html
+
+    >>> from tinyconv import Layer
+    >>> layer = Layer()
+    >>> layer.count = Buffer(np.zeros((), np.int64))
+    >>> layer.count += 1
+    >>> layer.state_dict()
+    {'count': array(1)}
+    """
+    return Marked(array_module(value).array(value, order="C"), is_parameter=False)
+
+
+class Arrays(dict[str, Array]):
+    """The arrays of a layer and of the layers in it, by name.
+
+    Assigning to a name copies values into the array of that name. Names come and go with the attributes of
+    the layers only, so whatever else would change them is refused.
+    """
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        own = self.get(name)
+        if own is None:
+            raise KeyError(
+                f"there is no array {name!r} here; assign a Parameter to an attribute of its layer"
+            )
+        copy_into(name, own, value)
+
+    def update(self, *args: Any, **arrays: Array) -> None:
+        """Assign each of some arrays."""
+        for name, value in dict(*args, **arrays).items():
+            self[name] = value
+
+    def _refuse(self, *args: Any, **keywords: Any) -> NoReturn:
+        raise TypeError("names are added and removed by assigning to the attributes of a layer")
+
+    __delitem__ = clear = pop = popitem = setdefault = __ior__ = _refuse
+
+
+class Unwanted(Arrays):
+    """Takes the place of a layer's gradients in a pass that does not want them.
+
+    It holds no name, so that our layers compute none; one that adds without asking adds to zeros.
+    """
+
+    def __init__(self, params: dict[str, Array]) -> None:
+        super().__init__()
+        self._like = params
+
+    def __missing__(self, name: str) -> Array:
+        zeros: Array = array_module(self._like[name]).zeros_like(self._like[name])
+        return zeros
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        pass
+
+
+def copy_into(name: str, own: Array, value: Any) -> None:
+    """Copy `value` into the array `own`, which is called `name` in errors, with the dtype of `own`.
+
+    Raises:
+        ValueError: `value` has another shape.
+        TypeError: `value` cannot be cast to that dtype.
+    """
+    if value is not own:
+        own[...] = moved(fitting(name, own, value), array_module(own))
+
+
+def fitting(name: str, own: Array, value: Any) -> Array:
+    """`value`, an array of any kind, on the CPU, after checking that it can take the place of `own`."""
+    array = moved(value, np) if owner(value) == "cupy" else np.asarray(value)
+    if array.shape != own.shape:
+        raise ValueError(f"`{name}` (of shape {array.shape}) must have the shape {own.shape}")
+    if not np.can_cast(array.dtype, own.dtype, "same_kind"):
+        raise TypeError(f"`{name}` (of dtype {array.dtype}) cannot be cast to {own.dtype}")
+    return array
+
+
+def load(own: Mapping[str, Array], state_dict: Mapping[str, Any]) -> None:
+    """Copy the values of `state_dict` into the arrays `own`, all of them or none.
+
+    Raises:
+        ValueError, TypeError: as `Layer.load_state_dict`.
+    """
+    missing = [name for name in own if name not in state_dict]
+    unknown = [name for name in state_dict if name not in own]
+    if missing or unknown:
+        raise ValueError(f"`state_dict` lacks {_some(missing)} and holds unknown {_some(unknown)}")
+    values = {name: fitting(f"state_dict[{name!r}]", own[name], state_dict[name]) for name in own}
+    for name, value in values.items():
+        own[name][...] = moved(value, array_module(own[name]))
+
+
+def _some(names: Iterable[Any], most: int = 8) -> str:
+    """A list of names, which may be long, for an error."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return f"{listed[:most]}{more}"
+
+
+# Assignment
+
+_HOMES = ("_params", "_buffers", "_children")
+_KINDS = (*_HOMES, "_own_grads", "_own_grads_dot")
+
+
+def assign(layer: Any, name: str, value: Any, is_layer: bool) -> bool:
+    """Register or copy `value`, which is assigned to `layer.name`; return False for a usual attribute.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: see `Layer`.
+    """
+    own = vars(layer)
+    if is_layer or isinstance(value, Marked):
+        if "_children" not in own:
+            raise RuntimeError(
+                f"call super().__init__() in {type(layer).__name__}.__init__ before assigning `{name}`"
+            )
+        _register(layer, name, value, is_layer)
+        return True
+    home = next((home for home in _HOMES if name in own.get(home, ())), None)
+    if home is None:
+        if isinstance(value, (list, tuple, dict)):
+            _refuse_layers_in(layer, name, value)
+        return False
+    if value is None:
+        return not remove(layer, name)  # None is assigned as to a usual attribute
+    if home == "_children":
+        raise TypeError(
+            f"`{name}` is a layer, which a Layer or None can replace, not a {type(value).__name__}"
+        )
+    copy_into(name, own[home][name], value)
+    return True
+
+
+def found(layer: Any, name: str) -> Any:
+    """The layer, parameter or buffer `name`.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    own = vars(layer)
+    for home in _HOMES:
+        if name in own.get(home, ()):
+            return own[home][name]
+    cure = "" if "_children" in own else "; its __init__ must call super().__init__()"
+    raise AttributeError(f"{type(layer).__name__} does not have the attribute {name!r}{cure}")
+
+
+def remove(layer: Any, name: str) -> bool:
+    """Remove `name` from what is registered; return whether it was there."""
+    gone = [vars(layer)[kind].pop(name, None) is not None for kind in _KINDS]
+    layer._changes += any(gone)
+    return any(gone)
+
+
+def check_whole(layer: Any) -> None:
+    """See `Layer.check_whole`."""
+    places: dict[int, str] = {}
+    for name, one in layer.named_modules():
+        if id(one) in places:
+            raise ValueError(f"one layer object is in two places, {places[id(one)]!r} and {name!r}")
+        places[id(one)] = name
+        for attribute, value in vars(one).items():
+            if isinstance(value, (list, tuple, dict)) and attribute not in _KINDS:
+                _refuse_layers_in(layer, attribute, value)
+
+
+def _register(layer: Any, name: str, value: Any, is_layer: bool) -> None:
+    if hasattr(type(layer), name) or not name or "." in name:
+        raise ValueError(f"`{name}` cannot be the name of a layer or an array: the class uses it itself")
+    home = "_children" if is_layer else "_params" if value.is_parameter else "_buffers"
+    if is_layer:
+        _check_new(layer, name, value)
+    for kind in _KINDS:
+        if kind != home:  # where a new one takes the place of the old
+            vars(layer)[kind].pop(name, None)
+    vars(layer).pop(name, None)
+    vars(layer)[home][name] = value if is_layer else value.array
+    if home == "_params":
+        layer._own_grads[name] = array_module(value.array).zeros_like(value.array)
+    layer._changes += 1
+
+
+def _check_new(layer: Any, name: str, child: Any) -> None:
+    """Refuse a layer object that would be in two places; the child that it replaces does not count."""
+    there = {id(one) for one in layer.modules()}
+    if name in layer._children:
+        there -= {id(one) for one in layer._children[name].modules()}
+    if any(id(one) in there for one in child.modules()):
+        raise ValueError(f"`{name}` (a {type(child).__name__}) is, or has, a layer that is here already")
+
+
+def _refuse_layers_in(layer: Any, name: str, value: Any) -> None:
+    inner = value.values() if isinstance(value, dict) else value
+    layers = {id(one) for one in inner if isinstance(one, ForwardCache) and hasattr(one, "modules")}
+    if layers and not layers <= {id(one) for one in layer.modules()}:
+        raise TypeError(
+            f"`{name}` (a {type(value).__name__} of layers) would not be trained or saved: "
+            "use a Sequential, or assign each layer to an attribute of its own"
+        )

@@ -276,3 +276,17 @@ def test_a_forked_process_that_is_killed_holding_the_bars_lock_holds_nobody_up()
     LOCK.release()
     with Bar(total=1, disable=True) as bar:
         bar.update(1)
+
+
+def test_what_is_no_model_loss_optimizer_or_schedule_is_refused_by_name() -> None:
+    model = Linear(2, 1)
+    right: dict[str, Any] = {"model": model, "criterion": MSELoss(), "optimizer": optim.SGD(model)}
+    wrong: dict[str, Any] = {
+        "model": lambda x: x,
+        "criterion": MSELoss,
+        "optimizer": optim.SGD,
+        "schedule": optim.StepLR,
+    }
+    for name, value in wrong.items():
+        with pytest.raises(TypeError, match=rf"`{name}` \(.*\) must be an? (Layer|Loss|Optimizer|Schedule)"):
+            Trainer(**{**right, name: value})

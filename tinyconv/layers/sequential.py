@@ -77,7 +77,8 @@ class Sequential(Layer):
         children: dict[str, Layer] = {}
         for i, (name, layer) in enumerate(pairs):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer {name!r} ({given(layer)}) must be a Layer")
+                cure = ": use Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
+                raise TypeError(f"layer {name!r} ({given(layer)}) must be a Layer{cure}")
             if not isinstance(name, str) or not name or "." in name:
                 raise ValueError(
                     f"layer name {name!r} must be a string that is not empty and contains no dot"

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyconv.arguments import Generator, integer, number
+from tinyconv.arguments import Generator, instance, integer, number
 from tinyconv.arrays import Array, array_module, device_module, moved
 from tinyconv.data.loader import DataLoader, split_off
 from tinyconv.data.pairs import check_iterable, check_pair, checked, is_pair
@@ -82,6 +82,7 @@ class Trainer:
         average: the `WeightAverage`, or None.
 
     Raises:
+        TypeError: a model, criterion, optimiser or schedule that is not one (its class, say).
         ValueError: a criterion that does not reduce, an optimiser of another model, an unknown device,
             more than one worker on a GPU, a CUDA graph on the CPU.
         RuntimeError: `device` "cuda", and there is no GPU, no driver or no CuPy.
@@ -115,10 +116,13 @@ class Trainer:
         keep: int = 3,
         progress: bool = True,
     ) -> None:
+        instance("model", model, Layer)
+        instance("criterion", criterion, Loss)
+        instance("optimizer", optimizer, Optimizer)
         Running(criterion)  # refuses one that does not reduce
         if optimizer.model is not model:
             raise ValueError("`optimizer` must have been made for `model`")
-        if schedule is not None and schedule.optimizer is not optimizer:
+        if schedule is not None and instance("schedule", schedule, Schedule).optimizer is not optimizer:
             raise ValueError("`schedule` must have been made for `optimizer`")
         self.model, self.criterion = model, criterion
         self.optimizer, self.schedule = optimizer, schedule

@@ -408,7 +408,7 @@ def test_a_vector_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="`x_dot`"):
         product(x_dot=x[:1])
     assert product(x_dot=x).x.shape == x.shape
-    assert model.backward_params(model.forward(x)) is None  # type: ignore[func-returns-value]
+    assert model.backward_params(model.forward(x)) is None
 
 
 # Gradients as layers

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -10,15 +11,37 @@ from tinyconv.arrays.devices import Array, array_module
 
 __all__ = ["fused", "kept_where", "underflow_allowed"]
 
-# Decorates what may make values too small for their dtype: they are rounded, to 0 or near it, which is right,
-# and not an error even where the user has NumPy raise them (numpy.seterr). It takes 0.6 us a call.
-underflow_allowed = np.errstate(under="ignore")
-
 # A floating dtype -> the integers of its size.
 BITS: dict[Any, np.dtype[Any]] = {
     np.dtype(np.float32): np.dtype(np.int32),
     np.dtype(np.float64): np.dtype(np.int64),
 }
+
+_allowed: ContextVar[bool] = ContextVar("underflow allowed", default=False)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def underflow_allowed(function: Function) -> Function:
+    """Decorate what may make values too small for their dtype: they are rounded, to 0 or near it.
+
+    That is right, and not an error even where the user has NumPy raise one (`numpy.seterr`). What is called
+    within is not asked again, as asking takes as long as a small product.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        if _allowed.get():
+            return function(*args, **keywords)
+        token = _allowed.set(True)
+        try:
+            if np.geterr()["under"] == "ignore":  # the default: an errstate would make each ufunc slower
+                return function(*args, **keywords)
+            with np.errstate(under="ignore"):
+                return function(*args, **keywords)
+        finally:
+            _allowed.reset(token)
+
+    return cast("Function", call)
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -48,6 +48,12 @@ _current: ContextVar[Pass | None] = ContextVar("pass", default=None)
 current_pass = _current.get  # the pass that this thread is in, or None
 
 
+def keeps_nothing() -> bool:
+    """Whether this thread is in a pass that keeps nothing for a backward, as `predict` is."""
+    current = current_pass()
+    return current is not None and current.caches is None
+
+
 class ForwardCache:
     """Carries values from a forward to its one backward, and tangents from a jvp to its backward_jvp.
 
@@ -55,15 +61,19 @@ class ForwardCache:
     a pickled one, keeps nothing.
     """
 
+    _own_caches: "dict[int, _Cache]"
+
     def __init__(self) -> None:
-        self._own_caches: dict[int, _Cache] = {}  # as in a Pass, and with one entry at most
+        # As in a Pass, and with one entry at most. (Layer.__setattr__ would take its time.)
+        vars(self)["_own_caches"] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_own_caches": {}}
 
     def save(self, output: Array, *values: Any) -> Array:
         """Keep `values` for `saved`, and return `output`; `predict` keeps nothing."""
-        caches = self._caches()
+        current = current_pass()
+        caches = self._own_caches if current is None else current.caches
         if caches is not None:
             caches[id(self)] = _Cache(output, values)
         return output
@@ -79,8 +89,8 @@ class ForwardCache:
         cache.check("grad_output", grad_output)
         if cache.tangents is not None:
             cache.grad_output = grad_output
-        else:
-            self._used()
+        elif current_pass() is None:  # a Pass keeps it for another backward
+            self._own_caches.clear()
         return cache.values
 
     def kept(self) -> tuple[Any, ...]:
@@ -110,13 +120,14 @@ class ForwardCache:
             RuntimeError: not a forward, a jvp and a backward before it.
             ValueError, TypeError: `grad_output_dot` does not have the shape, dtype or device of the output.
         """
-        cache = (self._caches() or {}).get(id(self))
+        cache = self._found()
         if cache is None or cache.tangents is None or cache.grad_output is None:
             raise RuntimeError("backward_jvp needs a forward, a jvp and a backward before it, in this order")
         cache.check("grad_output_dot", grad_output_dot)
         values, tangents, grad_output = cache.values, cache.tangents, cache.grad_output
         cache.tangents = cache.grad_output = None
-        self._used()
+        if current_pass() is None:
+            self._own_caches.clear()
         return values, tangents, grad_output
 
     def full(self, value: float) -> Array:
@@ -132,17 +143,14 @@ class ForwardCache:
     def _convert(self, convert: Callable[[Array], Array]) -> None:
         """Convert the arrays that this object has."""
 
-    def _caches(self) -> "dict[int, _Cache] | None":
-        """Where this thread's pass keeps what it needs; None where it keeps nothing."""
+    def _found(self) -> "_Cache | None":
+        """What this thread's pass has kept here."""
         current = current_pass()
-        return self._own_caches if current is None else current.caches
-
-    def _used(self) -> None:
-        if current_pass() is None:  # a Pass keeps it for another backward
-            self._own_caches.clear()
+        caches = self._own_caches if current is None else current.caches
+        return caches.get(id(self)) if caches else None
 
     def _cache(self, caller: str) -> "_Cache":
-        cache = (self._caches() or {}).get(id(self))
+        cache = self._found()
         if cache is None:
             raise RuntimeError(
                 f"{caller} needs a forward before it, and one forward serves one backward only"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
 from tinyconv.arguments import given, integer
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.layers.activation import ReLU
 from tinyconv.layers.fused import FUSIBLE, Fused
 from tinyconv.layers.layer import ERRORS, Layer, located
@@ -92,6 +92,7 @@ class Sequential(Layer):
         self._changes += 1
         return self
 
+    @underflow_allowed
     def forward(self, x: Array) -> Array:
         for name, layer in self._children.items():
             try:
@@ -100,6 +101,7 @@ class Sequential(Layer):
                 raise self._located(name, error) from error
         return x
 
+    @underflow_allowed
     def backward(self, grad_output: Array) -> Array:
         for name, layer in reversed(self._children.items()):
             try:
@@ -125,6 +127,7 @@ class Sequential(Layer):
                 raise self._located(name, error) from error
         return grad_output_dot
 
+    @underflow_allowed
     def backward_params(self, grad_output: Array) -> None:
         """`backward` down to the first layer that wants gradients, and no further."""
         first = next((name for name, child in self._children.items() if child.has_grads()), None)

@@ -33,7 +33,7 @@ def passes(model: tc.Layer, batch: int) -> dict[str, Callable[[], object]]:
         criterion.forward(model.forward(x), target)
         return model.backward(criterion.backward())
 
-    def product(x_dot: Array | None) -> tc.second_order.HessianVectorProduct:
+    def product(x_dot: Array | None) -> tc.gradients.second_order.HessianVectorProduct:
         return tc.hessian_vector_product(model, criterion, x, target, x_dot, params_dot)
 
     return {

@@ -31,7 +31,7 @@ from tinyconv import (
 from tinyconv.arrays import Array, gpu_available, moved
 from tinyconv.data import streamed
 from tinyconv.gpu.cublas import matmul
-from tinyconv.gradcheck import GradcheckError
+from tinyconv.gradients.gradcheck import GradcheckError
 from tinyconv.training.graph import StepGraph
 
 gpu_mark = pytest.mark.gpu

@@ -11,7 +11,7 @@ import tinyconv.functional as F
 from tests.compare import layouts
 from tinyconv import BatchNorm2d, Dropout, Layer, Linear, MaxPool2d, MSELoss, ReLU, gradcheck
 from tinyconv.arrays import Array
-from tinyconv.gradcheck import GradcheckError
+from tinyconv.gradients.gradcheck import GradcheckError
 
 
 class Square(Layer):

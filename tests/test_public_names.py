@@ -60,14 +60,17 @@ MODULES = (
     "optim",
     "plots",
     "reference",
-    "second_order",
+    "gradients",
+    "layers",
     "training",
     "vectors",
 )
 
 
 def test_submodules_are_loaded_when_they_are_first_used() -> None:
-    later = tuple(name for name in MODULES if name not in ("functional", "models", "optim"))
+    later = tuple(
+        name for name in MODULES if name not in ("functional", "gradients", "layers", "models", "optim")
+    )
     code = f"""
 import sys
 import tinyconv as tc

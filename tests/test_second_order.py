@@ -15,7 +15,7 @@ from tests.hypothesis_or_skip import given, settings, st
 from tests.test_layer_contract import CASES, Case, cases, normal
 from tinyconv import gradcheck
 from tinyconv.arrays import Array
-from tinyconv.gradcheck import GradcheckError
+from tinyconv.gradients.gradcheck import GradcheckError
 
 f8 = np.float64
 SECOND = 1e-8

@@ -15,63 +15,15 @@ __version__ = "0.1.0"
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tinyconv import functional, models, optim
+from tinyconv import functional, gradients, layers, models, optim
 from tinyconv import functional as F
-from tinyconv.gradcheck import gradcheck
-from tinyconv.layers import (
-    ELU,
-    GELU,
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
-    BCELoss,
-    BCEWithLogitsLoss,
-    Buffer,
-    CircularPad2d,
-    ConstantPad2d,
-    Conv1d,
-    Conv2d,
-    ConvTranspose2d,
-    CrossEntropyLoss,
-    Dropout,
-    Dropout2d,
-    Flatten,
-    Fold,
-    GroupNorm,
-    L1Loss,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    LogSoftmax,
-    Loss,
-    MaxPool2d,
-    MaxUnpool2d,
-    MSELoss,
-    NLLLoss,
-    Parameter,
-    ReflectionPad2d,
-    ReLU,
-    ReplicationPad2d,
-    Residual,
-    Sequential,
-    Sigmoid,
-    SiLU,
-    SmoothL1Loss,
-    Softmax,
-    Softplus,
-    Tanh,
-    Unflatten,
-    Unfold,
-    Upsample,
-    ZeroPad2d,
-)
+from tinyconv.gradients.gradcheck import gradcheck
+from tinyconv.layers import *
 
 if TYPE_CHECKING:
-    from tinyconv import convert, data, plots, reference, second_order, training, vectors
+    from tinyconv import convert, data, plots, reference, training, vectors
     from tinyconv.convert import export_onnx, from_torch, to_torch
-    from tinyconv.second_order import (
+    from tinyconv.gradients.second_order import (
         GradientLayer,
         GradientStep,
         Objective,
@@ -139,15 +91,16 @@ __all__ = [
     "from_torch",
     "functional",
     "gradcheck",
+    "gradients",
     "hessian_operator",
     "hessian_vector_product",
+    "layers",
     "load_weights",
     "models",
     "optim",
     "plots",
     "reference",
     "save_weights",
-    "second_order",
     "to_torch",
     "training",
     "vectors",
@@ -159,7 +112,7 @@ _LATER = {
     "data": (),
     "plots": (),
     "reference": (),
-    "second_order": (
+    "gradients.second_order": (
         "GradientLayer",
         "GradientStep",
         "Objective",

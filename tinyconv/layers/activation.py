@@ -8,6 +8,8 @@ from tinyconv.arguments import check_shape, integer, number, one_of
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 
+__all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
+
 
 class Activation(Layer):
     """Base class of the layers y = function(x, **options) with the shape of x and no parameters."""

@@ -13,6 +13,8 @@ from tinyconv.arguments import check_arrays
 from tinyconv.arrays import Array, array_module, moved, owner
 from tinyconv.layers.cache import ForwardCache
 
+__all__ = ["Buffer", "Parameter"]
+
 
 class Marked(NamedTuple):
     """An array that the layer registers to whose attribute it is assigned."""

@@ -30,6 +30,8 @@ from tinyconv.layers.attributes import Parameter
 from tinyconv.layers.initialization import fan_in_uniform
 from tinyconv.layers.layer import Layer
 
+__all__ = ["Conv1d", "Conv2d", "ConvTranspose2d"]
+
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 

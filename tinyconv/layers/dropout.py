@@ -8,6 +8,8 @@ from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 
+__all__ = ["Dropout", "Dropout2d"]
+
 
 class Dropout(Layer):
     """In training, zero each element with probability `p` and scale the others by 1 / (1 - p).

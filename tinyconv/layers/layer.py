@@ -39,7 +39,7 @@ by side; `save` and `saved` carry values from one to the other and check the gra
 >>> layer.backward(np.array([1.0, 10.0], np.float32)), float(layer.grads["factor"])
 (array([ 1., 10.], dtype=float32), 21.0)
 
-The last two methods are the second order (see `tinyconv.second_order`), and may be left out.
+The last two methods are the second order (see `tinyconv.gradients.second_order`), and may be left out.
 
 A layer that is assigned to an attribute becomes a child, whose parameters belong to the layer:
 
@@ -70,6 +70,8 @@ from tinyconv.layers.attributes import Arrays, Unwanted, load
 from tinyconv.layers.cache import ForwardCache, Pass, current_pass
 from tinyconv.layers.summary import Step, dry_run, summary_table
 from tinyconv.signature import shown_arguments
+
+__all__ = ["Layer"]
 
 
 class Communicator(Protocol):

@@ -14,6 +14,8 @@ from tinyconv.layers.affine import Affine
 from tinyconv.layers.attributes import Parameter
 from tinyconv.layers.initialization import fan_in_uniform
 
+__all__ = ["Linear"]
+
 
 class Linear(Affine):
     """x @ weight.T + bias on the last dimension of (..., in_features).

@@ -14,6 +14,17 @@ from tinyconv.functional.losses.elementwise import check_elements, reduce
 from tinyconv.layers.cache import ForwardCache
 from tinyconv.signature import shown_arguments
 
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "L1Loss",
+    "Loss",
+    "MSELoss",
+    "NLLLoss",
+    "SmoothL1Loss",
+]
+
 
 class Loss(ForwardCache):
     """Base class of the criteria.

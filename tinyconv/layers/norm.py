@@ -11,6 +11,8 @@ from tinyconv.arrays import Array
 from tinyconv.layers.attributes import Buffer, Parameter
 from tinyconv.layers.layer import Layer
 
+__all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"]
+
 
 class AffineNorm(Layer):
     """Base class of the normalisations, which then scale by a weight of ones and shift by a bias of zeros."""

@@ -9,6 +9,8 @@ from tinyconv.arrays import Array
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.linear_map import LinearMap
 
+__all__ = ["CircularPad2d", "ConstantPad2d", "ReflectionPad2d", "ReplicationPad2d", "ZeroPad2d"]
+
 Padding: TypeAlias = int | Sequence[int]
 
 

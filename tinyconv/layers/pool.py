@@ -14,6 +14,8 @@ from tinyconv.layers.cache import keeps_nothing
 from tinyconv.layers.layer import Layer
 from tinyconv.layers.linear_map import LinearMap
 
+__all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d", "MaxUnpool2d"]
+
 
 class MaxPool2d(Layer):
     """Maximum over windows of (N, C, H, W) or (C, H, W) images; see `functional.max_pool2d`.

@@ -6,6 +6,8 @@ from tinyconv.arguments import instance
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import ERRORS, Layer, located
 
+__all__ = ["Residual"]
+
 
 class Residual(Layer):
     """body(x) + shortcut(x), the building block of a ResNet.

@@ -11,6 +11,8 @@ from tinyconv.layers.layer import ERRORS, Layer, located
 from tinyconv.layers.pool import MaxPool2d
 from tinyconv.layers.summary import Step
 
+__all__ = ["Sequential"]
+
 
 class Sequential(Layer):
     """Layers one after another; backward runs through them in reverse.

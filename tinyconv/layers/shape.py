@@ -10,6 +10,8 @@ from tinyconv.functional.interpolate import MODES, interpolate_indices
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
 from tinyconv.layers.linear_map import LinearMap
 
+__all__ = ["Flatten", "Unflatten", "Upsample"]
+
 
 class Flatten(LinearMap):
     """Make one dimension of the dimensions `start_dim` to `end_dim`; by default all but the batch.

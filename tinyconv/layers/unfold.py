@@ -6,6 +6,8 @@ from tinyconv.arrays import Array
 from tinyconv.functional.conv.unfold import fold_shape, unfold_shape
 from tinyconv.layers.linear_map import LinearMap
 
+__all__ = ["Fold", "Unfold"]
+
 
 class Unfold(LinearMap):
     """(N, C, H, W) images to (N, C * KH * KW, L) columns; see `functional.unfold`.

@@ -1,0 +1,1 @@
+"""Tools for people who write gradients: checks of them, and their derivatives."""

@@ -401,9 +401,9 @@ class Layer(ForwardCache):
     def predict(self, x: Array, batch_size: int = 256) -> Array:
         """Output in evaluation mode, computed `batch_size` samples at a time, keeping nothing for backward.
 
-        Nothing is written into the layer, so any number of threads may call it. (NumPy before 2.5 with OpenBLAS
-        may compute wrong products where several threads start products that are large enough for BLAS's own
-        threads, numpy issue 31618: hold BLAS to one thread there, by `threadpoolctl.threadpool_limits(1)`.)
+        Nothing is written into the layer, so any number of threads may call it. (With OpenBLAS, NumPy before
+        2.5 may compute wrong products where several threads start products that are large enough for BLAS's
+        own threads, numpy issue 31618: hold BLAS to one thread by `threadpoolctl.threadpool_limits(1)`.)
         """
         check_kinds(x=x)
         batch_size = integer("batch_size", batch_size)

@@ -124,7 +124,7 @@ def test_a_child_that_is_replaced_keeps_its_place() -> None:
     block.backward(y)
     assert block.grads["conv.weight"].shape == (2, 2, 1, 1)
     assert block.grads["conv.weight"].any()
-    with pytest.raises(TypeError, match="`conv` is a layer, which a Layer or None can replace"):
+    with pytest.raises(TypeError, match="`conv` is a layer, which only a Layer or None can replace"):
         block.conv = 3  # type: ignore[assignment]
 
 

@@ -71,7 +71,7 @@ def compare_second_order(layer: tc.Layer, theirs: Any, x: Array) -> None:
     scale = float(max(np.abs(a).max(initial=0) for a in (actual["x"], g, g_dot)))
     for (name, tensor), second in zip(tensors.items(), expected, strict=True):
         zeros = np.zeros(tuple(tensor.shape))
-        assert_second(actual.get(name, zeros), second, f"tangent of the gradient by {name}", scale)
+        assert_second(actual.get(name, zeros), second, f"tangent of the gradient of {name}", scale)
 
 
 @cases

@@ -147,7 +147,7 @@ def device_module(device: str) -> Any:
     try:
         cupy = importlib.import_module("cupy")
         if not cupy.cuda.runtime.getDeviceCount():
-            raise RuntimeError("there is no GPU")
+            raise RuntimeError("a GPU was not found")
     except Exception as error:  # CuPy and the libraries under it raise errors without a common base
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise RuntimeError(f"`device` (='cuda') needs a GPU, its driver and CuPy: {reason}") from None

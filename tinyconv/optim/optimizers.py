@@ -240,7 +240,7 @@ class Optimizer:
         different |= {name for group in found for name in set(group).symmetric_difference(self.options)}
         if different or len(found) != len(self.groups):
             raise ValueError(
-                f"`state_dict` belongs to an optimiser with other parameters: {len(found)} groups, not "
+                f"`state_dict` is of other parameters or options: {len(found)} groups, not "
                 f"{len(self.groups)}, and {len(different)} names that one of the two lacks: "
                 f"{sorted(different)[:3]}"
             )
@@ -275,7 +275,7 @@ def _copied(value: Any, param: Array) -> Any:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum.
+    """Implement stochastic gradient descent with momentum.
 
     g = grad + weight_decay * param;  v = momentum * v + (1 - dampening) * g  (v = g at first);
     param -= lr * v, or with nesterov lr * (g + momentum * v)
@@ -371,7 +371,7 @@ def _betas(name: str, value: Any) -> tuple[float, float]:
 
 
 class Adam(Optimizer):
-    """Adam; its weight decay adds weight_decay * param to the gradient.
+    """Implement Adam, whose weight decay adds weight_decay * param to the gradient.
 
     m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
     param -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
@@ -459,7 +459,7 @@ def _adam(
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: each step first multiplies param by 1 - lr * weight_decay.
+    """Implement Adam with decoupled weight decay: each step first multiplies param by 1 - lr * weight_decay.
 
     Args:
         model: the layer whose parameters are updated.

@@ -16,8 +16,8 @@ __all__ = ["ConstantLR", "CosineAnnealingLR", "OneCycleLR", "Schedule", "StepLR"
 class Schedule:
     """Base class: set the learning rate of each group of `optimizer` now, and again by each `step`.
 
-    As in PyTorch, a schedule continues from the present learning rate: a change in between, by `optimizer.lr
-    *= 0.5`, has a lasting effect. (Only OneCycleLR depends on the number of steps alone.)
+    As in PyTorch, a schedule continues from the present learning rate: `optimizer.lr *= 0.5` in between has a
+    lasting effect. (Only OneCycleLR depends on the number of steps alone.)
 
     Attributes:
         interval: when a Trainer calls `step`: after each "epoch" or after each optimiser "step".

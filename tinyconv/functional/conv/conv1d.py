@@ -38,8 +38,9 @@ def conv1d(
         weight: (O, C / groups, K), of the dtype of `input`.
         bias: (O,) or None.
         stride, dilation: an int or a sequence of one.
-        padding: the same, or "valid" (none) or "same" (the output has the length of the input, for stride 1;
-        of an odd number, the larger part is at the end). groups: number of groups; it divides C and O.
+        padding: the same, or "valid" (none) or "same" (the output has the length of the input, for
+            stride 1; of an odd number, the larger part is at the end).
+        groups: number of groups; it divides C and O.
         algorithm: "columns" or "windows"; by default the shapes decide. The results agree to rounding.
 
     Returns:

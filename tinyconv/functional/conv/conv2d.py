@@ -73,10 +73,10 @@ def conv2d(
         weight: (O, C / groups, KH, KW), of the dtype of `input`.
         bias: (O,) or None.
         stride, dilation: an int, or a pair for height and width.
-        padding: an int, a pair, "valid" (none) or "same" (the output has the size of the input, for stride 1;
-        of an odd number, the larger part is at the bottom or the right). groups: number of groups; it divides
-        C and O. algorithm: "columns", "windows" or "winograd"; by default the shapes decide. The results
-        agree to
+        padding: an int, a pair, "valid" (none) or "same" (the output has the size of the input, for
+            stride 1; of an odd number, the larger part is at the bottom or the right).
+        groups: number of groups; it divides C and O.
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. The results agree to
             rounding. Winograd spreads an outlier or a NaN over a tile of 4x4 outputs.
 
     Returns:

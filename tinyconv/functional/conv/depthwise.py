@@ -1,6 +1,6 @@
 """Depthwise convolution: one input channel per group, by shifted multiplications and additions.
 
-With a group for each channel, the sum is over the taps only, and there is no matrix product. So the
+With a group for each channel, the sum is only over the taps, without a matrix product. So the
 definition is computed literally, for all channels and samples at once:
 
     output[p, q] = sum over i, j of  weight[i, j] * x[p*s + i*d - P, q*s + j*d - P]      each a matrix (C, N)

@@ -156,7 +156,7 @@ def test_evaluate_refuses_wrong_weights(tmp_path: Path, capsys: pytest.CaptureFi
     command = f"evaluate --data {DATA} --weights {path}"
     assert "a.safetensors does not hold the weights" in refused(f"{command} --model cnn", capsys)
     path.write_bytes(path.read_bytes()[:-5])
-    assert "a.safetensors is no whole safetensors file" in refused(command, capsys)
+    assert "a.safetensors is not a complete safetensors file" in refused(command, capsys)
     assert "none.safetensors" in refused(f"evaluate --weights {tmp_path / 'none.safetensors'}", capsys)
     assert "needs --weights" in refused("evaluate --model cnn", capsys)
 

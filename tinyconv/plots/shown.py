@@ -1,4 +1,4 @@
-"""A figure that a notebook shows; this module needs matplotlib when it is imported."""
+"""A figure that a notebook shows; importing this module needs matplotlib."""
 
 import io
 
@@ -6,10 +6,10 @@ from matplotlib import figure
 
 
 class Figure(figure.Figure):
-    """matplotlib's figure, which a notebook shows when a cell ends with it, without pyplot."""
+    """matplotlib's figure, which a notebook shows at the end of a cell, without pyplot."""
 
     def content(self, format: str) -> bytes:
-        """The file of the picture, in a format of matplotlib's."""
+        """Return the content of the picture's file, in one of matplotlib's formats."""
         file = io.BytesIO()
         self.savefig(file, format=format, dpi=110, bbox_inches="tight")
         return file.getvalue()

@@ -1,4 +1,4 @@
-"""python -m tinyconv vectors: test vectors for a kernel, see tinyconv/vectors.py."""
+"""python -m tinyconv vectors: test vectors for a kernel, see tinyconv/vectors/."""
 
 import argparse
 import inspect
@@ -7,7 +7,11 @@ from typing import Any
 
 from tinyconv.arguments import pair
 from tinyconv.layers import Unfold
-from tinyconv.vectors import OPERATORS, Operator, signature, write_vectors
+from tinyconv.vectors import OPERATORS, VALUES, Operator, signature, write_vectors
+
+_OF_LOSSES = (
+    "The weights are drawn, where an option asks for them; every fourth target is an `ignore_index` but -100."
+)
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -24,8 +28,9 @@ def add_parser(commands: Any) -> None:
 
 def _add_operator(operators: Any, operator: str) -> None:
     """Add the operator's command, whose options are its attributes and the form of its input."""
-    layer, form, size = OPERATORS[operator]
+    layer, form, size, target = OPERATORS[operator]
     doc = (inspect.getdoc(layer) or "").partition("\n\nRaises:")[0]
+    doc += f"\n\n{_OF_LOSSES}" if target else ""
     summary = doc.partition("\n")[0].replace("%", "%%")
     parser = operators.add_parser(operator, help=summary, description=doc, formatter_class=_Formatter)
     for name, parameter in signature(operator).parameters.items():
@@ -33,10 +38,18 @@ def _add_operator(operators: Any, operator: str) -> None:
     parser.add_argument("--batch", type=int, default=2, help="length of the input's first dimension")
     if "channels" in form.split():
         parser.add_argument("--channels", type=int, default=3, help="channels of the images")
+    if "classes" in form.split():
+        parser.add_argument("--classes", type=int, default=10, help="number of classes")
     if "size" in form.split():
         help = f"part of the input's shape, {form}" + "; one length stands for two" * (len(size) == 2)
         parser.add_argument("--size", nargs="*", type=int, default=size, metavar="LENGTH", help=help)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all tensors")
+    parser.add_argument(
+        "--values",
+        choices=tuple(VALUES),
+        default="normal",
+        help="the input; large: 100 times, offset: + 1000",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder to write")
     parser.set_defaults(run=_run, program=parser.prog)
@@ -74,7 +87,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.operator == "fold":
         window = {name: value for name, value in attributes.items() if name != "output_size"}
         shape = Unfold(**window).output_shape(shape)
-    print(write_vectors(args.operator, attributes, shape, args.out, args.seed, args.dtype))
+    print(write_vectors(args.operator, attributes, shape, args.out, args.seed, args.dtype, args.values))
 
 
 def _one_or_many(value: Any) -> Any:

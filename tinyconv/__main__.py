@@ -5,6 +5,7 @@
     python -m tinyconv predict IMAGE ...                   the digits in pictures
     python -m tinyconv summary                             a network's layers
     python -m tinyconv vectors OPERATOR ... --out DIR      test vectors for a kernel
+    python -m tinyconv vectors --suite DIR                 a suite of them, of all operators
 
 Wrong arguments and files end a command with one line and exit code 2.
 """

@@ -7,7 +7,16 @@ from typing import Any
 
 from tinyconv.arguments import pair
 from tinyconv.layers import Unfold
-from tinyconv.vectors import OPERATORS, VALUES, Operator, signature, write_vectors
+from tinyconv.vectors import OPERATORS, VALUES, Operator, signature, write_suite, write_vectors
+
+_DESCRIPTION = """\
+Write the tensors of one operator (`vectors OPERATOR --help` says how), or a suite of small cases of all of
+them (`vectors --suite DIR`).
+
+In a suite, suite.json lists the cases, the mistakes that each of them catches and a checksum of each file;
+vectors.json in a case's folder says what the files hold and how close a float32 kernel should be; and
+suite.schema.json and case.schema.json describe the two. `python -m tinyconv compare` reads what a kernel
+makes of them."""
 
 _OF_LOSSES = (
     "The weights are drawn, where an option asks for them; every fourth target is an `ignore_index` but -100."
@@ -20,8 +29,13 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 def add_parser(commands: Any) -> None:
     """Add the command, with one command below it an operator."""
-    parser = commands.add_parser("vectors", help="write an operator's tensors and gradients to files")
-    operators = parser.add_subparsers(dest="operator", required=True, metavar="OPERATOR")
+    help = "write an operator's tensors and gradients to files"
+    parser = commands.add_parser(
+        "vectors", help=help, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", metavar="DIR", type=Path, help="folder to write the suite to")
+    parser.set_defaults(run=_run_suite, program=parser.prog)
+    operators = parser.add_subparsers(dest="operator", metavar="OPERATOR")
     for operator in OPERATORS:
         _add_operator(operators, operator)
 
@@ -80,8 +94,17 @@ def _value(text: str) -> Any:
     return text
 
 
+def _run_suite(args: argparse.Namespace) -> None:
+    """Write the suite; print the path of its index."""
+    if args.suite is None:
+        raise ValueError(f"give an OPERATOR or --suite DIR; operators are {', '.join(OPERATORS)}")
+    print(write_suite(args.suite))
+
+
 def _run(args: argparse.Namespace) -> None:
     """Write the vectors that `args` ask for; print the path of their description."""
+    if args.suite is not None:
+        raise ValueError(f"--suite is of all operators: leave out {args.operator}, or --suite")
     attributes = {name: _one_or_many(getattr(args, name)) for name in signature(args.operator).parameters}
     shape = _input_shape(OPERATORS[args.operator], {**vars(args), **attributes})
     if args.operator == "fold":

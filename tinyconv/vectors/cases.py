@@ -327,9 +327,9 @@ def _elementwise(operator: str, attributes: dict[str, Any] | None, flags: str) -
         SuiteCase(operator, "zeros", {}, (4, 25), "ZeroInput", "rounded"),
         SuiteCase(operator, "large", {}, (4, 25), "Saturation", "large"),
     ]
-    return cases + [SuiteCase(operator, "attribute", attributes, (2, 3, 4, 5), "Attribute")] * bool(
-        attributes
-    )
+    if attributes:
+        cases.append(SuiteCase(operator, "attribute", attributes, (2, 3, 4, 5), "Attribute"))
+    return cases
 
 
 _ACTIVATIONS = [
@@ -362,9 +362,9 @@ def _of_elements(operator: str, attributes: dict[str, Any] | None) -> list[Suite
         SuiteCase(operator, "none", {"reduction": "none"}, (2, 3, 4), "Reduction LeadingDimensions"),
         SuiteCase(operator, "zeros", {}, (4, 10), "ZeroInput", "rounded"),
     ]
-    return cases + [SuiteCase(operator, "attribute", attributes, (4, 10), "Attribute Kink")] * bool(
-        attributes
-    )
+    if attributes:
+        cases.append(SuiteCase(operator, "attribute", attributes, (4, 10), "Attribute Kink"))
+    return cases
 
 
 _IGNORED, _NEGATIVE = {"ignore_index": 3}, {"ignore_index": -1}

@@ -215,7 +215,7 @@ def test_imports_run_one_way() -> None:
         "convert": {"arrays", "arguments", "functional", "files", "layers", "signature"},
         "gradients": {"arrays", "arguments", "layers"},
         "reference": {"arrays"},
-        "vectors": {"arrays", "arguments", "files", "layers", "signature"},
+        "vectors": {"arrays", "arguments", "files", "functional", "gradients", "layers", "signature"},
         "recipes": {"data", "files", "layers", "models", "optim", "training"},
         "commands": {
             *(

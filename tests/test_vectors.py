@@ -49,6 +49,19 @@ COMMANDS = [
     "softplus --beta 2 --threshold 1.5",
     "softmax --dim 1 --size 6 3",
     "log_softmax --dim -1",
+    "mse_loss",
+    "mse_loss --reduction none --size 3 4",
+    "l1_loss --reduction sum --values rounded",
+    "smooth_l1_loss --beta 0.5 --size",
+    "cross_entropy --batch 6 --weight --label-smoothing 0.2 --ignore-index 3",
+    "cross_entropy --batch 6 --classes 4 --size 3 2 --reduction none --dtype float64",
+    "cross_entropy --batch 6 --values large",
+    "nll_loss --batch 7 --weight --ignore-index -1",
+    "nll_loss --batch 3 --classes 4 --size 5 --reduction sum",
+    "binary_cross_entropy --weight --size 7",
+    "binary_cross_entropy --values large",
+    "binary_cross_entropy_with_logits --weight --pos-weight --reduction none",
+    "binary_cross_entropy_with_logits --values large",
 ]
 CODES = {"float32": "f", "float64": "d", "int64": "q"}
 ORDERS = {"little": "<", "big": ">"}
@@ -80,7 +93,10 @@ def replay(case: dict[str, Any], tensors: dict[str, dict[str, Any]]) -> dict[str
     import torch
 
     attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in case["attributes"].items()}
-    layer = getattr(torch.nn, case["pytorch"].removeprefix("torch.nn."))(**attributes)
+    make = getattr(torch.nn, case["pytorch"].removeprefix("torch.nn."))
+    if "target" in tensors:
+        return replay_loss(make, attributes, tensors)
+    layer = make(**attributes)
     x = tensors["input"]["input"].requires_grad_()
     layer.to(x.dtype).load_state_dict({**tensors.get("parameter", {}), **tensors.get("buffer", {})})
     output = layer(x)
@@ -88,6 +104,18 @@ def replay(case: dict[str, Any], tensors: dict[str, dict[str, Any]]) -> dict[str
     results = {"output": output.detach(), "grad_input": x.grad}
     results |= {f"grad_{name}": parameter.grad for name, parameter in layer.named_parameters()}
     return results | {f"updated_{name}": buffer for name, buffer in layer.named_buffers()}
+
+
+def replay_loss(make: Any, attributes: dict[str, Any], tensors: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The same for a loss, whose weights the attributes only announce."""
+    factors = tensors.get("factor", {})
+    announced = {name for name in ("weight", "pos_weight") if attributes.get(name)}
+    assert announced == set(factors)
+    attributes = {k: v for k, v in attributes.items() if k not in ("weight", "pos_weight")}
+    prediction = tensors["input"]["prediction"].requires_grad_()
+    loss = make(**attributes, **factors)(prediction, tensors["target"]["target"])
+    loss.backward(tensors["grad_output"]["grad_loss"])
+    return {"loss": loss.detach(), "grad_prediction": prediction.grad}
 
 
 def given(tensors: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -142,11 +170,13 @@ def test_the_description_is_enough_to_write_the_same_bytes(command: str, tmp_pat
     first = write(command, tmp_path / "first", "--seed", "3")
     case = json.loads((first / "vectors.json").read_text())
     shape, dtype = case["tensors"][0]["shape"], case["tensors"][0]["dtype"]
-    write_vectors(case["operator"], case["attributes"], shape, tmp_path / "again", case["seed"], dtype)
+    drawn = (case["seed"], dtype, case["values"])
+    write_vectors(case["operator"], case["attributes"], shape, tmp_path / "again", *drawn)
     assert contents(first) == contents(tmp_path / "again")
     other = write(command, tmp_path / "other", "--seed", "4")
-    for name in ("input.bin", "output.bin", "grad_output.bin", "grad_input.bin", "vectors.npz"):
-        assert contents(first)[name] != contents(other)[name], name
+    for name in ("input", "prediction", "output", "loss", "grad_input", "grad_prediction"):
+        if (first / f"{name}.bin").exists():
+            assert contents(first)[f"{name}.bin"] != contents(other)[f"{name}.bin"], name
 
 
 def test_the_npz_holds_no_time(tmp_path: Path) -> None:

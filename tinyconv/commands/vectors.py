@@ -1,4 +1,4 @@
-"""python -m tinyconv vectors: test vectors for a kernel, see tinyconv/vectors.py."""
+"""python -m tinyconv vectors: test vectors for a kernel, see tinyconv/vectors/."""
 
 import argparse
 import inspect
@@ -7,7 +7,20 @@ from typing import Any
 
 from tinyconv.arguments import pair
 from tinyconv.layers import Unfold
-from tinyconv.vectors import OPERATORS, Operator, signature, write_vectors
+from tinyconv.vectors import OPERATORS, VALUES, Operator, signature, write_suite, write_vectors
+
+_DESCRIPTION = """\
+Write the tensors of one operator (`vectors OPERATOR --help` says how), or a suite of small cases of all of
+them (`vectors --suite DIR`).
+
+In a suite, suite.json lists the cases, the mistakes that each of them catches and a checksum of each file;
+vectors.json in a case's folder says what the files hold and how close a float32 kernel should be; and
+suite.schema.json and case.schema.json describe the two. `python -m tinyconv compare` reads what a kernel
+makes of them."""
+
+_OF_LOSSES = (
+    "The weights are drawn, where an option asks for them; every fourth target is an `ignore_index` but -100."
+)
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -16,16 +29,22 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 def add_parser(commands: Any) -> None:
     """Add the command, with one command below it an operator."""
-    parser = commands.add_parser("vectors", help="write an operator's tensors and gradients to files")
-    operators = parser.add_subparsers(dest="operator", required=True, metavar="OPERATOR")
+    help = "write an operator's tensors and gradients to files"
+    parser = commands.add_parser(
+        "vectors", help=help, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", metavar="DIR", type=Path, help="folder to write the suite to")
+    parser.set_defaults(run=_run_suite, program=parser.prog)
+    operators = parser.add_subparsers(dest="operator", metavar="OPERATOR")
     for operator in OPERATORS:
         _add_operator(operators, operator)
 
 
 def _add_operator(operators: Any, operator: str) -> None:
     """Add the operator's command, whose options are its attributes and the form of its input."""
-    layer, form, size = OPERATORS[operator]
+    layer, form, size, target = OPERATORS[operator]
     doc = (inspect.getdoc(layer) or "").partition("\n\nRaises:")[0]
+    doc += f"\n\n{_OF_LOSSES}" if target else ""
     summary = doc.partition("\n")[0].replace("%", "%%")
     parser = operators.add_parser(operator, help=summary, description=doc, formatter_class=_Formatter)
     for name, parameter in signature(operator).parameters.items():
@@ -33,10 +52,18 @@ def _add_operator(operators: Any, operator: str) -> None:
     parser.add_argument("--batch", type=int, default=2, help="length of the input's first dimension")
     if "channels" in form.split():
         parser.add_argument("--channels", type=int, default=3, help="channels of the images")
+    if "classes" in form.split():
+        parser.add_argument("--classes", type=int, default=10, help="number of classes")
     if "size" in form.split():
         help = f"part of the input's shape, {form}" + "; one length stands for two" * (len(size) == 2)
         parser.add_argument("--size", nargs="*", type=int, default=size, metavar="LENGTH", help=help)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all tensors")
+    parser.add_argument(
+        "--values",
+        choices=tuple(VALUES),
+        default="normal",
+        help="the input; large: 100 times, offset: + 1000",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder to write")
     parser.set_defaults(run=_run, program=parser.prog)
@@ -67,14 +94,23 @@ def _value(text: str) -> Any:
     return text
 
 
+def _run_suite(args: argparse.Namespace) -> None:
+    """Write the suite; print the path of its index."""
+    if args.suite is None:
+        raise ValueError(f"give an OPERATOR or --suite DIR; operators are {', '.join(OPERATORS)}")
+    print(write_suite(args.suite))
+
+
 def _run(args: argparse.Namespace) -> None:
     """Write the vectors that `args` ask for; print the path of their description."""
+    if args.suite is not None:
+        raise ValueError(f"--suite is of all operators: leave out {args.operator}, or --suite")
     attributes = {name: _one_or_many(getattr(args, name)) for name in signature(args.operator).parameters}
     shape = _input_shape(OPERATORS[args.operator], {**vars(args), **attributes})
     if args.operator == "fold":
         window = {name: value for name, value in attributes.items() if name != "output_size"}
         shape = Unfold(**window).output_shape(shape)
-    print(write_vectors(args.operator, attributes, shape, args.out, args.seed, args.dtype))
+    print(write_vectors(args.operator, attributes, shape, args.out, args.seed, args.dtype, args.values))
 
 
 def _one_or_many(value: Any) -> Any:

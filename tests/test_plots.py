@@ -461,12 +461,12 @@ def numbers(figure: Any) -> dict[str, Array]:
     """Each matrix's numbers as they are drawn, by its name, in the shape that its title says."""
     found = {}
     for axes in figure.axes:
-        name, shape = axes.get_title().split("\n")
+        name, shape = axes.get_title().rsplit("\n", 1)
         places = [text.get_position() for text in axes.texts]
         assert places == sorted(places, key=lambda place: (place[1], place[0]))
         values = np.array([float(text.get_text()) for text in axes.texts])
         sizes = shape[: shape.index(")")]
-        found[name.split(" ")[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", sizes)))
+        found[name.split()[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", sizes)))
     return found
 
 

@@ -2,16 +2,18 @@
 
 import io
 
-from matplotlib import figure
+from matplotlib import figure, rc_context
 
 
 class Figure(figure.Figure):
     """matplotlib's figure, which a notebook shows when a cell ends with it, without pyplot."""
 
     def content(self, format: str) -> bytes:
-        """The file of the picture, in a format of matplotlib's."""
+        """The file of the picture, in a format of matplotlib's; equal pictures are equal SVG files."""
         file = io.BytesIO()
-        self.savefig(file, format=format, dpi=110, bbox_inches="tight")
+        undated = {"metadata": {"Date": None}} if format == "svg" else {}
+        with rc_context({"svg.hashsalt": "tinyconv"}):
+            self.savefig(file, format=format, dpi=110, bbox_inches="tight", **undated)
         return file.getvalue()
 
     def _repr_png_(self) -> bytes:

@@ -71,8 +71,9 @@ def unfold_view(
         grad_input = fold(weight.T @ grad_output)           fold of (N, CKK, L) = (N, C, H, W)
 
     The first row is forward, the others are the two gradients. One window is framed in the image, in the
-    columns and in the output, and where its gradient goes, in the last row. Samples and channels stand under one another. Numbers are rounded to at most five
-    characters; those of a matrix of large or tiny ones are in units of a power of ten, which its title says.
+    columns and in the output, and at the same places of their gradients. Samples and channels stand under one
+    another. Numbers are rounded to at most five characters; those of a matrix of large or tiny ones are in
+    units of a power of ten, which its title says.
 
     Args:
         input: (N, C, H, W), small: no matrix drawn may have more than 18 rows or columns.
@@ -130,9 +131,7 @@ def _upstream(grad_output: Array | None, form: Shape, dtype: np.dtype[Any]) -> M
     return Matrix(f"grad_output\n{form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
 
 
-def _backward(
-    input: Array, weight: Array, upstream: Matrix, window: Any
-) -> tuple[list[Piece], list[Piece]]:
+def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> tuple[list[Piece], list[Piece]]:
     """The rows of the two gradients."""
     columns = unfold(input, *window)
     matrix = weight.reshape(len(weight), columns.shape[1])

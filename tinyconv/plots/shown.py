@@ -11,9 +11,9 @@ class Figure(figure.Figure):
     def content(self, format: str) -> bytes:
         """The file of the picture, in a format of matplotlib's; equal pictures are equal SVG files."""
         file = io.BytesIO()
-        undated = {"metadata": {"Date": None}} if format == "svg" else {}
+        undated = {"Date": None} if format == "svg" else None
         with rc_context({"svg.hashsalt": "tinyconv"}):
-            self.savefig(file, format=format, dpi=110, bbox_inches="tight", **undated)
+            self.savefig(file, format=format, dpi=110, bbox_inches="tight", metadata=undated)
         return file.getvalue()
 
     def _repr_png_(self) -> bytes:

@@ -21,8 +21,9 @@ from tinyconv.gradients.gradcheck import gradcheck
 from tinyconv.layers import *
 
 if TYPE_CHECKING:
-    from tinyconv import convert, data, plots, reference, training, vectors
+    from tinyconv import convert, data, plots, reference, testing, training, vectors
     from tinyconv.convert import export_onnx, from_torch, to_torch
+    from tinyconv.gradients.diagnose import diagnose
     from tinyconv.gradients.second_order import (
         GradientLayer,
         GradientStep,
@@ -87,6 +88,7 @@ __all__ = [
     "ZeroPad2d",
     "convert",
     "data",
+    "diagnose",
     "export_onnx",
     "from_torch",
     "functional",
@@ -101,6 +103,7 @@ __all__ = [
     "plots",
     "reference",
     "save_weights",
+    "testing",
     "to_torch",
     "training",
     "vectors",
@@ -110,8 +113,10 @@ __all__ = [
 _LATER = {
     "convert": ("export_onnx", "from_torch", "to_torch"),
     "data": (),
+    "gradients.diagnose": ("diagnose",),
     "plots": (),
     "reference": (),
+    "testing": (),
     "gradients.second_order": (
         "GradientLayer",
         "GradientStep",

@@ -73,7 +73,8 @@ def gradcheck(
 
     Raises:
         GradcheckError: two derivatives differ; the message names the layer or function, the argument, the
-            index, the analytic and the numeric value.
+            index, the analytic and the numeric value, and ends with what `tinyconv.diagnose` says of the
+            whole gradient, if the argument has at most MAX_ENTRIES entries.
         ValueError: a function without a backward, or one that returns another number of gradients
             than there are floating inputs; a function with `second_order`.
 
@@ -110,6 +111,7 @@ def _check_first_order(
         if grad.shape != array.shape:
             raise GradcheckError(
                 f"{subject.name}: the gradient by {name} has the shape {grad.shape}, not {array.shape}"
+                + _diagnosis(grad, array, loss, tolerance)
             )
         for place, direction in _directions(array, rng):
             slope, derivative = _Slope(loss, array, direction), float((grad * direction).sum())
@@ -121,8 +123,25 @@ def _check_first_order(
                 raise GradcheckError(
                     f"{subject.name}: the derivative by {name} at {place} is {derivative:.10g} by "
                     f"backward, but {slope.central(tolerance.eps):.10g} by finite differences"
+                    + _diagnosis(grad, array, loss, tolerance)
                 )
     return Gradcheck(checked, tuple(kinks))
+
+
+def _diagnosis(analytic: Array, array: Array, loss: Callable[[], float], tolerance: "_Tolerance") -> str:
+    """What `diagnose` says of a gradient, for the end of a message; "" where that takes too long."""
+    if array.size > MAX_ENTRIES:
+        return ""
+    from tinyconv.gradients.diagnose import against_numeric
+
+    numeric = np.empty(array.shape)
+    for index in np.ndindex(array.shape):
+        unit = array_module(array).zeros_like(array)
+        unit[index] = 1.0
+        numeric[index] = _Slope(loss, array, unit).central(tolerance.eps)
+    sizes = {"the length of the argument's axis 0": array.shape[0]} if array.ndim else {}
+    found = against_numeric(moved(analytic, np), numeric, sizes)
+    return "" if found else f". {found}"
 
 
 def _check_second_order(

@@ -506,6 +506,17 @@ def test_the_drawn_numbers_are_the_convolution_and_its_gradients(
         np.testing.assert_array_equal(drawn[name], values, err_msg=name)
 
 
+def test_a_window_and_its_gradient_are_framed_at_the_same_places() -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    figure = unfold_view(np.ones((1, 2, 4, 3)), np.ones((2, 2, 3, 2)))
+    frames: list[Any] = [[patch.get_bbox().bounds for patch in axes.patches] for axes in figure.axes]
+    image, columns, weight, output, grad_output, grad_weight, grad_columns, grad_image = frames
+    assert weight == grad_weight == []
+    assert image == grad_image == [(1, 1, 2, 3), (1, 6, 2, 3)]
+    assert columns == grad_columns == [(3, 0, 1, 12)]
+    assert output == grad_output == [(3, 0, 1, 2)]
+
+
 def test_the_upstream_gradient_may_be_given() -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     x, w, upstream = (np.full((1, 1, size, size), float(size)) for size in (3, 2, 2))

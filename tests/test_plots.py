@@ -461,12 +461,12 @@ def numbers(figure: Any) -> dict[str, Array]:
     """Each matrix's numbers as they are drawn, by its name, in the shape that its title says."""
     found = {}
     for axes in figure.axes:
-        name, shape = axes.get_title().split("\n")
+        name, shape = axes.get_title().rsplit("\n", 1)
         places = [text.get_position() for text in axes.texts]
         assert places == sorted(places, key=lambda place: (place[1], place[0]))
         values = np.array([float(text.get_text()) for text in axes.texts])
         sizes = shape[: shape.index(")")]
-        found[name.split(" ")[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", sizes)))
+        found[name.split()[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", sizes)))
     return found
 
 
@@ -504,6 +504,17 @@ def test_the_drawn_numbers_are_the_convolution_and_its_gradients(
     assert list(drawn) == list(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(drawn[name], values, err_msg=name)
+
+
+def test_a_window_and_its_gradient_are_framed_at_the_same_places() -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    figure = unfold_view(np.ones((1, 2, 4, 3)), np.ones((2, 2, 3, 2)))
+    frames: list[Any] = [[patch.get_bbox().bounds for patch in axes.patches] for axes in figure.axes]
+    image, columns, weight, output, grad_output, grad_weight, grad_columns, grad_image = frames
+    assert weight == grad_weight == []
+    assert image == grad_image == [(1, 1, 2, 3), (1, 6, 2, 3)]
+    assert columns == grad_columns == [(3, 0, 1, 12)]
+    assert output == grad_output == [(3, 0, 1, 2)]
 
 
 def test_the_upstream_gradient_may_be_given() -> None:

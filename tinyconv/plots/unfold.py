@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 MOST = 18  # rows and columns of a matrix whose numbers can be read
-CELL, CHARACTER, MARGIN, TITLE, HEADING = 0.38, 0.085, 0.25, 0.55, 0.5  # in inches
+CELL, CHARACTER, MARGIN, TITLE, HEADING = 0.38, 0.085, 0.2, 0.65, 0.5  # in inches
 
 
 class Matrix(NamedTuple):
@@ -70,10 +70,10 @@ def unfold_view(
         grad_weight = sum over n of grad_output[n] @ columns[n].T                = (O, CKK)
         grad_input = fold(weight.T @ grad_output)           fold of (N, CKK, L) = (N, C, H, W)
 
-    The first row is forward, the second backward. One window is framed in the image, in the columns and in
-    the output. Samples and channels are drawn under one another. Numbers are rounded to at most five
-    characters; those of a matrix of large or tiny numbers are in units of a power of ten, which its title
-    has.
+    The first row is forward, the others are the two gradients. One window is framed in the image, in the
+    columns and in the output, and at the same places of their gradients. Samples and channels are drawn under
+    one another. Numbers are rounded to at most five characters; those of a matrix of large or tiny numbers are
+    in units of a power of ten, which its title has.
 
     Args:
         input: (N, C, H, W), small: each drawn matrix may have at most 18 rows and columns.
@@ -95,8 +95,14 @@ def unfold_view(
     window = (weight.shape[2:], 1, pair("padding", padding, minimum=0), pair("stride", stride))
     form = conv2d(input, weight, None, stride, padding).shape
     forward = _forward(input, weight, form, window)
-    backward = _backward(input, weight, _upstream(grad_output, form, input.dtype), window)
-    figure = _draw({"Forward": forward, "Backward": backward})
+    by_weight, by_input = _backward(input, weight, _upstream(grad_output, form, input.dtype), window)
+    figure = _draw(
+        {
+            "Forward": forward,
+            "Gradient with respect to weight": by_weight,
+            "Gradient with respect to input": by_input,
+        }
+    )
     _frame_window(figure, input.shape, form, window)
     return saved(figure, path)
 
@@ -108,9 +114,9 @@ def _forward(input: Array, weight: Array, form: Shape, window: Any) -> list[Piec
     _check_readable("input", input, input, columns)
     _check_readable("weight", weight, matrix, output)
     product: list[Piece] = [
-        Matrix(f"weight {weight.shape} as", matrix),
+        Matrix(f"weight\n{weight.shape} as", matrix),
         "@ columns =",
-        Matrix(f"output {form} as", output),
+        Matrix(f"output\n{form} as", output),
     ]
     return [Matrix("input", input), "unfold →", Matrix("columns", columns), "", *product]
 
@@ -122,10 +128,11 @@ def _upstream(grad_output: Array | None, form: Shape, dtype: np.dtype[Any]) -> M
         grad_output = np.arange(1, 1 + math.prod(form), dtype=dtype).reshape(form)
         note = ", chosen as 1, 2, 3, …"
     check_shape("grad_output", grad_output, form, "of the output")
-    return Matrix(f"grad_output {form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
+    return Matrix(f"grad_output\n{form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
 
 
-def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> list[Piece]:
+def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> tuple[list[Piece], list[Piece]]:
+    """The rows of the two gradients."""
     columns = unfold(input, *window)
     matrix = weight.reshape(len(weight), columns.shape[1])
     grad_weight = np.einsum("nol,nrl->or", upstream.values, columns)
@@ -134,10 +141,10 @@ def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> lis
     by_weight: list[Piece] = [
         upstream,
         "@ columnsᵀ,\nsummed over n =",
-        Matrix(f"grad_weight {weight.shape} as", grad_weight),
+        Matrix(f"grad_weight\n{weight.shape} as", grad_weight),
     ]
-    by_columns: list[Piece] = ["weightᵀ @\ngrad_output =", Matrix("grad_columns", grad_columns)]
-    return [*by_weight, "", *by_columns, "fold →", Matrix("grad_input", grad_input)]
+    by_columns: list[Piece] = ["weightᵀ @ grad_output =", Matrix("grad_columns", grad_columns)]
+    return by_weight, [*by_columns, "fold →", Matrix("grad_input", grad_input)]
 
 
 def _check_readable(name: str, given: Array, *matrices: Array) -> None:
@@ -168,7 +175,7 @@ def _draw(rows: dict[str, list[Piece]]) -> "Figure":
     figure, top = new_figure(width, height, layout=None), height
     for (heading, pieces), tall in zip(rows.items(), heights, strict=True):
         left, middle = MARGIN, top - HEADING - (tall + TITLE) / 2
-        figure.text(left / width, (top - MARGIN) / height, heading, weight="bold", va="center")
+        figure.text(left / width, (top - HEADING + MARGIN) / height, heading, weight="bold", va="center")
         for piece in pieces:
             wide = _size(piece)[0]
             center = left + wide / 2
@@ -217,18 +224,21 @@ def _short(number: float) -> str:
 
 
 def _frame_window(figure: "Figure", shape: Shape, form: Shape, window: Any) -> None:
-    """Frame a window of the first image, in each channel, and its place in columns and output."""
-    image, columns, _, output, *_ = figure.axes
+    """Frame a window of the first image, in each channel, and its place in columns, output and gradients."""
+    image, columns, _, output, grad_output, _, grad_columns, grad_image = figure.axes
     kernel, _, padding, stride = window
     middle = form[2] // 2, form[3] // 2
     place, taps = middle[0] * form[3] + middle[1], kernel[0] * kernel[1]
-    _frame(columns, place, 0, 1, shape[1] * taps)
-    _frame(output, place, 0, 1, form[1])
     top, left = (m * s - before for m, s, before in zip(middle, stride, padding, strict=True))
     bottom, right = min(top + kernel[0], shape[2]), min(left + kernel[1], shape[3])
     top, left = max(top, 0), max(left, 0)
-    for channel in range(shape[1]):
-        _frame(image, left, channel * (shape[2] + 1) + top, right - left, bottom - top)
+    for axes in (columns, grad_columns):
+        _frame(axes, place, 0, 1, shape[1] * taps)
+    for axes in (output, grad_output):
+        _frame(axes, place, 0, 1, form[1])
+    for axes in (image, grad_image):
+        for channel in range(shape[1]):
+            _frame(axes, left, channel * (shape[2] + 1) + top, right - left, bottom - top)
 
 
 def _frame(axes: "Axes", x: int, y: int, width: int, height: int) -> None:

@@ -72,7 +72,7 @@ def unfold_view(
 
     The first row is forward, the others are the two gradients. One window is framed in the image, in the
     columns and in the output, and at the same places of their gradients. Samples and channels are drawn under
-    one another. Numbers are rounded to at most five characters; those of a matrix of large or tiny numbers are
+    one another. Numbers are rounded to at most five characters; those of a matrix of large or tiny ones are
     in units of a power of ten, which its title has.
 
     Args:

@@ -119,7 +119,7 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     """Return `value`, which must be one of the strings in `allowed`."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"`{name}` ({given(value)}) must be one of {', '.join(map(repr, allowed))}")
     return str(value)
 
@@ -135,8 +135,8 @@ def dimension(name: str, value: Any, ndim: int) -> int:
 
 def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return `dtype` as a NumPy dtype, which must be float32 or float64."""
-    if np.dtype(dtype) not in _FLOATING:
-        raise TypeError(f"`dtype` (={np.dtype(dtype)}) must be float32 or float64")
+    if dtype is None or np.dtype(dtype) not in _FLOATING:  # None would be float64 to NumPy
+        raise TypeError(f"`dtype` (={dtype and np.dtype(dtype)}) must be float32 or float64")
     return np.dtype(dtype)
 
 

@@ -81,4 +81,7 @@ def _equals(value: Any, default: Any) -> bool:
     """Whether `value` is `default`, or its normal form: (1, 1) for 1."""
     if value is default or default is None or hasattr(value, "dtype"):
         return value is default
-    return bool(value == default or (isinstance(value, tuple) and value == (default,) * len(value)))
+    try:
+        return bool(value == default or (isinstance(value, tuple) and value == (default,) * len(value)))
+    except ValueError:  # arrays in a list
+        return False

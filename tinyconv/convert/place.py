@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tinyconv.layers.layer import ERRORS
+from tinyconv.layers.layer import ERRORS, reworded
 
 
 @contextmanager
@@ -12,9 +12,8 @@ def named_in_errors(place: str, layer: object) -> Iterator[None]:
     try:
         yield
     except ERRORS as error:
-        kind = next(k for k in ERRORS if isinstance(error, k))
         where = f"layer {place!r} ({type(layer).__name__})" if place else type(layer).__name__
-        raise kind(f"{where}: {error}") from error
+        raise reworded(error, f"{where}: {error}") from error
 
 
 def inside(place: str, name: str) -> str:

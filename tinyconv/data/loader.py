@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from tinyconv.arguments import Generator, integer, number
+from tinyconv.arguments import Generator, boolean, integer, number
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, moved
 from tinyconv.data.pairs import check_pair, described, is_pair
@@ -69,7 +69,7 @@ class DataLoader:
             check_dataset(dataset)
         self.dataset: Any = dataset
         self.batch_size = integer("batch_size", batch_size)
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.shuffle, self.drop_last = boolean("shuffle", shuffle), boolean("drop_last", drop_last)
         self.generator = as_generator(generator)
         self.transform, self.augment = transform, augment
         self.move(array_module(*dataset) if is_pair(dataset) else None)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import floating_dtype, number
-from tinyconv.arrays import Array, array_module, as_logical
+from tinyconv.arguments import check_kinds, floating_dtype, number
+from tinyconv.arrays import Array, as_logical
 from tinyconv.data.idx import read_idx
 
 MIRRORS = (
@@ -91,7 +91,7 @@ def normalize(
         TypeError: `images` is not uint8.
         ValueError: wrong number of dimensions; `std` is 0.
     """
-    xp = array_module(images)
+    xp = check_kinds(images=images)
     if images.dtype != np.uint8:
         raise TypeError(f"`images` must be of dtype uint8, got {images.dtype}")
     if images.ndim not in (2, 3):

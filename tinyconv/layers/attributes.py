@@ -4,12 +4,13 @@ A layer stores its parameters, buffers and children in three dicts, and nowhere 
 up there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays
+from tinyconv.arguments import check_arrays, check_kinds, given
 from tinyconv.arrays import Array, array_module, moved, owner
 from tinyconv.layers.cache import ForwardCache
 
@@ -68,7 +69,7 @@ def Buffer(value: Array) -> Any:  # noqa: N802  # PyTorch's name
     >>> layer.state_dict()
     {'count': array(1)}
     """
-    return Marked(array_module(value).array(value, order="C"), is_parameter=False)
+    return Marked(check_kinds(value=value).array(value, order="C"), is_parameter=False)
 
 
 class Arrays(dict[str, Array]):
@@ -90,6 +91,9 @@ class Arrays(dict[str, Array]):
         """Assign each of some arrays."""
         for name, value in dict(*args, **arrays).items():
             self[name] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # a copy is a dict of its own
 
     def _refuse(self, *args: Any, **keywords: Any) -> NoReturn:
         raise TypeError("names are added and removed by assigning to the attributes of a layer")
@@ -129,6 +133,8 @@ def copy_into(name: str, own: Array, value: Any) -> None:
 
 def fitting(name: str, own: Array, value: Any) -> Array:
     """Return `value`, an array of any kind, on the CPU, checked to be able to replace `own`."""
+    if isinstance(value, np.ndarray):
+        check_kinds(**{name: value})  # a masked array, say
     array = moved(value, np) if owner(value) == "cupy" else np.asarray(value)
     if array.shape != own.shape:
         raise ValueError(f"`{name}` (of shape {array.shape}) must have the shape {own.shape}")
@@ -143,6 +149,8 @@ def load(own: Mapping[str, Array], state_dict: Mapping[str, Any]) -> None:
     Raises:
         ValueError, TypeError: as `Layer.load_state_dict`.
     """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"`state_dict` ({given(state_dict)}) must map names to arrays")
     missing = [name for name in own if name not in state_dict]
     unknown = [name for name in state_dict if name not in own]
     if missing or unknown:
@@ -181,8 +189,7 @@ def assign(layer: Any, name: str, value: Any, is_layer: bool) -> bool:
         return True
     home = next((home for home in _HOMES if name in own.get(home, ())), None)
     if home is None:
-        if isinstance(value, (list, tuple, dict)):
-            _refuse_layers_in(layer, name, value)
+        _refuse_lost(layer, name, value)
         return False
     if value is None:
         return not remove(layer, name)  # None is assigned as to an ordinary attribute
@@ -216,15 +223,28 @@ def remove(layer: Any, name: str) -> bool:
 
 
 def check_whole(layer: Any) -> None:
-    """Check a network; see `Layer.check_whole`."""
-    places: dict[int, str] = {}
-    for name, one in layer.named_modules():
-        if id(one) in places:
-            raise ValueError(f"one layer object is in two places, {places[id(one)]!r} and {name!r}")
-        places[id(one)] = name
-        for attribute, value in vars(one).items():
-            if isinstance(value, (list, tuple, dict)) and attribute not in _KINDS:
-                _refuse_layers_in(layer, attribute, value)
+    """See `Layer.check_whole`."""
+    layers: dict[int, str] = {}
+    arrays: dict[int, str] = {}
+    for place, one in layer.named_modules():
+        if id(one) in layers:
+            raise ValueError(f"one layer object is in two places, {layers[id(one)]!r} and {place!r}")
+        layers[id(one)] = place
+        for name, array in (*one._params.items(), *one._buffers.items()):
+            name = f"{place}.{name}" if place else name
+            if id(array) in arrays:
+                raise ValueError(f"one array has two names, {arrays[id(array)]!r} and {name!r}")
+            arrays[id(array)] = name
+    for one in layer.modules():
+        for name, value in vars(one).items():
+            if name in _KINDS:
+                continue
+            _refuse_lost(layer, name, value)
+            if id(value) in arrays:
+                raise ValueError(
+                    f"`{name}` of {type(one).__name__} is the array {arrays[id(value)]!r}, which may become "
+                    "another one: get it from its layer"
+                )
 
 
 def _register(layer: Any, name: str, value: Any, is_layer: bool) -> None:
@@ -252,11 +272,27 @@ def _check_new(layer: Any, name: str, child: Any) -> None:
         raise ValueError(f"`{name}` (a {type(child).__name__}) is, or has, a layer that is here already")
 
 
-def _refuse_layers_in(layer: Any, name: str, value: Any) -> None:
-    inner = value.values() if isinstance(value, dict) else value
-    layers = {id(one) for one in inner if isinstance(one, ForwardCache) and hasattr(one, "modules")}
-    if layers and not layers <= {id(one) for one in layer.modules()}:
-        raise TypeError(
-            f"`{name}` (a {type(value).__name__} of layers) would not be trained or saved: "
-            "use a Sequential, or assign each layer to a separate attribute"
-        )
+def _refuse_lost(layer: Any, name: str, value: Any) -> None:
+    """Refuse layers and parameters in containers, where nothing would train or save them."""
+    if not isinstance(value, _CONTAINERS):
+        return
+    there = {id(one) for one in layer.modules()}
+    for one in _within(value, 0):
+        if isinstance(one, Marked) or id(one) not in there:
+            what = "a Parameter or Buffer" if isinstance(one, Marked) else "layers"
+            raise TypeError(
+                f"`{name}` (a {type(value).__name__}) has {what}, which would not be trained or saved: use a "
+                "Sequential, or assign each to an attribute of its own"
+            )
+
+
+_CONTAINERS = (list, tuple, set, frozenset, deque, Mapping)
+
+
+def _within(value: Any, depth: int) -> Iterator[Any]:
+    """The layers and marked arrays in a container, and in containers in it."""
+    if isinstance(value, Marked) or (isinstance(value, ForwardCache) and hasattr(value, "modules")):
+        yield value
+    elif isinstance(value, _CONTAINERS) and depth < 8:  # a container may contain itself
+        for item in (*value, *value.values()) if isinstance(value, Mapping) else value:
+            yield from _within(item, depth + 1)

@@ -90,7 +90,7 @@ class Layer(ForwardCache):
     Assigning a Layer, a `Parameter` or a `Buffer` to an attribute registers it; assigning None, and `del`,
     remove it. Assigning an array to a parameter or a buffer copies the values. `predict` does not modify a
     layer, so any number of threads can call it, provided that your own forward writes to `self` only by
-    `save`.
+    `save`, and that threads which it starts run in a copy of its context (`contextvars.copy_context().run`).
 
     Attributes:
         params: name -> parameter, in order. Those of children are named "child.name".
@@ -127,6 +127,15 @@ class Layer(ForwardCache):
         # Bypasses __setattr__, which is slow: fused layers are created for each prediction.
         vars(self).update(_training=True, communicator=None, _params={}, _own_grads={}, _own_grads_dot={})
         vars(self).update(_buffers={}, _children={}, _changes=0)
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name, value in vars(cls).items():
+            if isinstance(value, (Layer, attributes.Marked)):
+                raise TypeError(
+                    f"`{name}` of the class {cls.__name__} would be shared by its layers, and not trained: "
+                    f"assign self.{name} in __init__"
+                )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not attributes.assign(self, name, value, is_layer=isinstance(value, Layer)):
@@ -365,8 +374,9 @@ class Layer(ForwardCache):
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training mode (or, with False, to evaluation mode); return the layer."""
-        for layer in self.modules():
-            layer.training = mode
+        self.training = mode
+        for child in self._children.values():
+            child.train(mode)  # which a subclass may override, to stay in evaluation mode
         return self
 
     def eval(self) -> Self:
@@ -489,5 +499,14 @@ class Layer(ForwardCache):
 
 def located(name: str, layer: Layer, error: Exception) -> Exception:
     """Return the error with the layer's name before its message."""
-    kind = next(k for k in ERRORS if isinstance(error, k))
-    return kind(f"layer {name!r} ({type(layer).__name__}): {error}")
+    return reworded(error, f"layer {name!r} ({type(layer).__name__}): {error}")
+
+
+def reworded(error: Exception, message: str) -> Exception:
+    """Return an error with the class and the attributes of `error`, one of `ERRORS`, and another message."""
+    try:
+        new = type(error)(message)
+    except TypeError:  # its constructor takes something else
+        return next(kind for kind in ERRORS if isinstance(error, kind))(message)
+    vars(new).update(vars(error))
+    return new

@@ -41,6 +41,8 @@ class Residual(Layer):
 
     def forward(self, x: Array) -> Array:
         outputs = []
+        if "body" not in self._children:
+            raise ValueError("a Residual must have a `body`, which has been removed")
         for name, layer in self._children.items():
             try:
                 outputs.append(layer.forward(x))

@@ -6,6 +6,7 @@ from typing import Any, Self, overload
 from tinyconv.arguments import given, integer
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.layers.activation import ReLU
+from tinyconv.layers.cache import current_pass
 from tinyconv.layers.fused import FUSIBLE, Fused
 from tinyconv.layers.layer import ERRORS, Layer, located
 from tinyconv.layers.pool import MaxPool2d
@@ -58,7 +59,7 @@ class Sequential(Layer):
         named: Iterable[tuple[str, Layer]] = ((str(i), layer) for i, layer in enumerate(layers))  # type: ignore[misc]
         if len(layers) == 1 and isinstance(layers[0], Mapping):
             named = layers[0].items()
-        self._set(named)
+        self._set(named, renumber=False)
 
     def append(self, layer: Layer) -> Self:
         """Add a layer at the end; return the Sequential."""
@@ -74,7 +75,13 @@ class Sequential(Layer):
         pairs.insert(integer("index", index, minimum=-(1 << 62)), ("0", layer))
         return self._set(pairs)
 
-    def _set(self, pairs: Iterable[tuple[Any, Any]]) -> Self:
+    def pop(self, index: int | str = -1) -> Layer:
+        """Remove and return the layer at an index or of a name, the last one by default."""
+        layer = self[index]
+        del self[index]
+        return layer
+
+    def _set(self, pairs: Iterable[tuple[Any, Any]], renumber: bool = True) -> Self:
         """Replace the present layers by these, if all of them are valid."""
         children: dict[str, Layer] = {}
         for i, (name, layer) in enumerate(pairs):
@@ -85,10 +92,12 @@ class Sequential(Layer):
                 raise ValueError(
                     f"layer name {name!r} must be a string that is not empty and contains no dot"
                 )
-            children[str(i) if name.isdecimal() else name] = layer
+            children[str(i) if renumber and name.isdecimal() else name] = layer
         every = [id(one) for layer in children.values() for one in layer.modules()]
         if len({*every, id(self)}) != len(every) + 1:
             raise ValueError("`layers` must not hold the same layer object twice")
+        if list(children.items()) == list(self._children.items()):
+            return self  # as after model[0] = model[0]
         self._children.clear()
         self._children.update(children)
         self._changes += 1
@@ -141,7 +150,8 @@ class Sequential(Layer):
                 grad_output = layer.backward(grad_output)
             except ERRORS as error:
                 raise self._located(name, error) from error
-        self.release()
+        if current_pass() is None:
+            self.release()
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         steps = self.steps(input_shape)
@@ -173,7 +183,7 @@ class Sequential(Layer):
             name, layer = waiting.pop(0)
             pools = dict(waiting[1:2])
             pool = next(iter(pools.values()), None)
-            if not waiting or type(waiting[0][1]) is not ReLU:
+            if not waiting or type(waiting[0][1]) is not ReLU or _is_hooked(layer, waiting[0][1], pool):
                 layers[name] = layer.fused()
             elif type(pool) is MaxPool2d and not pool.return_indices:
                 layers[name] = Fused(layer.fused(), dict.fromkeys(pools, pool))
@@ -204,7 +214,7 @@ class Sequential(Layer):
 
     def __setitem__(self, key: int | str, layer: Layer) -> None:
         name = self._name(key)
-        self._set({**self._children, name: layer}.items())
+        self._set({**self._children, name: layer}.items(), renumber=False)
 
     def __delitem__(self, key: int | str | slice) -> None:
         names = list(self._children)
@@ -233,3 +243,8 @@ class Sequential(Layer):
 
     def __bool__(self) -> bool:
         return True  # an empty one is a layer, too
+
+
+def _is_hooked(*layers: Layer | None) -> bool:
+    """Whether one of the layers has a forward or backward of its own, not that of its class."""
+    return any("forward" in vars(layer) or "backward" in vars(layer) for layer in layers if layer is not None)

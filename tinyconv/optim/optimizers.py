@@ -101,8 +101,8 @@ class Optimizer:
             raise ValueError(f"`model` (of type {type(model).__name__}) does not have parameters")
         model.check_whole()
         self._changes = model.changes()
-        self.groups = [Group(self.options, {"params": []})]
-        self.groups += [Group(self.options, group) for group in groups]
+        # A tuple: parameters belong to a group from the beginning on.
+        self.groups = (Group(self.options, {"params": []}), *(Group(self.options, own) for own in groups))
         number("lr", options["lr"], 0.0)
         for name, value in options.items():
             setattr(self, name, value)

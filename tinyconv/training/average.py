@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import number
+from tinyconv.arguments import instance, number
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.layers import Layer
 from tinyconv.training.generators import generators
@@ -45,7 +45,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: Layer, decay: float = 0.999) -> None:
-        self.model = model
+        self.model = instance("model", model, Layer)
         self.decay = number("decay", decay, 0.0, 1.0)
         # With the model's generators and not copies, so that layers draw in evaluation from the streams that
         # checkpoints save.
@@ -53,11 +53,29 @@ class WeightAverage:
             id(own): own for layer in model.modules() for own in generators(layer).values()
         }
         self.module = copy.deepcopy(model, shared)
+        self._changes = model.changes()
         self.n_averaged = 0
+
+    def check(self) -> None:
+        """Check that the model has the layers and parameters that the averages are of.
+
+        Raises:
+            RuntimeError: some have been added, removed or replaced since the averages were begun.
+        """
+        if self.model.changes() != self._changes:
+            raise RuntimeError(
+                "`model` has changed since its WeightAverage was made: make another one (with a Trainer's "
+                "`ema_decay`, another Trainer)"
+            )
 
     @underflow_allowed
     def update(self) -> None:
-        """Update the averages with the model's present values."""
+        """Update the averages with the model's present values.
+
+        Raises:
+            RuntimeError: see `check`.
+        """
+        self.check()
         for average, value in self._pairs():
             if self.n_averaged == 0 or value.dtype.kind != "f":
                 average[...] = value

@@ -47,7 +47,7 @@ class Running:
         loss, denominator = _double(loss), _double(denominator if self._loss_is_mean else len(targets))
         self._numerator += _numerator(loss, denominator) if self._loss_is_mean else loss
         self._denominator += denominator
-        if self._right is None or targets.dtype.kind not in "iu":
+        if self._right is None or not _are_classes(targets, prediction):
             self._right = None
             return
         right = prediction.argmax(axis=1) == targets
@@ -93,6 +93,13 @@ class Running:
         """Continue from what `sums` returned."""
         self._numerator, self._denominator = sums["numerator"], sums["denominator"]
         self._right, self._counted, self.images = sums["right"], sums["counted"], sums["images"]
+
+
+def _are_classes(targets: Array, prediction: Array) -> bool:
+    """Whether targets, by dtype and shape, are indices of classes that the prediction has scores of."""
+    if targets.dtype.kind not in "iu" or prediction.ndim < 2 or prediction.shape[1] < 2:
+        return False
+    return targets.shape == (len(prediction), *prediction.shape[2:])
 
 
 def is_number(value: Any) -> bool:

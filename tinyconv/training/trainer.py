@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinyconv.arguments import Generator, instance, integer, number
-from tinyconv.arrays import Array, array_module, device_module, moved
+from tinyconv.arrays import Array, array_module, device_module, moved, underflow_allowed
 from tinyconv.data.loader import DataLoader, split_off
 from tinyconv.data.pairs import check_iterable, check_pair, checked, is_pair
 from tinyconv.data.streamed import Streamed, fits, iterate
 from tinyconv.gpu.cublas import tf32
 from tinyconv.layers import Layer, Loss
+from tinyconv.layers.cache import Pass
 from tinyconv.optim import Optimizer, Schedule
 from tinyconv.training.average import WeightAverage
 from tinyconv.training.clip import clip_grad_norm_, clip_grad_value_
@@ -233,6 +234,7 @@ class Trainer:
             self.first_epoch = first
         best: dict[str, Array] | None = None
         graph = self._step_graph()
+        self.model.check_whole()
         with self._saving.opened():
             for epoch in range(first, last + 1):
                 if History(self.history.epochs[self.first_epoch - 1 :]).epochs_since_best >= most:
@@ -284,7 +286,8 @@ class Trainer:
         batches = self._as_batches("data", data, batch_size, shuffle=False, generator=0)
         for inputs, targets in checked("data", batches):
             prediction = model.predict(inputs, batch_size=max(1, len(inputs)))
-            loss = self.criterion.forward(prediction, targets)
+            with Pass(keeps=False):  # a training in another thread may be between forward and backward
+                loss = self.criterion.forward(prediction, targets)
             total.add(loss, self.criterion.denominator(prediction, targets), prediction, targets)
         return total.result("the evaluation")
 
@@ -369,10 +372,10 @@ class Trainer:
         self._denominator = self._denominator + denominator
         if _is_zero(denominator):
             grad = array_module(prediction).zeros_like(prediction)
-        elif self._divides:
-            grad = self.criterion.backward(array_module(loss).full_like(loss, denominator))
         else:
             grad = self.criterion.backward()
+            if self._divides:
+                grad = grad * (float(denominator) if is_number(denominator) else denominator)
         network.backward_params(grad)
 
     @property
@@ -380,6 +383,7 @@ class Trainer:
         """Whether gradients are divided at the end of an update's batches."""
         return self.accumulate > 1 and self.criterion.reduction == "mean"
 
+    @underflow_allowed
     def _update(self) -> None:
         """The optimiser's step with the accumulated gradients, if any target has counted."""
         if self._accumulated and not _is_zero(self._denominator):
@@ -473,7 +477,10 @@ class Trainer:
     def _evaluated(self) -> Layer:
         """The model to evaluate: the averaged one, if there is one."""
         average = self.average
-        return self.model if average is None or not average.n_averaged else average.module
+        if average is None or not average.n_averaged:
+            return self.model
+        average.check()
+        return average.module
 
     def _set_weights(self, weights: dict[str, Array]) -> None:
         self.model.load_state_dict(weights)

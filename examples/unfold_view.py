@@ -7,19 +7,20 @@ are L = 784 windows of C * KH * KW = 9 values. To the kernel each window is one 
     output  = W @ columns                         (O, 9) @ (N, 9, 784) = (N, O, 784), that is (N, O, 28, 28)
 
 A linear layer has the same weights for all samples, so its weight's gradient is a sum over the samples. Here
-they are the windows of all images, and the sum is over positions l and images n; the matrix product does it:
+they are the windows of all images, and the sum is over positions l, in the matrix product, and images n:
 
-    grad_W       = sum over n of grad_output[n] @ columns[n].T          (O, 784) @ (784, 9) = (O, 9)
+    grad_W       = (grad_output @ columns.swapaxes(-2, -1)).sum(axis=0)     (O, 784) @ (784, 9) = (O, 9)
     grad_columns = W.T @ grad_output                              (9, O) @ (N, O, 784) = (N, 9, 784)
     grad_input   = fold(grad_columns)                                                (N, 1, 28, 28)
 
-The shape (784, 9, 784) comes from a product without that sum: grad_output as (784, 1, 1) times columns
-(1, 9, 784) broadcasts to every position's gradient with every position's window. Only the pairs of one and
-the same position belong together, and they are to be added up: 784 of the 784 * 784 pairs.
+The shape (784, 9, 784) comes from `columns.T @ output`. In NumPy, .T reverses all axes: columns.T has the
+shape (784, 9, N) and not (N, 784, 9), and the product broadcasts over the first axis. The result has each
+position's window times each position's output: 784 * 784 pairs, of which only the 784 of equal positions
+belong to the gradient, as a sum. And the gradient of the loss comes from grad_output, not from output.
 
-    python examples/unfold_view.py                   the shapes, and the check against conv2d's gradients
-    python examples/unfold_view.py --out view.png    a picture of all matrices for a 3x3 image, a 2x2 kernel
-                                                     and a grad_output of 1 ... 4: docs/convolution.svg
+    python examples/unfold_view.py                   the answer, the shapes, a check against conv2d
+    python examples/unfold_view.py --out view.png    also a picture of all matrices for a 3x3 image, a 2x2
+                                                     kernel and a grad_output of 1 ... 4: docs/convolution.svg
 """
 
 import argparse
@@ -30,36 +31,56 @@ import tinyconv.functional as F
 from tinyconv.arrays import Array
 
 KERNEL, PADDING = 3, 1
+ANSWER = """\
+Why (784, 9, 784)?   columns.T @ output is (784, 9, 1) @ (1, 1, 784): .T reversed all three axes of columns.
+What to transpose?   The last two axes only: columns.swapaxes(-2, -1) is (1, 784, 9).
+What to multiply?    By grad_output, not output: the gradient comes from the loss.
+What to sum over?    The batch: the product has summed over the positions already. So it is
+                     grad_W = (grad_output @ columns.swapaxes(-2, -1)).sum(axis=0), of shape (1, 9).
+"""
 
 
 def products(x: Array, w: Array, grad_output: Array) -> dict[str, Array]:
-    """Every step forward and backward, and the mistake at the end; `grad_output` is (N, O, L)."""
+    """Return every step forward and backward, and the mistake at the end; `grad_output` is (N, O, L)."""
     columns = F.unfold(x, KERNEL, padding=PADDING)
     matrix = w.reshape(len(w), -1)
-    grad_columns = np.einsum("or,nol->nrl", matrix, grad_output)
+    output = matrix @ columns
+    grad_columns = matrix.T @ grad_output
     return {
         "x": x,
         "columns = unfold(x)": columns,
         "W, the kernel as a matrix": matrix,
-        "output = W @ columns": np.einsum("or,nrl->nol", matrix, columns),
+        "output = W @ columns": output,
         "grad_output": grad_output,
-        "grad_W = grad_output @ columns.T, summed over n": np.einsum("nol,nrl->or", grad_output, columns),
+        "columns.swapaxes(-2, -1)": columns.swapaxes(-2, -1),
+        "grad_W = (grad_output @ the last).sum(axis=0)": (grad_output @ columns.swapaxes(-2, -1)).sum(axis=0),
         "grad_columns = W.T @ grad_output": grad_columns,
         "grad_x = fold(grad_columns)": F.fold(grad_columns, x.shape[2:], KERNEL, padding=PADDING),
-        "without the sum: grad_output * columns, broadcast": grad_output.reshape(-1, 1, 1) * columns,
+        "the mistake: columns.T": columns.T,
+        "the mistake: columns.T @ output": columns.T @ output,
     }
 
 
 def compare(x: Array, w: Array, grad_output: Array, steps: dict[str, Array]) -> None:
-    """Print how far the products are from the gradients of conv2d, and what the mistake holds."""
-    *_, grad_w, _, grad_x, outer = steps.values()
+    """Print how far the products are from the gradients of conv2d, and what the mistake contains."""
+    columns, grad_w, grad_x = (
+        steps[name]
+        for name in (
+            "columns = unfold(x)",
+            "grad_W = (grad_output @ the last).sum(axis=0)",
+            "grad_x = fold(grad_columns)",
+        )
+    )
     image_form = grad_output.reshape(len(x), len(w), *x.shape[2:])
     expected_w = F.conv2d_weight(x, w.shape, image_form, padding=PADDING).reshape(grad_w.shape)
     expected_x = F.conv2d_input(x.shape, w, image_form, padding=PADDING)
-    diagonal = np.einsum("lrl->r", outer)
+    equal_positions = np.einsum("lrl->r", columns.T @ grad_output)
     print(f"grad_W and conv2d_weight differ by {np.abs(grad_w - expected_w).max():.1e}")
     print(f"grad_x and conv2d_input differ by {np.abs(grad_x - expected_x).max():.1e}")
-    print(f"grad_W and the sum over equal positions differ by {np.abs(grad_w - diagonal).max():.1e}")
+    print(
+        "grad_W and the sum over equal positions of columns.T @ grad_output "
+        f"differ by {np.abs(grad_w - equal_positions).max():.1e}"
+    )
 
 
 def draw(path: str) -> None:
@@ -73,14 +94,15 @@ def draw(path: str) -> None:
 
 
 def main() -> None:
-    """Print the shapes and the comparison; with --out also draw a picture."""
+    """Print the answer, the shapes and the comparison; with --out also draw a picture."""
     parser = argparse.ArgumentParser(description="A convolution and its gradients as products of matrices.")
-    parser.add_argument("--out", help="file for a picture (needs matplotlib); its ending says the format")
+    parser.add_argument("--out", help="file for a picture (needs matplotlib); its ending is the format")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(1, 1, 28, 28)), rng.normal(size=(1, 1, KERNEL, KERNEL))
     grad_output = rng.normal(size=(1, 1, 28 * 28))
     steps = products(x, w, grad_output)
+    print(ANSWER)
     for step, result in steps.items():
         print(f"{step:<52}{result.shape}")
     compare(x, w, grad_output, steps)

@@ -1,29 +1,29 @@
 """A network whose layers take gradient steps, trained end to end: unrolled restoration of blurred digits.
 
-A digit c was blurred and noised to y. Restoring it means a small energy, and each layer takes a step down:
+A digit c was blurred and noised to y. Its restoration has a small energy, and each layer takes a step down:
 
     data step     x <- x - s * grad E(x)     E(x) = ||w * x - y||^2         "x, blurred by w, looks like y"
     prior step    x <- x - s * grad R(x)     R(x) = sum tanh(v * x + b)     "x looks like a digit"
 
-beginning with x = y, where * is the convolution that networks compute. The loss is the squared distance to c
-after the last step. All kernels w and v, biases b and step sizes s are learnt, each step its own; nobody
-tells the network the blur. (For E with a factor 1/2 the step size is 2 s: MSELoss has no 1/2.)
+from x = y, where * is the convolution that networks compute. The loss is the squared distance to c after the
+last step. All kernels w and v, biases b and step sizes s are learnt, separately for each step; the network is
+not told the blur. (For E with a factor 1/2 the step size is 2 s: MSELoss does not have the 1/2.)
 
 The gradients inside are explicit, and so are the gradients of these gradients, which training needs. For a
-data step, with r = w * x - y and wT for conv2d_input, the transpose of w *, and with g the gradient by the
+data step, with r = w * x - y, with wT for conv2d_input, the transpose of w *, and with g the gradient of the
 step's output:
 
     forward     x - 2 s * wT(r)
-    backward    by x    g - 2 s * wT(w * g)
-                by w    -2 s * (conv2d_weight(x, w * g) + conv2d_weight(g, r))
-                by s    -<g, 2 wT(r)>
-                by y    2 s * (w * g)
+    backward    for x    g - 2 s * wT(w * g)
+                for w    -2 s * (conv2d_weight(x, w * g) + conv2d_weight(g, r))
+                for s    -<g, 2 wT(r)>
+                for y    2 s * (w * g)
 
-tc.GradientStep does this for any energy that is made of layers: its backward is a product with the energy's
-Hessian. The one by y is written out in `Restorer.backward`.
+tc.GradientStep computes this for any energy that consists of layers: its backward is a product with the
+energy's Hessian. The gradient with respect to y is written out in `Restorer.backward`.
 
-    python examples/unrolled_restoration.py                     train, and print what is gained
-    python examples/unrolled_restoration.py --out digits.png    and a picture of the test digits
+    python examples/unrolled_restoration.py                     the answer, a training run and its gain
+    python examples/unrolled_restoration.py --out digits.png    also a picture of the test digits
 """
 
 import argparse
@@ -41,10 +41,17 @@ from tinyconv.training import Epoch
 
 NOISE, BATCH_SIZE, LR = 0.1, 32, 0.02
 DATA = Path(__file__).parent / "data" / "mnist"
+ANSWER = """\
+Make each gradient step a layer: tc.GradientStep(energy, step_size), where the energy E(x; w) is any layer.
+    forward:   y  = x - s * grad E(x)    by E's forward and backward
+    backward:  dx = dy - s * H dy        with the Hessian H of E, by jvp and backward_jvp; also for w and s
+Put the steps in a network, as `Restorer` does here, and train it like any other: tc.Trainer(model, ...).
+Only the gradient with respect to a target of the energies remains to be written: see `Restorer.backward`.
+"""
 
 
 class Restorer(tc.Layer):
-    """Data steps and prior steps in turn, from the blurred images y to the restored ones.
+    """Alternate data steps and prior steps, from the blurred images y to the restored ones.
 
     The children are "data0", "prior0", "data1", and so on, each with a "step_size".
 
@@ -52,7 +59,7 @@ class Restorer(tc.Layer):
         steps: number of data steps, and of prior steps.
         filters: number of kernels in each prior.
         dtype: float32 (default) or float64.
-        generator: what the kernels and biases are drawn from.
+        generator: the generator that the kernels and biases are drawn from.
     """
 
     def __init__(
@@ -75,7 +82,7 @@ class Restorer(tc.Layer):
             setattr(self, f"prior{i}", tc.GradientStep(prior, 0.05, dtype=dtype))
 
     def forward(self, y: Array) -> Array:
-        """Restored images, (N, 1, H, W), of blurred ones."""
+        """Restore blurred images, (N, 1, H, W)."""
         for objective in self.objectives:
             objective.target = y
         x = y
@@ -84,7 +91,7 @@ class Restorer(tc.Layer):
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        """The whole gradient by y, which is where x begins and the target of every data step."""
+        """Return the gradient with respect to y, the first x and the target of every data step."""
         grad_x, grad_targets = grad_output, np.zeros_like(grad_output)
         for name, step in reversed(list(self.children.items())):
             if name.startswith("data"):
@@ -94,12 +101,12 @@ class Restorer(tc.Layer):
         return grad_x + grad_targets
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """That of the input."""
+        """Return the shape of the input."""
         return tuple(input_shape)
 
 
 def blurred(clean: Array, rng: np.random.Generator) -> Array:
-    """The images, convolved with a 5x5 Gaussian of standard deviation 1, and with noise added."""
+    """Return the images convolved with a 5x5 Gaussian of standard deviation 1, with noise added."""
     row = np.exp(-0.5 * np.arange(-2, 3) ** 2)
     kernel = np.outer(row, row)[None, None] / row.sum() ** 2
     output: Array = F.conv2d(clean, kernel.astype(clean.dtype), padding=2)
@@ -108,7 +115,7 @@ def blurred(clean: Array, rng: np.random.Generator) -> Array:
 
 
 def train(model: Restorer, y: Array, clean: Array, epochs: int, rng: np.random.Generator) -> list[float]:
-    """Train `model` to make `clean` of `y`, with a line after each epoch; returns the losses of the steps."""
+    """Train `model` to restore `clean` from `y`, with a line after each epoch; return the steps' losses."""
 
     def show(epoch: Epoch) -> None:
         loss = epoch.train_loss
@@ -116,19 +123,19 @@ def train(model: Restorer, y: Array, clean: Array, epochs: int, rng: np.random.G
 
     adam = tc.optim.Adam(model, LR)
     schedule = tc.optim.OneCycleLR(adam, LR, total_steps=epochs * -(-len(y) // BATCH_SIZE))
-    bar = sys.stderr.isatty()  # a log file gets the lines of `show`
+    bar = sys.stderr.isatty()  # a log file has the lines of `show`
     trainer = tc.Trainer(model, tc.MSELoss(), adam, schedule, progress=bar)
     history = trainer.fit((y, clean), epochs, batch_size=BATCH_SIZE, generator=rng, on_epoch=show)
     return history.step_losses
 
 
 def psnr(squared_error: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error, for pixels from 0 to 1."""
+    """Return the peak signal-to-noise ratio in dB of a mean squared error, for pixels from 0 to 1."""
     return float(-10 * np.log10(squared_error))
 
 
 def draw(path: str, **rows: Array) -> None:
-    """Draw the first ten images of each array, one row for each."""
+    """Draw the first ten images of each array in a row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.9 * len(rows)), layout="constrained")
@@ -149,18 +156,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=positive, default=5, help="data steps, and as many prior steps")
     parser.add_argument("--epochs", type=positive, default=5, help="passes over the training images")
     parser.add_argument("--images", type=positive, default=3000, help="number of training images")
-    parser.add_argument("--seed", type=int, default=0, help="of the kernels, the noise and the order")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kernels, the noise and the order")
     parser.add_argument(
         "--out",
         default=argparse.SUPPRESS,
-        help="file for a picture (needs matplotlib); its ending says the format",
+        help="file for a picture (needs matplotlib); its ending is the format",
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train, and compare what the network makes of the first 1,000 test digits with its input."""
+    """Print the answer, train, and compare the first 1,000 test digits before and after restoration."""
     args = arguments()
+    print(ANSWER)
     rng = np.random.default_rng(args.seed)
     mnist = tc.data.load_mnist(DATA)
     clean = tc.data.normalize(mnist.train_images[: args.images], mean=0, std=1)

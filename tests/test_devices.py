@@ -43,7 +43,7 @@ def cupy(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "GPU":
         module = pytest.importorskip("cupy", reason="CuPy is not installed")
         if not gpu_available():
-            pytest.skip("there is no GPU")
+            pytest.skip("a GPU was not found")
         yield module
         return
     with strict_arrays.installed() as module:

@@ -165,41 +165,44 @@ def test_the_plain_convolution_of_composed_gradients_is_pytorchs(composed: Modul
 
 ALL_RIGHT = "yes yes yes yes | yes yes yes yes | yes yes yes yes | yes yes yes yes"
 GENERAL_BY_X = (
-    "x_scipy_summed",
-    "x_transposed_output_padding",
-    "x_tensorflow_views",
-    "x_full_convolution",
-    "x_index_formula",
-    "x_conv2d_input",
+    "grad_x_scipy_summed",
+    "grad_x_transposed_output_padding",
+    "grad_x_tensorflow_views",
+    "grad_x_full_convolution",
+    "grad_x_index_formula",
+    "grad_x_conv2d_input",
 )
 GENERAL_BY_W = (
-    "w_scipy_correlated",
-    "w_tensorflow_views",
-    "w_dilated_convolution",
-    "w_index_formula",
-    "w_conv2d_weight",
+    "grad_w_scipy_correlated",
+    "grad_w_tensorflow_views",
+    "grad_w_dilated_convolution",
+    "grad_w_index_formula",
+    "grad_w_conv2d_weight",
 )
 EXPECTED = {
-    "x_not_rotated": "val shp val shp | val shp val shp | val shp val shp | val shp val shp",
-    "x_rotated": "yes shp yes shp | val shp val shp | yes shp yes shp | val shp val shp",
-    "x_rotated_swapped": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
-    "x_padding_of_forward": "shp - yes shp | shp - yes shp | shp - yes shp | shp - yes shp",
-    "x_zeros_between_only": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
-    "x_scipy_full": "yes shp shp shp | - - - - | - - - - | - - - -",
-    "x_scipy_same": "shp shp yes shp | - - - - | - - - - | - - - -",
-    "x_scipy_not_summed": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
-    "x_transposed_swapped": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
-    "x_transposed": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
-    "x_tensorflow_wrong_axes": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
+    "grad_x_from_output": "val val val val | val val val val | val val val val | val val val val",
+    "grad_x_not_rotated": "val shp val shp | val shp val shp | val shp val shp | val shp val shp",
+    "grad_x_rotated": "yes shp yes shp | val shp val shp | yes shp yes shp | val shp val shp",
+    "grad_x_rotated_swapped": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
+    "grad_x_padding_of_forward": "shp - yes shp | shp - yes shp | shp - yes shp | shp - yes shp",
+    "grad_x_zeros_between_only": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
+    "grad_x_scipy_full": "yes shp shp shp | - - - - | - - - - | - - - -",
+    "grad_x_scipy_same": "shp shp yes shp | - - - - | - - - - | - - - -",
+    "grad_x_scipy_not_summed": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
+    "grad_x_transposed_swapped": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
+    "grad_x_transposed": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
+    "grad_x_tensorflow_wrong_axes": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
     **dict.fromkeys(GENERAL_BY_X, ALL_RIGHT),
-    "w_not_swapped": "yes yes yes yes | shp shp shp shp | shp shp shp shp | val val val val",
-    "w_not_swapped_back": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
-    "w_stride_of_forward": "yes val yes val | yes val yes val | yes val yes val | yes val yes val",
-    "w_without_padding": "yes yes shp shp | yes yes shp shp | yes yes shp shp | yes yes shp shp",
-    "w_not_cut": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
-    "w_scipy_valid": "yes shp shp shp | - - - - | - - - - | - - - -",
-    "w_scipy_convolved": "val val val val | val val val val | val val val val | val val val val",
-    "w_tensorflow_reshaped": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
+    "grad_w_from_output": "val val val val | val val val val | val val val val | val val val val",
+    "grad_w_scipy_flipped": "val shp shp shp | - - - - | - - - - | - - - -",
+    "grad_w_not_swapped": "yes yes yes yes | shp shp shp shp | shp shp shp shp | val val val val",
+    "grad_w_not_swapped_back": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
+    "grad_w_stride_of_forward": "yes val yes val | yes val yes val | yes val yes val | yes val yes val",
+    "grad_w_without_padding": "yes yes shp shp | yes yes shp shp | yes yes shp shp | yes yes shp shp",
+    "grad_w_not_cut": "yes shp yes shp | yes shp yes shp | yes shp yes shp | yes shp yes shp",
+    "grad_w_scipy_valid": "yes shp shp shp | - - - - | - - - - | - - - -",
+    "grad_w_scipy_convolved": "val val val val | val val val val | val val val val | val val val val",
+    "grad_w_tensorflow_reshaped": "yes yes yes yes | val val val val | yes yes yes yes | val val val val",
     **dict.fromkeys(GENERAL_BY_W, ALL_RIGHT),
 }
 
@@ -243,18 +246,44 @@ def test_every_formula_is_right_where_the_table_says(
     formulas.main()
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 110
-    rows = [line.split() for line in printed.splitlines() if "|" in line]
-    settings = [[int(value) for value in row[1:] if value != "|"] for row in rows[:4]]
-    assert [row[0] for row in rows[:4]] == ["batch", "channels", "padding", "stride"]
+    rows = [
+        (line[: formulas.WIDTH].strip(), line[formulas.WIDTH :].split())
+        for line in printed.splitlines()
+        if "|" in line
+    ]
+    settings = [[int(value) for value in row if value != "|"] for _, row in rows[:4]]
+    assert [name for name, _ in rows[:4]] == ["batch", "channels", "padding", "stride"]
     cells = [(n, c, p, s) for n in (1, 3) for c in (1, 3) for p in (0, 1) for s in (1, 2)]
     assert list(zip(*settings, strict=True)) == cells
-    table = {row[0]: " ".join(row[1:]) for row in rows if row[0][:2] in ("x_", "w_")}
-    assert table == EXPECTED
+    candidates = [*formulas.GRAD_X.items(), *formulas.GRAD_W.items()]
+    table = [(name, " ".join(row)) for name, row in rows if name not in formulas.SETTINGS]
+    assert table == [(formula, EXPECTED[candidate.__name__]) for formula, candidate in candidates]
+    assert {candidate.__name__ for _, candidate in candidates} == {*EXPECTED}
 
 
-@pytest.mark.parametrize("name", ["x_transposed", "x_zeros_between_only", "w_not_cut"])
+def test_conv_gradient_formulas_prints_the_answer_first(
+    formulas: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(formulas, "CELLS", [(1, 1, 0, 1)])
+    formulas.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[5] == ""
+    assert [line.split("?")[0] for line in lines[:3]] == [
+        "Rotate the kernel",
+        "Transpose which axes",
+        "Why not for a stride",
+    ]
+    assert "conv2d_input(x.shape, w, g, stride, padding)" in lines[4]
+
+
+def test_flipping_the_image_rotates_the_gradient_of_the_kernel(formulas: ModuleType) -> None:
+    given = formulas.arguments(1, 1, 0, 1)
+    assert_close(formulas.grad_w_scipy_flipped(*given)[:, :, ::-1, ::-1], formulas.truth(*given)[1])
+
+
+@pytest.mark.parametrize("name", ["grad_x_transposed", "grad_x_zeros_between_only", "grad_w_not_cut"])
 def test_formulas_without_unread_rows_are_right_where_there_are_none(formulas: ModuleType, name: str) -> None:
     normal = np.random.default_rng(0).standard_normal
     x, w, grad_output = normal((3, 3, 7, 9)), normal((3, 3, 3, 3)), normal((3, 3, 3, 4))
-    by_x, by_w = formulas.truth(grad_output, x, w, 2, 0)
-    assert_close(getattr(formulas, name)(grad_output, x, w, 2, 0), by_x if name[0] == "x" else by_w, name)
+    grad_x, grad_w = formulas.truth(grad_output, x, w, 2, 0)
+    assert_close(getattr(formulas, name)(grad_output, x, w, 2, 0), grad_x if "_x_" in name else grad_w, name)

@@ -442,7 +442,7 @@ def test_network_pictures_refuse_nonsense(used: tc.Sequential) -> None:
     with pytest.raises(ValueError, match=r"`model` .* must have a layer with an output of the form"):
         activations(tc.Flatten(), image())
     with pytest.raises(
-        ValueError, match=r"`model` must make \(1, classes\) of one image, not \(1, 4, 16, 16\)"
+        ValueError, match=r"`model` must return \(1, classes\) for one image, not \(1, 4, 16, 16\)"
     ):
         saliency(used[:1], image())
     with pytest.raises(ValueError, match=r"`target_class` \(=5\) must be less than the 5 classes"):
@@ -603,6 +603,10 @@ def test_what_cannot_be_read_or_does_not_fit_is_refused() -> None:
 def test_the_example_prints_every_shape_and_agrees(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     printed = run(str(ROOT / "examples" / "unfold_view.py"), "--out", str(tmp_path / "view.png"))
+    answer = "\n".join(printed.splitlines()[:5])
+    assert answer.startswith("Why (784, 9, 784)?")
+    assert "(grad_output @ columns.swapaxes(-2, -1)).sum(axis=0)" in answer
+    assert re.search(r"columns\.T @ output +\(784, 9, 784\)", printed)
     for shape in ("(1, 1, 28, 28)", "(1, 9, 784)", "(1, 9)", "(1, 1, 784)", "(784, 9, 784)"):
         assert shape in printed
     differences = re.findall(r"differ by (\S+)", printed)

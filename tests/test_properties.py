@@ -204,7 +204,7 @@ def convolutions(draw: st.DrawFn, dims: int = 2) -> Convolution:
 
 
 def sees_pixels(window: Sliding) -> bool:
-    """Whether no window lies in the padding only, where there is no maximum."""
+    """Whether every window sees a pixel, and so has a maximum."""
     rows = zip(window.size, window.kernel, window.stride, window.padding, window.dilation, strict=True)
     return all(
         any(0 <= start + tap * dilation < size for tap in range(kernel))

@@ -65,7 +65,7 @@ def pytorchs_restored(params: dict[str, Any], y: Any, steps: int) -> Any:
         weight, bias = params[f"prior{i}.energy.0.weight"], params[f"prior{i}.energy.0.bias"]
         return torch.tanh(conv2d(x, weight, bias, padding=1)).sum()
 
-    x = y.clone()  # or the first gradient would be by the target too
+    x = y.clone()  # else the first gradient would also be with respect to the target
     for i in range(steps):
         for name, energy in (("data", data), ("prior", prior)):
             (gradient,) = torch.autograd.grad(energy(x, i), x, create_graph=True)
@@ -157,6 +157,8 @@ def test_unrolled_restoration_prints_what_is_gained_and_draws(
     monkeypatch.setattr(sys, "argv", ["unrolled_restoration.py", *options.split(), str(picture)])
     restoration.main()
     printed = capsys.readouterr().out
+    assert printed.startswith("Make each gradient step a layer: tc.GradientStep(energy, step_size)")
+    assert printed.splitlines()[5] == ""
     assert len(re.findall(r"^epoch \d/2: loss 0\.\d{4}, [\d.]+ dB", printed, re.MULTILINE)) == 2
     assert re.findall(r"^(\w[\w ]*\w) +[\d.]+ dB$", printed, re.MULTILINE) == [
         "blurred",

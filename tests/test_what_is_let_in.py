@@ -393,7 +393,7 @@ def test_labels_that_are_bool_or_negative_are_refused_by_name(loss: Any) -> None
     with pytest.raises(TypeError, match=r"`target` must be of an integer .*dtype, got bool"):
         loss(np.zeros((2, 2)), np.array([True, False]))
     for dtype in (np.int8, np.int16, np.int32, np.int64):
-        with pytest.raises(ValueError, match="`target` holds the class index -1"):
+        with pytest.raises(ValueError, match="`target` has the class index -1"):
             loss(np.zeros((2, 2)), np.array([-1, 0], dtype))
 
 

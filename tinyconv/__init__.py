@@ -109,7 +109,7 @@ __all__ = [
     "vectors",
 ]
 
-# Imported when they are first asked for, as importing them takes longer than all the rest.
+# Imported when they are first used, as importing them takes longer than all the rest.
 _LATER = {
     "convert": ("export_onnx", "from_torch", "to_torch"),
     "data": (),

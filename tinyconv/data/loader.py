@@ -34,7 +34,7 @@ class DataLoader:
             workers. It runs on the CPU, where arrays then stay; only batches are moved to a GPU.
 
     `transform` and `augment` may write to their arguments, which are copies. Without them, the batches of a
-        pair of arrays that is not shuffled are views of it.
+    pair of arrays that is not shuffled are views of it.
 
     Raises:
         TypeError: `dataset` is neither of these, or an argument has another type.

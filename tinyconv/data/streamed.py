@@ -26,7 +26,7 @@ class Streamed:
     """Iterate over the same batches as `batches`, on the device of CuPy's module `xp`.
 
     Two chunks are stored there: while one is used for training, the other is gathered into pinned memory and
-        copied by a separate stream.
+    copied by a separate stream.
     """
 
     def __init__(self, batches: DataLoader, xp: Any) -> None:

@@ -165,8 +165,8 @@ class GradientLayer(Layer):
     """Compute the gradient of an energy with respect to its input, as a layer: x -> grad E(x; w).
 
     Its backward multiplies by the Hessian of E, exactly, for the input and for the energy's parameters, which
-        are this layer's ("energy...."). It does not have jvp and backward_jvp, which would be third
-        derivatives. In parallel workers an energy cannot have a batch norm in training.
+    are this layer's ("energy...."). It does not have jvp and backward_jvp, which would be third
+    derivatives. In parallel workers an energy cannot have a batch norm in training.
 
     Args:
         energy: a layer, such as an `Objective`, the sum of whose outputs is the energy.

@@ -255,9 +255,9 @@ class Trainer:
         """Load a checkpoint, so that `fit` continues as if the run had never stopped, bit for bit.
 
         Model, optimiser, schedule, trainer and data must be created as for that run. Random generators are
-        restored in layers (see `workers`), in `np.random` and `random`, and in an attribute `generator` of
-        the data, which a `DataLoader` has; other iterables must give the same batches again. (On a GPU
-        dropout draws different numbers.)
+        restored in layers (see `workers`), in `np.random` and `random`, and in the data's attribute
+        `generator` (that of a `DataLoader`, also for arrays); other iterables must give the same batches
+        again. (On a GPU dropout draws different numbers.)
 
         Args:
             path: a checkpoint's file, or a folder for the newest one in it; by default `checkpoint_dir`.

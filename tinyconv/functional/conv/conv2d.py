@@ -25,7 +25,7 @@ and the gradient with respect to the image adds the columns' gradient up where t
 kernel is turned and no stride is divided: pixels at the border that a stride leaves unread get a zero
 gradient, as the image's size is an argument of `conv2d_input`.
 
-There are faster ways to the same result, each in a file of its own:
+There are faster ways to the same result, each in a separate file:
 
     windows.py    saves most of the copying, as the windows are matrices of the image as stored
     winograd.py   3x3 kernels with a quarter of the multiplications. It mixes the pixels of a tile of 4x4
@@ -66,7 +66,7 @@ def conv2d(
     y[n, o, p, q] = bias[o] + sum over c, i, j of
         input[n, c, p*stride + i*dilation - padding, q*stride + j*dilation - padding] * weight[o, c, i, j]
 
-    With `groups`, output channel o sees only the input channels of its own group.
+    With `groups`, output channel o sees only the input channels of its group.
 
     Args:
         input: (N, C, H, W) or (C, H, W), float32 or float64.

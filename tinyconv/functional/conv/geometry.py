@@ -38,7 +38,7 @@ class Tap(NamedTuple):
 class Geometry:
     """A window over images of `input_shape`, (N, C, H, W); pairs are for height and width.
 
-    `padding` is ((top, bottom), (left, right)). Output channel o sees the input channels of its own group; a
+    `padding` is ((top, bottom), (left, right)). Output channel o sees the input channels of its group; a
     window that handles each channel separately, as in pooling, has as many groups as channels.
     """
 

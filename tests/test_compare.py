@@ -321,6 +321,15 @@ def test_a_damaged_case_is_refused(
     assert said in refused(capsys, tmp_path / "case", write(tmp_path / "mine", **expected(case)))
 
 
+def test_help_tells_the_files_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("NAME.bin", ".npz", "atol + rtol * |case|", "exit code: 0", "--json", "OPERATOR/NAME"):
+        assert word in said
+
+
 # Suites
 
 

@@ -221,7 +221,7 @@ OUTPUT = (5, 4, 4, 5)
         (
             "grad_bias",
             lambda b: np.zeros(13, "u1"),
-            r"has 13 bytes, 3 float32 values and 1 bytes, and not 16",
+            r"has 13 bytes, 3 float32 values and a rest of 1, and not 16",
         ),
         ("grad_bias", lambda b: np.zeros(7, "f4"), r"4 values of shape \(4,\)$"),
         ("grad_bias", lambda b: np.zeros(0, "f4"), r"has 0 bytes, 0 float32 values"),
@@ -256,7 +256,10 @@ def test_json_has_every_verdict(case: Path, tmp_path: Path, capsys: pytest.Captu
     assert by_name["grad_bias"]["difference"] == pytest.approx(1, rel=1e-3)
     assert by_name["grad_bias"]["mistakes"][0]["name"] == "scaled"
     assert set(by_name["grad_bias"]["mistakes"][0]) == {"name", "details", "cure"}
+    assert by_name["grad_bias"]["mistakes"][0]["details"]["factor"] == pytest.approx(2)
     assert 0 < by_name["grad_bias"]["atol"] < 1e-3
+    found = json.loads(printed(capsys, 1, case, tmp_path, "--json", "--atol", "inf"))
+    assert {tensor["name"]: tensor["atol"] for tensor in found["tensors"]}["grad_bias"] is None
 
 
 # What is refused

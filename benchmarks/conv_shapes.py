@@ -1,11 +1,11 @@
-"""Convolution of usual shapes beside PyTorch: forward, input gradient and weight gradient.
+"""Convolutions of common shapes compared with PyTorch: forward, input gradient and weight gradient.
 
     python benchmarks/conv_shapes.py
 
-Both libraries have one process each for the whole table and take turns; a round is the median of many calls,
-as harness.py says. Neither adds a bias. Each library's arrays are stored as it makes them, PyTorch's
-as (N, C, H, W), tinyconv's as (H, W, C, N). PyTorch's forward runs under inference_mode, its gradients are
-called without autograd. Ratios above 1 mean that tinyconv is faster; those below 1/3 are marked.
+Each library has one process for the whole table, and they take turns; a round is the median of many calls
+(see harness.py). Neither adds a bias. Each library's arrays have its own layout: (N, C, H, W) for PyTorch,
+(H, W, C, N) for tinyconv. PyTorch's forward runs under inference_mode, its gradients are called without
+autograd. Ratios above 1 mean that tinyconv is faster; those below 1/3 are marked.
 """
 
 import argparse
@@ -38,7 +38,7 @@ LEAST_RATIO = 1 / 3
 
 
 def rounds_of(make: Callable[[str, int, str], Callable[[], object]]) -> Callable[[str, int, str], float]:
-    """A peer's rounds over what `make` returns for a shape, a batch and a pass; it keeps the last one."""
+    """Return a peer's round, which times what `make` returns for a shape, a batch and a pass."""
     last: dict[tuple[str, int, str], Callable[[], object]] = {}
 
     def run_round(*cell: Any) -> float:
@@ -56,7 +56,7 @@ def tinyconv_peer() -> Callable[[str, int, str], float]:
 
 
 def tinyconv_call(shape: str, batch: int, which: str) -> Callable[[], object]:
-    """One pass, with the activations in tinyconv's memory format."""
+    """Return one pass of tinyconv, with the activations in its memory format."""
     import tinyconv.functional as F
     from tinyconv.arrays import as_logical, stored
 
@@ -87,7 +87,7 @@ def pytorch_peer(threads: int) -> Callable[[str, int, str], float]:
 
 
 def pytorch_call(shape: str, batch: int, which: str) -> Callable[[], object]:
-    """One pass."""
+    """Return one pass of PyTorch."""
     import torch
 
     x_shape, w_shape, options, transposed = geometry(shape, batch)
@@ -106,7 +106,7 @@ def pytorch_call(shape: str, batch: int, which: str) -> Callable[[], object]:
 
 
 def geometry(shape: str, batch: int) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], bool]:
-    """Shapes of image and kernel, the options, and whether the convolution is transposed."""
+    """Return the shapes of image and kernel, the options, and whether the convolution is transposed."""
     c, o, size, kernel, options = SHAPES[shape]
     options = dict(options)
     transposed = options.pop("transposed", False)
@@ -115,7 +115,7 @@ def geometry(shape: str, batch: int) -> tuple[tuple[int, ...], tuple[int, ...], 
 
 
 def measure(peers: Peers, rounds: int, shape: str, batch: int) -> dict[str, tuple[float, float, float]]:
-    """For each pass the median ms of tinyconv and of PyTorch, and the median ratio; prints them."""
+    """Print and return for each pass the median ms of tinyconv and of PyTorch, and the median ratio."""
     cells = {}
     for which in PASSES:
         seconds = peers.rounds(rounds, shape, batch, which)
@@ -129,11 +129,11 @@ def measure(peers: Peers, rounds: int, shape: str, batch: int) -> dict[str, tupl
 def main() -> None:
     """Run the table and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="that are counted (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds that count (default 5)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--only", default="", help="part of a shape's name")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args()
     rows = {}
     print(f"{'ms of tinyconv, PyTorch; ratio':38}" + "".join(f"{which:>25} " for which in PASSES))

@@ -1,27 +1,28 @@
-"""Training speed on a GPU beside PyTorch, and the table of the article whose network `mnist_cnn` is.
+"""Training speed on a GPU compared with PyTorch, and the table of the article that `mnist_cnn` comes from.
 
     python benchmarks/gpu.py                            (all rows; needs CuPy, and PyTorch for its rows)
     python benchmarks/gpu.py --model lenet --batch-size 128
 
-Every peer does the same work for each batch: uint8 images and labels, which lie on the device, gathered by a
-shuffled index, normalised to float32, forward, mean cross-entropy, backward, a step of SGD with momentum 0.9.
-No loss is read between steps. All calculate in full float32, TF32 is off. The peers:
+Every peer does the same work for each batch: uint8 images and labels, which are stored on the device,
+gathered by a shuffled index, normalised to float32, forward, mean cross-entropy, backward, a step of SGD with
+momentum 0.9. Losses are not read between steps. All compute in full float32; TF32 is off. The peers:
 
-- tinyconv plainly, and with the step captured once as a CUDA graph. Its trainer also adds up loss and
+- tinyconv without a CUDA graph, and with the step captured as one. Its trainer also adds up loss and
   accuracy on the device;
 - PyTorch with cudnn.benchmark and the fused SGD: eager; with network and images in channels_last;
   torch.compile over gathering, normalising, network and loss; the whole eager step as a CUDA graph; and the
   whole compiled one.
 
-A round is at least LEAST_STEPS steps over as many of MNIST's images as whole batches take; the time is that
-between two events on the device, from the fourth step on, which leaves out a new capture and what an epoch's
-beginning and end cost. Memory is what a process takes of the device until the end of a first round, beyond
-the bare CUDA context: arrays, workspaces, graphs and kernels. cudaMemGetInfo tells, if nobody else uses the
-device, and it is the peak, as no allocator here gives back what it took while it trains.
+A round is at least LEAST_STEPS steps over as many of MNIST's images as fill whole batches; the time is that
+between two events on the device, from the fourth step on, which excludes a new capture and the cost of an
+epoch's beginning and end. Memory is what a process has allocated on the device by the end of a first round,
+beyond the bare CUDA context: arrays, workspaces, graphs and kernels. It is read from cudaMemGetInfo, which
+requires that nobody else uses the device, and is the peak, as these allocators do not free memory during
+training.
 
-Ratios are to the fastest of PyTorch's. Peers that are not installed, or that the memory does not hold beside
-the others, which keep theirs, are left out. The article's table, 5 epochs of the CNN at batch 64 with all
-that epochs cost, follows the row that it belongs to.
+Ratios are to the fastest of PyTorch's. Peers that are not installed, or for which the memory left by the
+others is too small, are left out. The article's table, 5 epochs of the CNN at batch 64 including all costs of
+an epoch, follows the row that it belongs to.
 """
 
 import argparse
@@ -71,7 +72,7 @@ ARTICLE = {"article, nn.Conv2d": (0.992, 33.7), "article, its own convolution": 
 
 
 class Device(NamedTuple):
-    """What a framework offers to measure with: a new event, milliseconds between two, free bytes."""
+    """A framework's functions to measure with: a new event, milliseconds between two, free bytes."""
 
     event: Callable[[], Any]
     milliseconds: Callable[[Any, Any], float]
@@ -79,7 +80,7 @@ class Device(NamedTuple):
 
 
 class Steps:
-    """Batches, `passes` times, between two events; `free` is the free memory after the last step."""
+    """The batches, `passes` times, between two events; `free` is the free memory after the last step."""
 
     def __init__(self, batches: Iterable[Any], passes: int, device: Device) -> None:
         self._batches, self._passes, self._device = batches, passes, device
@@ -98,9 +99,9 @@ class Steps:
 def rounds(
     train: Callable[[Iterable[Any]], object], batches: Iterable[Any], count: int, device: Device, before: int
 ) -> Callable[..., float]:
-    """Train a first round, and return what runs one: its seconds a step, or for "memory" the bytes taken.
+    """Train a first round, and return a function that runs one: seconds per step, or bytes for "memory".
 
-    `count` is that of the batches, `before` the free memory before anything was set up.
+    `count` is the number of batches, `before` the free memory before any setup.
     """
     passes = -(-LEAST_STEPS // count)
     first = Steps(batches, passes, device)
@@ -122,7 +123,7 @@ def tinyconv_peer(model: str, batch_size: int, cuda_graph: bool) -> Callable[...
     import tinyconv as tc
     from tinyconv.data import DataLoader, normalize
 
-    logging.basicConfig(level=logging.INFO)  # the trainer says where it cannot capture
+    logging.basicConfig(level=logging.INFO)  # the trainer logs when it cannot capture
     cupy = device_module("cuda")
     device = Device(
         cupy.cuda.Event, cupy.cuda.get_elapsed_time, lambda: int(cupy.cuda.runtime.memGetInfo()[0])
@@ -148,7 +149,7 @@ def pytorch_peer(model: str, batch_size: int, **variant: bool) -> Callable[..., 
 
     cuda: Any = torch.cuda
     if not cuda.is_available():
-        raise UnavailableError("it finds no GPU")
+        raise UnavailableError("it does not find a GPU")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
@@ -161,7 +162,7 @@ def pytorch_peer(model: str, batch_size: int, **variant: bool) -> Callable[..., 
         step = pytorch_step(model, images, labels, torch.arange(batch_size, device="cuda"), **variant)
         shuffled = Shuffled(len(labels), batch_size)
         return rounds(partial(each, step), shuffled, len(labels) // batch_size, device, before)
-    except RuntimeError as error:  # out of memory, and whatever stops a compiler or a capture
+    except RuntimeError as error:  # out of memory, or a failed compilation or capture
         raise UnavailableError(str(error).strip().splitlines()[0]) from error
 
 
@@ -191,7 +192,7 @@ def pytorch_step(
     compiled: bool = False,
     graph: bool = False,
 ) -> Callable[[Any], object]:
-    """A training step of PyTorch on the images at an index; `index` serves to warm up before a capture."""
+    """Return a training step of PyTorch on the images at an index; `index` warms up before a capture."""
     import torch
 
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -214,7 +215,7 @@ def pytorch_step(
 
 
 def captured(step: Callable[[Any], None], index: Any) -> Callable[[Any], None]:
-    """`step` as a CUDA graph that is replayed, as "Whole-network capture" in PyTorch's documentation."""
+    """Return `step` as a replayed CUDA graph, as in "Whole-network capture" of PyTorch's documentation."""
     import torch
 
     cuda: Any = torch.cuda
@@ -236,7 +237,7 @@ def captured(step: Callable[[Any], None], index: Any) -> Callable[[Any], None]:
 
 
 def measure(model: str, batch_size: int, count: int) -> dict[str, Seconds]:
-    """Run one row of the comparison and print it; seconds a step, and bytes, of each peer."""
+    """Run one row of the comparison and print it; return seconds per step, and bytes, of each peer."""
     options = {"model": model, "batch_size": batch_size}
     peers: dict[str, tuple[Setup, dict[str, Any]]] = {
         "tinyconv plain": (tinyconv_peer, options | {"cuda_graph": False}),
@@ -254,7 +255,7 @@ def measure(model: str, batch_size: int, count: int) -> dict[str, Seconds]:
 
 
 def table(title: str, seconds: Seconds, taken: Seconds, batch_size: int) -> str:
-    """Medians, extremes and memory of each peer, and the speed against PyTorch's fastest, if there is one."""
+    """Return a table of the peers' medians, extremes, memory and speed against PyTorch's fastest."""
     baseline = fastest(seconds, "PyTorch" if any(name.startswith("PyTorch") for name in seconds) else "")
     lines = [f"{title:30}{'ms':>9}{'extremes':>21}{'images/s':>12}{'MB':>8}   speed against {baseline}"]
     for name, ratio in ratios(seconds, baseline).items():
@@ -294,7 +295,7 @@ def article() -> dict[str, Any]:
 
 
 def described() -> str:
-    """The device, and the versions of what drives it, in one line."""
+    """Return the device and the versions of its software in one line."""
     cupy = device_module("cuda")
     runtime = cupy.cuda.runtime
     facts = [runtime.getDeviceProperties(0)["name"].decode()]
@@ -319,12 +320,12 @@ def _cuda_version(number: int) -> str:
 
 
 def main() -> None:
-    """Run the rows that were asked for; without a GPU or CuPy one line and exit code 2."""
+    """Run the requested rows; without a GPU or CuPy print one line and exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", choices=MODELS, help="only this one")
     parser.add_argument("--batch-size", type=int, help="only this one")
-    parser.add_argument("--rounds", type=int, default=5, help="that are counted (default 5)")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds that count (default 5)")
+    parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args()
     os.environ["CUPY_TF32"] = "0"  # for CuPy here and in the peers
     try:

@@ -1,9 +1,9 @@
-"""How time and memory grow: LeNet on more images, a convolution on more channels, images and taps.
+"""Growth of time and memory: LeNet on more images, a convolution on more channels, images and taps.
 
     python benchmarks/growth.py
 
-The numbers of images are trained on for one epoch in a process of its own each, alternately; the memory is
-the peak of the whole process. All on one thread.
+LeNet is trained for one epoch on each number of images in a separate process, alternately; the memory is the
+peak of the whole process. Everything runs on one thread.
 """
 
 import argparse
@@ -27,13 +27,13 @@ KERNELS = (3, 5, 7)
 
 
 def peak_mb() -> float:
-    """Peak of this process's memory so far."""
+    """Return the peak of this process's memory so far."""
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def train(count: int) -> list[float]:
-    """Train on `count` random images; seconds, MB of data and peak MB."""
+    """Train on `count` random images; return seconds, MB of data and peak MB."""
     import tinyconv as tc
     from tinyconv.data import DataLoader, normalize
 
@@ -48,7 +48,7 @@ def train(count: int) -> list[float]:
 
 
 def convolution(batch: int, channels: int, kernel: int) -> tuple[int, Callable[[], object]]:
-    """Bytes of image, output and their gradients; forward and both gradients."""
+    """Return the bytes of image, output and their gradients, and a call of forward and both gradients."""
     import tinyconv.functional as F
 
     def ones(*shape: int) -> Array:
@@ -76,7 +76,7 @@ def growth_peer() -> Callable[[int, int], float]:
 
 
 def convolution_memory(kernel: int, batch: int) -> list[float]:
-    """MB of activations and their gradients, and by how many MB forward and backward raise the peak."""
+    """Return the MB of activations and gradients, and the rise of the peak in MB by both passes."""
     before = peak_mb()
     activations, passes = convolution(batch, CHANNELS, kernel)
     passes()
@@ -84,7 +84,7 @@ def convolution_memory(kernel: int, batch: int) -> list[float]:
 
 
 def child(*arguments: object) -> list[float]:
-    """What a function of this file returns in a new process."""
+    """Return what a function of this file returns in a new process."""
     command = [sys.executable, __file__, "--child", *map(str, arguments)]
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
     printed: list[float] = json.loads(subprocess.check_output(command, env=environment))
@@ -106,7 +106,7 @@ def show_images(images: int, rounds: int) -> None:
 
 
 def show_convolutions(rounds: int) -> None:
-    """Time over batch and channels, memory over taps."""
+    """Print the time against batch and channels, and the memory against taps."""
     print(f"3x3 convolution to {CHANNELS} channels, {SIZE}^2, forward and both gradients (ms by factor)")
     with Peers({"tinyconv": (growth_peer, {})}, threads=1) as peers:
         for what, batches, channels in (("batch", FACTORS, (1,) * 4), ("channels", (1,) * 4, FACTORS)):
@@ -126,7 +126,7 @@ def show_convolutions(rounds: int) -> None:
 
 
 def main() -> None:
-    """Print all growths."""
+    """Print all measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=12_000, help="the smaller number (default 12,000)")
     parser.add_argument("--rounds", type=int, default=3)

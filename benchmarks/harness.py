@@ -1,18 +1,17 @@
-"""Interleaved timing: every peer lives in a process of its own, and they take turns round by round.
+"""Interleaved timing: every peer has its own process, and they take turns round by round.
 
-The machine's speed may drift; a round of one peer directly follows a round of the other, so that the
-ratio of the two holds. The first round of each is a warm-up and not counted. What else matters:
+The machine's speed may drift; a round of one peer directly follows a round of the other, so that their ratio
+is reliable. The first round of each is a warm-up and not counted. Other effects:
 
-- The threads of OpenBLAS and OpenMP go on spinning when their work is done, which takes a core from the
-  next peer: PyTorch's first calls after a round of NumPy take two to three times as long, and NumPy's first
-  after PyTorch's up to twice. So a peer whose turn it is not is stopped, with all its threads and children
-  (SIGSTOP to its process group).
-- After such a rest threads sleep and caches are cold. A round of short calls is therefore `seconds_a_call`:
-  the median of many calls, the first ones not counted. The best of a few would say how fast a call can be,
-  which hits another peer at every run.
-- Where others use the machine, two threads on two cores wait for each other at every barrier, and a call
-  may take ten times as long. How busy the others were is printed with the figures; on more than a few
-  percent measure again.
+- The threads of OpenBLAS and OpenMP keep spinning when their work is done, which takes a core from the next
+  peer: PyTorch's first calls after a round of NumPy take two to three times as long, and NumPy's first after
+  PyTorch's up to twice. So a waiting peer is stopped, with all its threads and children (SIGSTOP to its
+  process group).
+- After a stop, threads sleep and caches are cold. A round of short calls is therefore `seconds_a_call`: the
+  median of many calls, without the first ones. The best of a few calls would vary from run to run.
+- If others use the machine, two threads on two cores wait for each other at every barrier, and a call may
+  take ten times as long. The others' use is printed with the results; if it is more than a few percent,
+  measure again.
 """
 
 import json
@@ -43,21 +42,21 @@ Setup: TypeAlias = Callable[..., Callable[..., float]]
 
 
 class UnavailableError(Exception):
-    """Raised by a peer's setup where the peer cannot run on this machine."""
+    """Raised by a peer's setup if the peer cannot run on this machine."""
 
 
 class Peers:
-    """Processes, one a peer, of which one runs at a time. A context manager.
+    """A context manager of processes, one per peer, of which one runs at a time.
 
     Args:
-        peers: for each name a function, importable from a module, and its arguments. It sets the peer up,
-            and returns a function that runs one round and returns the seconds that count. Where it raises
-            ImportError or UnavailableError, a line is printed and the peer is left out.
-        threads: of BLAS and OpenMP in each, and the number of cores that each may use.
+        peers: for each name a function, importable from a module, and its arguments. It sets the peer up, and
+            returns a function that runs one round and returns its seconds. If it raises ImportError or
+            UnavailableError, a line is printed and the peer is left out.
+        threads: number of threads of BLAS and OpenMP in each, and of cores that each may use.
 
     Attributes:
-        disturbance: share of the cores that other processes used during the last `rounds`; None where the
-            system does not tell.
+        disturbance: fraction of the cores that other processes used during the last `rounds`; None if
+            unknown.
     """
 
     def __init__(self, peers: Mapping[str, tuple[Setup, dict[str, Any]]], threads: int) -> None:
@@ -104,7 +103,7 @@ class Peers:
             process.join()
 
     def rounds(self, count: int, *arguments: object) -> Seconds:
-        """Seconds of `count` rounds of each peer, in turns. `arguments` are passed to every round."""
+        """Return the seconds of `count` rounds of each peer, in turns; `arguments` go to every round."""
         seconds: Seconds = {name: [] for name in self._running}
         groups = {group for group, _ in self._running.values()}
         start, others = time.perf_counter(), _seconds_of_others(groups)
@@ -141,7 +140,7 @@ def _serve(pipe: Connection, threads: int, setup: Setup, options: dict[str, Any]
 
 
 def _seconds_of_others(groups: Collection[int]) -> float | None:
-    """Processor time that all processes but those in `groups` have had since the system's start."""
+    """Processor time of all processes except those in `groups` since the system's start."""
     try:
         user, nice, system, _, _, *interrupts_and_stolen = Path("/proc/stat").read_text().split()[1:9]
     except OSError:
@@ -156,7 +155,7 @@ def _seconds_of_others(groups: Collection[int]) -> float | None:
 
 
 def seconds_a_call(call: Callable[[], object]) -> float:
-    """Median over the calls of at least LEAST_SECONDS, after WARM_UP_SECONDS of calls."""
+    """Return the median over calls for at least LEAST_SECONDS, after WARM_UP_SECONDS of calls."""
     warm = time.perf_counter() + WARM_UP_SECONDS
     while True:
         call()
@@ -172,20 +171,20 @@ def seconds_a_call(call: Callable[[], object]) -> float:
 
 
 def fastest(seconds: Seconds, prefix: str) -> str:
-    """The peer with the least median among those whose names begin with `prefix`."""
+    """Return the peer with the least median among those whose names begin with `prefix`."""
     names = [name for name in seconds if name.startswith(prefix)]
     return min(names, key=lambda name: statistics.median(seconds[name]))
 
 
 def ratios(seconds: Seconds, baseline: str) -> Seconds:
-    """How many times as fast as `baseline` each peer is, round by round."""
+    """Return how many times as fast as `baseline` each peer is, round by round."""
     return {
         name: [b / t for t, b in zip(took, seconds[baseline], strict=True)] for name, took in seconds.items()
     }
 
 
 def table(title: str, seconds: Seconds, images: int, baseline: str) -> str:
-    """Medians and quartiles of the seconds in which `images` are done, and of the ratios to `baseline`."""
+    """Return a table of medians and quartiles of the seconds for `images`, and of ratios to `baseline`."""
     lines = [f"{title:30}{'ms':>8}{'quartiles':>20}{'images/s':>11}   speed against {baseline}"]
     for name, ratio in ratios(seconds, baseline).items():
         low, median, high = (1e3 * value for value in _quartiles(seconds[name]))
@@ -202,14 +201,14 @@ def _quartiles(values: list[float]) -> list[float]:
 
 
 def disturbance_line(peers: Peers) -> str:
-    """How busy the other processes were."""
+    """Return a line about the other processes' use of the cores."""
     share = peers.disturbance
     return "" if share is None else f"other processes used {share:.0%} of the cores"
 
 
 def machine() -> str:
-    """What the figures depend on, in one line."""
-    import_module("numpy")  # whose BLAS is asked for
+    """Return the hardware and versions that the results depend on, in one line."""
+    import_module("numpy")  # loads its BLAS, which is queried
     kernels = {library["architecture"] for library in threadpool_info() if "architecture" in library}
     facts = [
         f"{os.cpu_count()} cores of {_processor()}",
@@ -236,7 +235,7 @@ def write_json(path: Path, results: object) -> None:
 
 
 def bar_chart(path: Path, rows: Mapping[str, Seconds], images: Mapping[str, int]) -> None:
-    """Draw the median images/s of each peer in each row, a panel a row."""
+    """Draw the median images/s of each peer in each row, with a panel per row."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,9 +1,9 @@
-"""What a Hessian-vector product costs against a gradient, for both networks.
+"""Cost of a Hessian-vector product relative to a gradient, for both networks.
 
     python benchmarks/hessian.py
 
-The gradient is by the input and all parameters; the product is with a vector of parameters, and with one of
-input and parameters. They take turns, and the ratios are of neighbours.
+The gradient is with respect to the input and all parameters; the product is with a vector of parameters, and
+with one of input and parameters. They take turns, and the ratios are those of neighbours.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tinyconv.arrays import Array
 
 
 def passes(model: tc.Layer, batch: int) -> dict[str, Callable[[], object]]:
-    """A gradient and two Hessian-vector products of a network on random images."""
+    """Return a gradient and two Hessian-vector products of a network on random images."""
     rng = np.random.default_rng(0)
     criterion = tc.CrossEntropyLoss()
 
@@ -44,7 +44,7 @@ def passes(model: tc.Layer, batch: int) -> dict[str, Callable[[], object]]:
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Time of `repeats` calls."""
+    """Return the seconds of `repeats` calls."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()

@@ -1,4 +1,4 @@
-"""Prediction beside PyTorch under inference_mode: LeNet's latency at batch 1, its throughput at batch 256.
+"""LeNet's latency at batch 1 and throughput at batch 256, compared with PyTorch under inference_mode.
 
 python benchmarks/latency.py
 """
@@ -46,9 +46,9 @@ def pytorch_peer(threads: int) -> Callable[[int], float]:
 def main() -> None:
     """Run both batches and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="that are counted (default 15)")
+    parser.add_argument("--rounds", type=int, default=15, help="number of rounds that count (default 15)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args()
     rows = {}
     with Peers(

@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: each layer's forward and backward, on one BLAS thread.
+"""Profile of a training step: each layer's forward and backward, on one BLAS thread.
 
     python benchmarks/layer_times.py --model lenet --batch-size 64
 
-A worker of two sees half of a batch and one BLAS thread, so this is the profile of training at twice the
-batch size with two workers. Medians of many steps; the clock's own cost is part of each line.
+Each of two workers has half of a batch and one BLAS thread, so this is the profile of training at twice the
+batch size with two workers. The numbers are medians of many steps; the clock's own cost is part of each.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MODELS = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}
 
 
 def clocked(owner: Any, method: str, times: list[float]) -> None:
-    """Let `owner.method` note how long it takes."""
+    """Replace `owner.method` by one that appends its seconds to `times`."""
     call: Callable[..., Any] = getattr(owner, method)
 
     def timed(*arguments: Any) -> Any:
@@ -37,7 +37,7 @@ def clocked(owner: Any, method: str, times: list[float]) -> None:
 
 
 def measure(model: str, batch_size: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of each part of each step."""
+    """Return the seconds of each part of each step."""
     rng, network = np.random.default_rng(0), MODELS[model](generator=0)
     criterion, optimizer = tc.CrossEntropyLoss(), tc.optim.SGD(network, lr=0.01, momentum=0.9)
     x = normalize(rng.integers(0, 256, (batch_size, 28, 28), np.uint8))

@@ -1,11 +1,11 @@
-"""Peak memory of a training process, beside PyTorch's.
+"""Peak memory of a training process, compared with PyTorch's.
 
     python benchmarks/memory.py
 
-Each trains on random images in a process of its own, its imports included. For one process it is the peak of
-the resident memory. With two workers, where the system tells (/proc/PID/smaps_rollup), it is the peak of the
-sum over both processes of the memory that is theirs, what they share divided among them (Pss), looked at
-every few milliseconds.
+Each trains on random images in a separate process, including its imports. For one process it is the peak of
+the resident memory. With two workers, if the system supports it (/proc/PID/smaps_rollup), it is the peak of
+the sum of both processes' proportional memory (Pss, in which shared memory is divided among them), read every
+few milliseconds.
 """
 
 import argparse
@@ -57,7 +57,7 @@ PEERS = {"tinyconv": tinyconv_steps, "PyTorch": pytorch_steps}
 
 
 def peak_mb(framework: str, model: str, workers: int) -> float:
-    """The peak of a process, or of a process and its workers together."""
+    """Return the peak of a process, or of a process and its workers together."""
     command = [sys.executable, __file__, "--child", framework, model, str(workers)]
     if workers == 1:
         return float(subprocess.check_output(command))
@@ -72,7 +72,7 @@ def peak_mb(framework: str, model: str, workers: int) -> float:
 
 
 def proportional_kb(session: int) -> int:
-    """Sum of Pss over the processes of a session."""
+    """Return the sum of Pss over the processes of a session."""
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ProcessLookupError):  # it has ended
@@ -83,7 +83,7 @@ def proportional_kb(session: int) -> int:
 
 
 def main() -> None:
-    """Run each in a process of its own and print the peaks."""
+    """Run each in a separate process and print the peaks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()

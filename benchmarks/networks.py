@@ -1,6 +1,6 @@
-"""The two networks of tinyconv.models as a list of layers, and what PyTorch, JAX and DeZero make of it.
+"""The two networks of tinyconv.models as a list of layers, and in PyTorch, JAX and DeZero.
 
-JAX and DeZero are imported by name, as neither is among the packages that the type checker sees.
+JAX and DeZero are imported by name, as the type checker does not have them.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ NETWORKS: dict[str, list[tuple[Any, ...]]] = {
 
 
 def products(model: str) -> list[tuple[int, int, int]]:
-    """Rows and columns of each weight matrix, and the number of columns it is multiplied with per image."""
+    """Return for each weight matrix its rows and columns, and how many columns per image it multiplies."""
     sizes: list[tuple[int, int, int]] = []
     side = 28
     for kind, *numbers in NETWORKS[model]:
@@ -61,7 +61,7 @@ def products(model: str) -> list[tuple[int, int, int]]:
 
 
 def pytorch_network(model: str) -> Any:
-    """The network as a torch.nn.Sequential."""
+    """Return the network as a torch.nn.Sequential."""
     import torch
     from torch import nn
 
@@ -78,7 +78,7 @@ def pytorch_network(model: str) -> Any:
 
 
 def jax_step(model: str) -> Callable[[Array, Array], float]:
-    """A jitted training step; normalising and the optimiser are compiled with it."""
+    """Return a jitted training step; normalising and the optimiser are compiled with it."""
     jax: Any = import_module("jax")
     jnp: Any = import_module("jax.numpy")
 
@@ -153,8 +153,8 @@ def _initial_buffers(model: str) -> list[tuple[Array, Array]]:
 
 
 def dezero_step(model: str) -> Callable[[Array, Array], float]:
-    """A training step of DeZero."""
-    vars(np).setdefault("int", int)  # DeZero 0.0.13 names it when it is imported; NumPy 2 has it no more
+    """Return a training step of DeZero."""
+    vars(np).setdefault("int", int)  # DeZero 0.0.13 uses it on import, but NumPy 2 does not have it
     dezero, layers = import_module("dezero"), import_module("dezero.layers")
     functions: Any = import_module("dezero.functions")
     make: dict[str, Callable[..., Any]] = {

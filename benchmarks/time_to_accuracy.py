@@ -2,8 +2,8 @@
 
     python benchmarks/time_to_accuracy.py
 
-LeNet-5 with a one-cycle schedule that ends after a few epochs, in a new process a seed, with a worker a core.
-The clock runs from before Python starts until the evaluation that reached the accuracy is done.
+LeNet-5 with a one-cycle schedule that ends after a few epochs, in a new process per seed, with a worker per
+core. The time is from before Python starts until the end of the evaluation that reached the accuracy.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Training speed beside PyTorch, JAX and DeZero, and beside the matrix products alone.
+"""Training speed compared with PyTorch, JAX and DeZero, and with the matrix products alone.
 
     python benchmarks/train_speed.py                           (all rows; needs the extra "benchmarks")
     python benchmarks/train_speed.py --model lenet --batch-size 128
@@ -10,12 +10,12 @@ read. The peers:
 
 - tinyconv with as many workers as threads, and with one (whose BLAS then has all threads);
 - PyTorch eager; eager with network and images in channels_last; torch.compile over normalising, network and
-  loss (which needs a C++ compiler), the backward is compiled with them;
+  loss (which needs a C++ compiler); the backward is compiled with them;
 - JAX with the whole step, optimiser included, jitted; its parameters are donated;
-- DeZero, a framework of NumPy alone, on fewer images, as it takes long;
-- GEMMs alone: the matrix products of forward, weight gradient and (but for the first layer) input gradient
-  of every layer with ready-made matrices in NumPy, a convolution as (O, C*KH*KW) @ (C*KH*KW, OH*OW*N).
-  Nothing is gathered, added, pooled or stepped, so only another algorithm can be faster.
+- DeZero, a framework in NumPy only, on fewer images, as it is slow;
+- GEMMs alone: the matrix products of forward, weight gradient and (except in the first layer) input gradient
+  of every layer with existing matrices in NumPy, a convolution as (O, C*KH*KW) @ (C*KH*KW, OH*OW*N). There is
+  no gathering, adding, pooling or updating, so only another algorithm can be faster.
 
 Ratios are to the fastest of PyTorch's. Peers that are not installed are left out.
 """
@@ -49,7 +49,7 @@ from tinyconv.arrays import Array
 
 ROOT = Path(__file__).parent.parent
 BATCH_SIZES = {"lenet": (32, 128, 512), "cnn": (64,)}
-IMAGES = {"lenet": 20_000, "cnn": 2_000}  # of a round: some seconds
+IMAGES = {"lenet": 20_000, "cnn": 2_000}  # per round, which takes some seconds
 FEWER = 10  # for DeZero
 
 
@@ -97,7 +97,7 @@ def step_peer(
 
 
 def training_data(batch_size: int, images: int) -> tuple[Array, Array]:
-    """The first images and labels of MNIST, as many as whole batches take."""
+    """Return the first images and labels of MNIST, as many as fill whole batches."""
     from tinyconv.data import load_mnist
 
     data = load_mnist(ROOT / "examples" / "data" / "mnist")
@@ -106,7 +106,7 @@ def training_data(batch_size: int, images: int) -> tuple[Array, Array]:
 
 
 def pytorch_step(model: str, threads: int, variant: str) -> Callable[[Array, Array], float]:
-    """A training step of PyTorch."""
+    """Return a training step of PyTorch."""
     import torch
 
     torch.set_num_threads(threads)
@@ -191,15 +191,15 @@ def measure(
 
 
 def main() -> None:
-    """Run the rows that were asked for."""
+    """Run the requested rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", choices=tuple(BATCH_SIZES), help="only this one")
     parser.add_argument("--batch-size", type=int, help="only this one")
-    parser.add_argument("--images", type=int, help="of a round (default 20,000 or 2,000)")
-    parser.add_argument("--rounds", type=int, default=11, help="that are counted (default 11)")
+    parser.add_argument("--images", type=int, help="number of images per round (default 20,000 or 2,000)")
+    parser.add_argument("--rounds", type=int, default=11, help="number of rounds that count (default 11)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--pytorch-only", action="store_true", help="leave JAX and DeZero out")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--pytorch-only", action="store_true", help="leave out JAX and DeZero")
+    parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--chart", type=Path, help="file for a bar chart: PNG, SVG or PDF")
     args = parser.parse_args()
     rows, images = {}, {}

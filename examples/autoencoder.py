@@ -1,14 +1,15 @@
-"""Train a convolutional autoencoder on MNIST: each digit becomes two numbers, and a digit again.
+"""Train a convolutional autoencoder on MNIST: each digit is encoded as two numbers and decoded again.
 
-The encoder makes a code of two numbers of each image, the decoder an image of each code, and both learn to
-lower the squared error of the images that come out. No label is used. The gradient goes back the same way:
-the decoder's backward gives the gradient by the codes, and the encoder's takes it on from there.
+The encoder maps each image to a code of two numbers, the decoder maps each code to an image, and both learn
+to reconstruct the images. Labels are not used. The gradient flows back in reverse: the decoder's backward
+returns the gradient with respect to the codes, which the encoder's backward takes.
 
     python examples/autoencoder.py               a minute on two idle cores
     python examples/autoencoder.py --epochs 2    already recognisable
 
-Where matplotlib is installed, OUT/reconstructions.png shows test digits, and what comes out under each, and
-OUT/codes.png the codes of all test digits, coloured by digit. The weights go to OUT/autoencoder.safetensors.
+If matplotlib is installed, OUT/reconstructions.png shows test digits with their reconstructions below, and
+OUT/codes.png the codes of all test digits, coloured by digit. The weights are saved to
+OUT/autoencoder.safetensors.
 """
 
 import argparse
@@ -33,7 +34,7 @@ scaled = partial(normalize, mean=0, std=1)  # pixels from 0 to 1
 
 
 def make_encoder(rng: np.random.Generator) -> tc.Sequential:
-    """From images (N, 1, 28, 28) to codes (N, 2)."""
+    """Build the encoder, from images (N, 1, 28, 28) to codes (N, 2)."""
     c = CHANNELS
     return tc.Sequential(
         tc.Conv2d(1, c, 4, stride=2, padding=1, generator=rng),  # 14x14
@@ -44,12 +45,12 @@ def make_encoder(rng: np.random.Generator) -> tc.Sequential:
         tc.Linear(2 * c * 49, HIDDEN, generator=rng),
         tc.ReLU(),
         tc.Linear(HIDDEN, CODE, generator=rng),
-        tc.BatchNorm1d(CODE, affine=False),  # codes of variance 1, that none may run away
+        tc.BatchNorm1d(CODE, affine=False),  # codes of variance 1, so that they cannot diverge
     )
 
 
 def make_decoder(rng: np.random.Generator) -> tc.Sequential:
-    """From codes to images, as logits of the pixels: the encoder's way back."""
+    """Build the decoder, from codes to images as logits of the pixels: the encoder reversed."""
     c = CHANNELS
     return tc.Sequential(
         tc.Linear(CODE, HIDDEN, generator=rng),
@@ -66,7 +67,7 @@ def make_decoder(rng: np.random.Generator) -> tc.Sequential:
 def train(model: tc.Sequential, loader: DataLoader, epochs: int) -> None:
     """Train encoder and decoder, with a line after each epoch."""
     encoder, decoder = model["encoder"], model["decoder"]
-    criterion = tc.BCEWithLogitsLoss()  # of grey pixels too: 0.3 is 30 % white
+    criterion = tc.BCEWithLogitsLoss()  # also for grey pixels: 0.3 is 30 % white
     adam = tc.optim.Adam(model, LR)
     schedule = tc.optim.OneCycleLR(adam, LR, total_steps=epochs * len(loader))
     for epoch in range(1, epochs + 1):
@@ -76,7 +77,7 @@ def train(model: tc.Sequential, loader: DataLoader, epochs: int) -> None:
             codes = encoder.forward(images)
             total += float(criterion.forward(decoder.forward(codes), images))
             grad_codes = decoder.backward(criterion.backward())
-            encoder.backward_params(grad_codes)  # as backward, without the gradient by the images
+            encoder.backward_params(grad_codes)  # backward without the images' gradient
             adam.step()
             schedule.step()
         seconds = time.perf_counter() - start
@@ -84,7 +85,7 @@ def train(model: tc.Sequential, loader: DataLoader, epochs: int) -> None:
 
 
 def draw(images: Array, reconstructions: Array, codes: Array, labels: Array, out: Path) -> None:
-    """Draw both pictures, where matplotlib is installed."""
+    """Draw both pictures, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib"):
         from tinyconv.plots.grids import image_grid, scatter
 
@@ -98,14 +99,14 @@ def draw(images: Array, reconstructions: Array, codes: Array, labels: Array, out
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description="Train a convolutional autoencoder on MNIST in pure NumPy.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     data = Path(__file__).parent / "data" / "mnist"
     parser.add_argument("--epochs", type=positive, default=10, help="passes over the training images")
-    parser.add_argument("--seed", type=int, default=1, help="of the parameters and the order of the images")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the parameters and the images' order")
     parser.add_argument("--subset", type=positive, default=60000, help="train on the first SUBSET images")
     parser.add_argument("--data", type=Path, default=data, help="folder with the four IDX files")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for pictures and weights")
@@ -113,7 +114,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Train, and show what becomes of the test digits; wrong arguments and files end it with exit code 2."""
+    """Train, and reconstruct the test digits; exit with code 2 for wrong arguments and files."""
     parser = options()
     args = parser.parse_args()
     try:

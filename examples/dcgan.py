@@ -1,20 +1,20 @@
-"""Train a DCGAN on MNIST: two networks against each other, of which one learns to draw digits.
+"""Train a DCGAN on MNIST: two networks compete, and one learns to draw digits.
 
-The generator G makes images of noise z. The discriminator D gives an image a logit, high for one of MNIST
-and low for one of G. With the binary cross-entropy E of logits each step is two, written out below:
+The generator G maps noise z to images. The discriminator D maps an image to a logit, high for MNIST's and low
+for G's. With the binary cross-entropy E of logits, each step has two parts, written out below:
 
-    D learns    E(D(x), 1) + E(D(G(z)), 0) by D's parameters
-    G learns    E(D(G(z)), 1) by G's parameters: D.backward gives the gradient by the images G(z), and
-                G.backward takes it on from there
+    D minimises    E(D(x), 1) + E(D(G(z)), 0) in D's parameters
+    G minimises    E(D(G(z)), 1) in G's parameters: D.backward returns the gradient with respect to the
+                   images G(z), which G.backward takes
 
     python examples/dcgan.py                10 epochs: under six minutes on two idle cores
     python examples/dcgan.py --epochs 1     half a minute: strokes, and some digits
 
-After each epoch OUT/dcgan.png shows what G makes of 64 noises, the same every time (where matplotlib is
-installed); at the end G's weights go to OUT/dcgan.safetensors. Both are of the average of G's last weights.
+After each epoch OUT/dcgan.png shows G's images for the same 64 noise vectors (if matplotlib is installed); at
+the end G's weights are saved to OUT/dcgan.safetensors. Both use the average of G's last weights.
 
 Source: Radford et al., https://arxiv.org/abs/1511.06434; here the layers are smaller, the initial parameters
-PyTorch's, and the learning rate is higher at first and falls.
+are PyTorch's, and the learning rate is higher at first and decreases.
 """
 
 import argparse
@@ -37,7 +37,7 @@ BATCH_SIZE, LR, BETAS = 64, 0.001, (0.5, 0.999)
 
 
 def make_generator(rng: np.random.Generator) -> tc.Sequential:
-    """From noise (N, 16, 1, 1) to images (N, 1, 28, 28) between -1 and 1."""
+    """Build the generator, from noise (N, 16, 1, 1) to images (N, 1, 28, 28) between -1 and 1."""
     c = CHANNELS
     return tc.Sequential(
         tc.ConvTranspose2d(LATENT, 2 * c, 7, bias=False, generator=rng),  # 7x7
@@ -52,7 +52,7 @@ def make_generator(rng: np.random.Generator) -> tc.Sequential:
 
 
 def make_discriminator(rng: np.random.Generator) -> tc.Sequential:
-    """From images to logits (N, 1, 1, 1): the generator's way back."""
+    """Build the discriminator, from images to logits (N, 1, 1, 1): the generator reversed."""
     c = CHANNELS
     return tc.Sequential(
         tc.Conv2d(1, c, 4, stride=2, padding=1, generator=rng),  # 14x14
@@ -65,22 +65,22 @@ def make_discriminator(rng: np.random.Generator) -> tc.Sequential:
 
 
 class DCGAN:
-    """Generator and discriminator, and a step for each."""
+    """A generator and a discriminator, with a training step for each."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.generator, self.discriminator = make_generator(rng), make_discriminator(rng)
         self.generator_adam = Adam(self.generator, LR, BETAS)
         self.discriminator_adam = Adam(self.discriminator, LR, BETAS)
-        self.average = WeightAverage(self.generator, decay=0.998)  # it draws better than the last weights
+        self.average = WeightAverage(self.generator, decay=0.998)  # better images than from the last weights
         self.criterion = tc.BCEWithLogitsLoss()
 
     def noise(self, count: int) -> Array:
-        """What the generator makes `count` images of."""
+        """Return the generator's input for `count` images."""
         return self.rng.standard_normal((count, LATENT, 1, 1), np.float32)
 
     def discriminator_step(self, real: Array, fake: Array) -> float:
-        """Learn to tell images of MNIST, `real`, from those of the generator."""
+        """Train the discriminator to tell images of MNIST, `real`, from those of the generator, `fake`."""
         self.discriminator_adam.zero_grad()
         loss = 0.0
         for images, target in ((real, 1), (fake, 0)):
@@ -91,11 +91,11 @@ class DCGAN:
         return loss
 
     def generator_step(self, fake: Array) -> float:
-        """Learn to make images that the discriminator takes for real; `fake` are the last ones made."""
+        """Train the generator to make its last images, `fake`, look real to the discriminator."""
         self.generator_adam.zero_grad()
         logits = self.discriminator.forward(fake)
         loss = float(self.criterion.forward(logits, np.full_like(logits, 1)))
-        self.discriminator.requires_grad_(False)  # none by its parameters, only that by each pixel
+        self.discriminator.requires_grad_(False)  # compute only the gradient with respect to the pixels
         grad_fake = self.discriminator.backward(self.criterion.backward())
         self.discriminator.requires_grad_(True)
         self.generator.backward_params(grad_fake)
@@ -106,7 +106,7 @@ class DCGAN:
 
 def train(gan: DCGAN, images: Array, epochs: int, out: Path) -> None:
     """Train, with a line and a picture after each epoch."""
-    scale = partial(normalize, mean=0.5, std=0.5)  # to between -1 and 1, as Tanh makes them
+    scale = partial(normalize, mean=0.5, std=0.5)  # to the range of Tanh, -1 to 1
     loader = DataLoader((images, images), BATCH_SIZE, shuffle=True, generator=gan.rng, transform=scale)
     schedules = [CosineAnnealingLR(adam, epochs) for adam in (gan.generator_adam, gan.discriminator_adam)]
     noise = gan.noise(64)
@@ -130,14 +130,14 @@ def train(gan: DCGAN, images: Array, epochs: int, out: Path) -> None:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description="Train a DCGAN on MNIST in pure NumPy.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     data = Path(__file__).parent / "data" / "mnist"
     parser.add_argument("--epochs", type=positive, default=10, help="passes over the training images")
-    parser.add_argument("--seed", type=int, default=1, help="of the parameters, the noise and the order")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the parameters, the noise and the order")
     parser.add_argument("--subset", type=positive, default=60000, help="train on the first SUBSET images")
     parser.add_argument("--data", type=Path, default=data, help="folder with the four IDX files")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for picture and weights")
@@ -145,7 +145,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the example; wrong arguments and files end it with exit code 2."""
+    """Run the example; exit with code 2 for wrong arguments and files."""
     parser = options()
     args = parser.parse_args()
     try:

@@ -1,15 +1,15 @@
-"""The sharpest directions of a trained network: the largest eigenvalues of its loss's Hessian, by SciPy.
+"""The sharpest directions of a trained network: the largest eigenvalues of the loss's Hessian, with SciPy.
 
-LeNet-5 has 61,706 parameters, its Hessian nearly four thousand million entries. But SciPy's eigsh (Lanczos)
-asks for nothing but products H v, and hessian_vector_product computes one exactly for about the price of
-three gradients. hessian_operator lays the parameters out as one vector for it:
+LeNet-5 has 61,706 parameters, so its Hessian has nearly 4e9 entries. But SciPy's eigsh (Lanczos) needs only
+products H v, and hessian_vector_product computes each exactly at the cost of about three gradients.
+hessian_operator concatenates the parameters into one vector for it:
 
     operator = tc.hessian_operator(model, criterion, x, target)
     eigenvalues, eigenvectors = eigsh(operator, k=3, which="LA")
 
 The largest eigenvalue bounds the learning rate: on the quadratic model of the loss, gradient descent
-multiplies the part along an eigenvector by 1 - lr * eigenvalue in each step, and that grows where
-lr > 2 / eigenvalue.
+multiplies the part along an eigenvector by 1 - lr * eigenvalue in each step, so this part grows if lr > 2 /
+eigenvalue.
 
 Run it: python examples/hessian_eigenvalues.py
 """
@@ -27,19 +27,19 @@ DATA = Path(__file__).parent / "data" / "mnist"
 
 
 def flatten(arrays: Mapping[str, Array]) -> Array:
-    """All arrays as one vector."""
+    """Return all arrays as one vector."""
     return np.concatenate([array.ravel() for array in arrays.values()])
 
 
 def largest(operator: LinearOperator, k: int) -> tuple[Array, Array]:
-    """The `k` largest eigenvalues, in descending order, and their eigenvectors as columns."""
+    """Return the `k` largest eigenvalues, in descending order, and their eigenvectors as columns."""
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     values, vectors = eigsh(operator, k=k, which="LA", v0=start)
     return values[::-1], vectors[:, ::-1]
 
 
 def gradient(model: tc.Layer, criterion: tc.Loss, x: Array, target: Array) -> Array:
-    """The gradient of criterion(model(x), target) by all parameters."""
+    """Return the gradient of criterion(model(x), target) with respect to all parameters."""
     model.zero_grad()
     criterion(model(x), target)
     model.backward_params(criterion.backward())
@@ -47,14 +47,14 @@ def gradient(model: tc.Layer, criterion: tc.Loss, x: Array, target: Array) -> Ar
 
 
 def after_descent(operator: LinearOperator, vector: Array, lr: float, steps: int) -> float:
-    """Distance from the minimum along `vector` after steps on the quadratic model, beginning with 1."""
+    """Return the distance from the minimum along `vector`, at first 1, after steps on the quadratic model."""
     for _ in range(steps):
         vector = vector - lr * operator.matvec(vector)
     return float(np.linalg.norm(vector))
 
 
 def trained(images: int) -> tuple[tc.Layer, Array, Array]:
-    """LeNet-5 in float64, trained on as many images, and a batch of test images with their labels."""
+    """Return LeNet-5 in float64, trained on as many images, and a batch of test images with labels."""
     mnist = tc.data.load_mnist(DATA)
     x, test_x = (tc.data.normalize(part) for part in (mnist.train_images[:images], mnist.test_images[:256]))
     model = tc.models.lenet5(generator=0)
@@ -64,7 +64,7 @@ def trained(images: int) -> tuple[tc.Layer, Array, Array]:
 
 
 def main() -> None:
-    """Print the largest eigenvalues, the curvature along the gradient, and what bounds the learning rate."""
+    """Print the largest eigenvalues, the curvature along the gradient, and the bound of the learning rate."""
     model, x, target = trained(images=20_000)
     criterion = tc.CrossEntropyLoss()
     operator = tc.hessian_operator(model, criterion, x, target)

@@ -1,54 +1,84 @@
-"""Train LeNet-5 (or a larger CNN) on MNIST, and say how many test digits it reads.
+"""Train LeNet-5 on MNIST: the layers, the loss, the loop and the evaluation, written out.
 
-    python examples/mnist.py                 LeNet-5, 5 epochs of AdamW with a one-cycle schedule
-    python examples/mnist.py --model cnn     two 3x3 convolutions, 5 epochs of SGD
-    python examples/mnist.py --model cnn --augment    15 epochs of shifted and rotated images
-    python examples/mnist.py --device cuda   on a GPU, with CuPy (pip install ".[gpu]")
-    python examples/mnist.py --checkpoint-dir runs/a    written to as it goes; after a crash,
-    python examples/mnist.py --resume runs/a            ends with the same bits as without it
+    python examples/mnist.py
 
-The weights go to OUT/MODEL.safetensors and, where matplotlib is installed, a picture of the run to
-OUT/MODEL.png. Ctrl-C ends the training early and keeps what has been learnt.
+There is no autograd behind `model.backward`: it calls the backward of each layer, from the last to the first,
+and each of these is a function in tinyconv/functional/ that is written out beside its forward.
 
-Each step of `train` is a short function in tinyconv/recipes.py, which `python -m tinyconv train` takes too.
+`tc.Trainer` has this loop in `fit`, and adds what a longer run needs: worker processes that share each batch,
+a progress bar, checkpoints from which a killed run goes on bit by bit, validation and early stopping, clipped
+and accumulated gradients, averaged weights, a GPU. `python -m tinyconv train` trains this network with it.
 """
 
 import argparse
-import sys
-from functools import partial
+import time
 from pathlib import Path
 
 import numpy as np
 
-from tinyconv.commands.errors import exit_code
-from tinyconv.data import load_mnist
-from tinyconv.recipes import (
-    add_options,
-    fit,
-    make_batches,
-    make_trainer,
-    report,
-    with_all_options,
-)
+import tinyconv as tc
+from tinyconv.arrays import Array
+
+DATA = Path(__file__).parent / "data" / "mnist"
 
 
-def train(args: argparse.Namespace) -> None:
-    """Load the data, make the trainer, train, report."""
-    args = with_all_options(args)  # with --resume those that the run began with
-    data = load_mnist(args.data)
-    args.out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(args.seed)  # draws the parameters, then each epoch's order
-    loader, test = make_batches(args, data, rng)  # 64 shuffled images at a time
-    trainer = make_trainer(args, len(loader), rng)  # model, loss, optimiser and learning-rate schedule
-    seconds = fit(args, trainer, loader, test)  # forward, loss, backward and step for every batch
-    report(args, trainer, data, seconds)  # accuracy, weights, picture
+def lenet5(rng: np.random.Generator) -> tc.Sequential:
+    """LeNet-5 with ReLU and max-pooling; `rng` draws its 61,706 parameters."""
+    return tc.Sequential(
+        tc.Conv2d(1, 6, 5, padding=2, generator=rng),  # (N, 1, 28, 28) -> (N, 6, 28, 28)
+        tc.ReLU(),
+        tc.MaxPool2d(2),  # (N, 6, 14, 14)
+        tc.Conv2d(6, 16, 5, generator=rng),  # (N, 16, 10, 10)
+        tc.ReLU(),
+        tc.MaxPool2d(2),  # (N, 16, 5, 5)
+        tc.Flatten(),  # (N, 400)
+        tc.Linear(400, 120, generator=rng),
+        tc.ReLU(),
+        tc.Linear(120, 84, generator=rng),
+        tc.ReLU(),
+        tc.Linear(84, 10, generator=rng),  # a score for each digit
+    )
+
+
+def train(model: tc.Sequential, images: Array, labels: Array, epochs: int, rng: np.random.Generator) -> None:
+    """Show all images to the model `epochs` times, in an order that `rng` draws, 64 at a time."""
+    batches = tc.data.DataLoader((images, labels), 64, shuffle=True, generator=rng)
+    criterion = tc.CrossEntropyLoss()
+    optimizer = tc.optim.AdamW(model, lr=0.005, weight_decay=0.1)
+    schedule = tc.optim.OneCycleLR(optimizer, max_lr=0.005, total_steps=epochs * len(batches))
+    for epoch in range(1, epochs + 1):
+        start, losses = time.perf_counter(), []
+        model.train()
+        for x, y in batches:
+            losses.append(criterion(model(x), y))
+            optimizer.zero_grad()
+            model.backward(criterion.backward())  # adds to the gradients of all parameters
+            optimizer.step()
+            schedule.step()
+        seconds = time.perf_counter() - start
+        print(f"epoch {epoch}/{epochs}: training loss {np.mean(losses):.4f}, {seconds:.1f} s", flush=True)
+
+
+def accuracy(model: tc.Sequential, images: Array, labels: Array) -> float:
+    """The share of `images` whose highest score is that of their label."""
+    return float((model.predict(images).argmax(axis=1) == labels).mean())
 
 
 def main() -> None:
-    """Run the example; wrong arguments and files end it with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Train a network on MNIST in pure NumPy.")
-    add_options(parser, data=Path(__file__).parent / "data" / "mnist")
-    sys.exit(exit_code(Path(__file__).name, partial(train, parser.parse_args())))
+    """Load the data, train, evaluate."""
+    parser = argparse.ArgumentParser(description="Train LeNet-5 on MNIST, in a loop that is written out.")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the images (default: 5)")
+    parser.add_argument("--seed", type=int, default=1, help="of parameters and order (default: 1)")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with MNIST's four IDX files")
+    parser.add_argument("--subset", type=int, help="train on the first images only")
+    args = parser.parse_args()
+    rng = np.random.default_rng(args.seed)
+    mnist = tc.data.load_mnist(args.data)
+    model = lenet5(rng)
+    images = tc.data.normalize(mnist.train_images[: args.subset])
+    train(model, images, mnist.train_labels[: args.subset], args.epochs, rng)
+    correct = accuracy(model, tc.data.normalize(mnist.test_images), mnist.test_labels)
+    print(f"test accuracy {correct:.2%}")
 
 
 if __name__ == "__main__":

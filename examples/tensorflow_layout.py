@@ -1,8 +1,8 @@
-"""Convolution and its gradients in TensorFlow's layout, by views of tinyconv's.
+"""Convolution and its gradients in TensorFlow's layout, as views of tinyconv's.
 
-TensorFlow has images as (N, H, W, C) and kernels as (H, W, C, O). Views in and out are enough: nothing is
-copied, and the gradients come back in the layout of what they are the gradients of. The numbers below are
-those of tf.nn.conv2d(image, kernel, strides=1, padding="VALID") and of tf.GradientTape.
+TensorFlow stores images as (N, H, W, C) and kernels as (H, W, C, O). Views of inputs and outputs are enough:
+nothing is copied, and each gradient has the layout of its array. The numbers below are those of
+tf.nn.conv2d(image, kernel, strides=1, padding="VALID") and of tf.GradientTape.
 
 Run it: python examples/tensorflow_layout.py
 """
@@ -14,12 +14,12 @@ from tinyconv.arrays import Array
 
 
 def conv2d_nhwc(images: Array, kernels: Array) -> Array:
-    """tf.nn.conv2d(images, kernels, strides=1, padding="VALID")."""
+    """Compute tf.nn.conv2d(images, kernels, strides=1, padding="VALID")."""
     return F.nchw_to_nhwc(F.conv2d(F.nhwc_to_nchw(images), F.hwio_to_oihw(kernels)))
 
 
 def conv2d_nhwc_backward(grad_output: Array, images: Array, kernels: Array) -> tuple[Array, Array]:
-    """Gradients of `conv2d_nhwc` by `images`, (N, H, W, C), and by `kernels`, (H, W, C, O)."""
+    """Return the gradients with respect to `images`, (N, H, W, C), and `kernels`, (H, W, C, O)."""
     x, w, g = F.nhwc_to_nchw(images), F.hwio_to_oihw(kernels), F.nhwc_to_nchw(grad_output)
     grad_x, grad_w, _ = F.conv2d_backward(g, x, w)
     return F.nchw_to_nhwc(grad_x), F.oihw_to_hwio(grad_w)
@@ -32,8 +32,8 @@ def main() -> None:
     output = conv2d_nhwc(image, sobel)
     grad_image, grad_kernel = conv2d_nhwc_backward(np.ones_like(output), image, sobel)
     print(f"output, {output.shape}:", output.ravel())
-    print(f"gradient by the image, {grad_image.shape}, the kernel itself:\n{grad_image[0, :, :, 0]}")
-    print(f"gradient by the kernel, {grad_kernel.shape}, the image itself:\n{grad_kernel[:, :, 0, 0]}")
+    print(f"gradient of the image, {grad_image.shape}, which is the kernel:\n{grad_image[0, :, :, 0]}")
+    print(f"gradient of the kernel, {grad_kernel.shape}, which is the image:\n{grad_kernel[:, :, 0, 0]}")
 
 
 if __name__ == "__main__":

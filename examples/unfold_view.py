@@ -18,8 +18,8 @@ The shape (784, 9, 784) comes from a product without that sum: grad_output as (7
 the same position belong together, and they are to be added up: 784 of the 784 * 784 pairs.
 
     python examples/unfold_view.py                   the shapes, and the check against conv2d's gradients
-    python examples/unfold_view.py --out view.png    a picture of all matrices for a 4x4 image and a
-                                                     grad_output of 1 ... 16
+    python examples/unfold_view.py --out view.png    a picture of all matrices for a 3x3 image, a 2x2 kernel
+                                                     and a grad_output of 1 ... 4: docs/convolution.svg
 """
 
 import argparse
@@ -63,12 +63,12 @@ def compare(x: Array, w: Array, grad_output: Array, steps: dict[str, Array]) -> 
 
 
 def draw(path: str) -> None:
-    """Draw the matrices of a Sobel kernel over the 4x4 image 1 ... 16, for a gradient 1 ... 16."""
+    """Draw the matrices of a 2x2 kernel over the 3x3 image 1 ... 9, for a gradient 1 ... 4."""
     from tinyconv.plots import unfold_view
 
-    image = np.arange(1.0, 17.0).reshape(1, 1, 4, 4)
-    sobel = np.array([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]).reshape(1, 1, 3, 3)
-    unfold_view(image, sobel, padding=PADDING, path=path)
+    image = np.arange(1.0, 10.0).reshape(1, 1, 3, 3)
+    kernel = np.array([[1.0, 0.0], [2.0, -1.0]]).reshape(1, 1, 2, 2)
+    unfold_view(image, kernel, path=path)
     print(f"picture: {path}")
 
 

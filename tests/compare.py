@@ -31,7 +31,7 @@ def compare(
     arrays: Sequence[Array | None],
     **options: Any,
 ) -> None:
-    """Compare values and gradients by all `arrays` with PyTorch's."""
+    """Compare values and gradients with respect to all `arrays` with PyTorch's."""
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     tensors = [None if a is None else torch.tensor(np.array(a, order="C")) for a in arrays]
     for tensor in tensors:

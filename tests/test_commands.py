@@ -1,6 +1,8 @@
 """`python -m tinyconv`: train, evaluate and summary; see also test_predict.py and test_vectors.py."""
 
+import configparser
 import gzip
+import importlib
 import os
 import re
 import struct
@@ -80,29 +82,6 @@ def test_the_shipped_weights_are_converted_and_replace_what_was_drawn() -> None:
 # train
 
 
-def test_train_and_the_example_print_and_write_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_data(tmp_path / "data", 300)
-    options = f"--data {tmp_path / 'data'} --subset 256 --epochs 2 --seed 3 --batch-size 32"
-    ours = printed_by(f"train {options} --out {tmp_path / 'a'}", capsys)
-    example = subprocess.run(
-        [sys.executable, ROOT / "examples" / "mnist.py", *options.split(), "--out", tmp_path / "b"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ).stdout
-
-    def without_times(printed: str) -> list[str]:
-        return [re.split(r"; [\d.]+ s,| after [\d.]+ s", line)[0] for line in printed.splitlines()[:-2]]
-
-    assert without_times(ours) == without_times(example)
-    assert len(re.findall(r"epoch \d/2: ", ours)) == 2
-    first, second = (load_file(tmp_path / name / "lenet.safetensors") for name in "ab")
-    assert all((first[name] == second[name]).all() for name in first)
-
-
 def test_train_finds_the_data_that_the_environment_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +90,79 @@ def test_train_finds_the_data_that_the_environment_names(
     monkeypatch.chdir(tmp_path)
     assert "epoch 1/1" in printed_by("train --epochs 1", capsys)
     assert (tmp_path / "runs" / "lenet.safetensors").exists()
+
+
+def test_a_resumed_run_is_extended_by_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path / "data", 40)
+    data, run = f"--data {tmp_path / 'data'}", tmp_path / "run"
+    printed_by(f"train {data} --epochs 1 --out {tmp_path / 'out'} --checkpoint-dir {run}", capsys)
+    printed = printed_by(f"train {data} --resume {run} --epochs 3", capsys)
+    assert re.findall(r"^epoch (\d/\d): ", printed, re.MULTILINE) == ["2/3", "3/3"]
+    message = refused(f"train {data} --resume {run} --epochs 2", capsys)
+    assert message == f"--epochs (=2) must be at least 3: the run in {run} can only be extended"
+    assert "epochs 3" in printed_by(f"train {data} --resume {run}", capsys)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "own"),
+    [
+        ("--seed 5", "5", "4"),
+        ("--model cnn", "cnn", "lenet"),
+        ("--augment", "True", "False"),
+        ("--batch-size 65", "65", "64"),
+        ("--lr 0.5", "0.5", "0.005"),
+        ("--subset 32", "32", "None"),
+        ("--out elsewhere", "elsewhere", "runs"),
+        ("--checkpoint-every 7", "7", "200"),
+    ],
+)
+def test_an_option_that_contradicts_the_resumed_run_is_refused_by_name(
+    option: str,
+    given: str,
+    own: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "data", 40)
+    printed_by("train --data data --epochs 1 --seed 4 --checkpoint-dir run", capsys)
+    name = option.split()[0]
+    assert refused(f"train --data data --resume run {option}", capsys) == (
+        f"{name} (={given}) contradicts the run in run, which has {own}: leave it out"
+    )
+    same = "--seed 4 --model lenet --batch-size 64 --lr 0.005 --out runs --checkpoint-every 200"
+    printed_by(f"train --data data --resume run {same}", capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "interrupted in the first epoch: nothing was saved (with --checkpoint-dir it would be)"),
+        (
+            "--checkpoint-dir run",
+            "interrupted in the first epoch: to go on from the beginning, as there is no checkpoint yet, run"
+            "\n    python -m tinyconv train --resume run --data 'my data'",
+        ),
+    ],
+)
+def test_ctrl_c_in_the_first_epoch_says_what_was_saved(
+    options: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tinyconv.Trainer, "fit", interrupted)
+    write_data(tmp_path / "my data", 40)
+    assert main(["train", "--data", "my data", *options.split()]) == 130
+    printed = capsys.readouterr()
+    assert printed.out.endswith(f"\n{message}\n")
+    assert not list(Path("runs").iterdir())
 
 
 def test_train_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +208,7 @@ def test_evaluate_refuses_wrong_weights(tmp_path: Path, capsys: pytest.CaptureFi
     command = f"evaluate --data {DATA} --weights {path}"
     assert "a.safetensors does not hold the weights" in refused(f"{command} --model cnn", capsys)
     path.write_bytes(path.read_bytes()[:-5])
-    assert "a.safetensors is no whole safetensors file" in refused(command, capsys)
+    assert "a.safetensors is not a complete safetensors file" in refused(command, capsys)
     assert "none.safetensors" in refused(f"evaluate --weights {tmp_path / 'none.safetensors'}", capsys)
     assert "needs --weights" in refused("evaluate --model cnn", capsys)
 
@@ -172,7 +224,75 @@ def test_evaluate_refuses_a_folder_without_the_data(
     assert "t10k-labels-idx1-ubyte.gz is missing" in refused(f"evaluate --data {tmp_path}", capsys)
 
 
+def test_evaluate_says_what_data_it_wants_where_it_cannot_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*args: object) -> None:
+        raise OSError("the download of MNIST failed:\n  no route to host")
+
+    monkeypatch.delenv("TINYCONV_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tinyconv.data.mnist._download", offline)
+    monkeypatch.chdir(tmp_path)
+    for command in ("evaluate", "train"):
+        message = refused(command, capsys)
+        assert message.startswith("the download of MNIST failed: no route to host; without a download, ")
+        assert f"--data DIR must name a folder that holds {', '.join(FILES)} " in message
+
+
+def test_evaluate_finds_the_data_of_the_checkout_that_it_is_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TINYCONV_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples" / "data").mkdir(parents=True)
+    write_data(tmp_path / "examples" / "data" / "mnist", 30)
+    write_data(tmp_path / "own", 20)
+    assert " of 30 images" in printed_by("evaluate", capsys)
+    assert " of 20 images" in printed_by("evaluate --data own", capsys)
+    monkeypatch.setenv("TINYCONV_DATA", str(tmp_path / "own"))
+    assert " of 20 images" in printed_by("evaluate", capsys)
+
+
 # The others
+
+
+def test_the_console_script_is_main_under_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    name, _, place = setup["options.entry_points"]["console_scripts"].strip().partition(" = ")
+    module, _, function = place.partition(":")
+    assert getattr(importlib.import_module(module), function) is main
+    monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{name}", "fly"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith("tinyconv: error: ")
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"tinyconv {tinyconv.__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX's")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["summary", "--help", "summary --help", "--version"])
+def test_a_pipe_that_nobody_reads_is_not_an_error(command: str, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "tinyconv", *command.split()],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(("model", "total"), [("lenet", "61,706"), ("cnn", "2,381,066")])

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from tinyconv.arrays import Array
 from tinyconv.data import load_mnist, normalize
-from tinyconv.data.digits import find_digit
+from tinyconv.data.digits import find_digit, find_largest
 from tinyconv.models import lenet5
 
 MNIST = load_mnist(Path(__file__).parent.parent / "examples" / "data" / "mnist")
@@ -180,6 +180,38 @@ def test_the_pieces_of_a_digit_stay_together() -> None:
     picture[20:80, 30:40] = picture[20:80, 50:60] = 255
     found = find_digit(picture) > 127
     assert ndimage.label(found)[1] == 2
+
+
+def test_no_digit_of_mnist_is_taken_for_two() -> None:
+    counts = [find_largest(image).digits for image in MNIST.test_images[DIGITS[:500]]]
+    assert counts == [1] * 500
+
+
+def test_a_five_of_two_strokes_is_one_digit() -> None:
+    five = np.zeros((100, 80), np.uint8)
+    five[10:18, 35:70] = 255  # the bar
+    five[25:90, 20:28] = five[50:58, 20:60] = five[50:90, 52:60] = five[82:90, 20:60] = 255
+    assert ndimage.label(five)[1] == 2
+    found = find_largest(five)
+    assert found.digits == 1
+    assert ndimage.label(found.image > 127)[1] == 2
+
+
+def test_digits_beside_and_above_one_another_are_counted_and_the_largest_is_found() -> None:
+    for axis in (0, 1):
+        counts = []
+        for number in range(0, 60, 2):
+            large, small = scaled(number, 60), np.pad(scaled(number + 1, 44), 8)
+            pair = np.concatenate([large, small], axis)
+            counts.append(find_largest(as_bytes(pair)).digits)
+        assert np.mean(np.array(counts) == 2) >= (0.7, 0.9)[axis]
+    two = np.zeros((60, 120), np.uint8)
+    two[10:50, 20:30] = two[10:50, 20:40] = 255
+    alone = find_digit(two)
+    two[15:45, 80:90] = 255
+    found = find_largest(two)
+    assert found.digits == 2
+    np.testing.assert_array_equal(found.image, alone)
 
 
 def test_a_large_picture_with_a_small_digit_is_read() -> None:

@@ -1,15 +1,15 @@
-"""The example, the README's script and the package's imports, as a user runs them."""
+"""examples/mnist.py, `python -m tinyconv train` and the package's imports, as a user runs them."""
 
 import gzip
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +17,12 @@ from safetensors.numpy import load_file
 
 import tinyconv
 from tinyconv.arrays import gpu_available
+from tinyconv.data import load_mnist, normalize
 
 ROOT = Path(__file__).parent.parent
+DATA = ROOT / "examples" / "data" / "mnist"
+EXAMPLE = str(ROOT / "examples" / "mnist.py")
+TRAIN = ("-m", "tinyconv", "train", "--data", str(DATA))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -31,13 +35,57 @@ def run(*args: str, code: int = 0, cwd: Path = ROOT) -> str:
     return done.stdout + done.stderr
 
 
-def example(*args: str, out: Path, code: int = 0) -> str:
-    return run(str(ROOT / "examples" / "mnist.py"), "--out", str(out), *args, code=code)
+def train(*args: str, out: Path, code: int = 0) -> str:
+    return run(*TRAIN, "--out", str(out), *args, code=code)
+
+
+# The example
+
+
+def test_the_example_trains_and_says_how_well(tmp_path: Path) -> None:
+    printed = run(EXAMPLE, "--subset", "2000", "--epochs", "2", cwd=tmp_path)
+    losses = re.findall(r"^epoch \d/2: training loss (\d\.\d+), [\d.]+ s$", printed, re.MULTILINE)
+    assert len(losses) == 2
+    assert float(losses[1]) < float(losses[0])
+    accuracy = re.search(r"^test accuracy (\d+\.\d+)%$", printed, re.MULTILINE)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 50
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_examples_loop_is_the_trainers() -> None:
+    mnist = runpy.run_path(EXAMPLE)
+    data = load_mnist(DATA)
+    images, labels = normalize(data.train_images[:640]), data.train_labels[:640]
+    rng = np.random.default_rng(3)
+    ours = mnist["lenet5"](rng)
+    mnist["train"](ours, images, labels, 2, rng)
+
+    rng = np.random.default_rng(3)
+    model = tinyconv.models.lenet5(generator=rng)
+    optimizer = tinyconv.optim.AdamW(model, lr=0.005, weight_decay=0.1)
+    schedule = tinyconv.optim.OneCycleLR(optimizer, 0.005, total_steps=20)
+    trainer = tinyconv.Trainer(model, tinyconv.CrossEntropyLoss(), optimizer, schedule, progress=False)
+    trainer.fit((images, labels), 2, generator=rng)
+    for name, param in model.params.items():
+        np.testing.assert_allclose(ours.params[name], param, rtol=1e-3, atol=1e-4, err_msg=name)
+    test = normalize(data.test_images[:200]), data.test_labels[:200]
+    assert mnist["accuracy"](ours, *test) == pytest.approx(trainer.evaluate(test).accuracy, abs=0.011)
+
+
+@pytest.mark.slow
+def test_the_example_reaches_its_accuracy() -> None:
+    found = re.search(r"test accuracy (\d+\.\d+)%", run(EXAMPLE))
+    assert found is not None
+    assert float(found[1]) >= 99.1
+
+
+# Training
 
 
 @pytest.mark.parametrize(("model", "subset"), [("lenet", "2000"), ("cnn", "320")])
-def test_the_example_trains_reports_and_saves(tmp_path: Path, model: str, subset: str) -> None:
-    printed = example("--model", model, "--subset", subset, "--epochs", "2", out=tmp_path)
+def test_train_reports_and_saves(tmp_path: Path, model: str, subset: str) -> None:
+    printed = train("--model", model, "--subset", subset, "--epochs", "2", out=tmp_path)
     assert "multiply-adds" in printed
     assert len(re.findall(r"epoch \d/2: .*test loss .*accuracy \d+\.\d+%", printed)) == 2
     accuracy = re.search(r"test accuracy (\d+\.\d+)% after [\d.]+ s, training at [\d,]+ images/s", printed)
@@ -52,7 +100,7 @@ def test_the_example_trains_reports_and_saves(tmp_path: Path, model: str, subset
 def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path: Path) -> None:
     files = []
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        example("--subset", "256", "--epochs", "1", "--seed", seed, out=tmp_path / name)
+        train("--subset", "256", "--epochs", "1", "--seed", seed, out=tmp_path / name)
         files.append(load_file(tmp_path / name / "lenet.safetensors"))
     first, same, other = files
     assert all((first[name] == same[name]).all() for name in first)
@@ -60,7 +108,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path: Path) -> Non
 
 
 def test_help_explains_every_option() -> None:
-    printed = run(str(ROOT / "examples" / "mnist.py"), "--help")
+    printed = run(*TRAIN, "--help")
     options = "--model --epochs --batch-size --lr --seed --data --out --device --subset"
     for option in options.split():
         assert option in printed
@@ -68,7 +116,7 @@ def test_help_explains_every_option() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is POSIX")
 def test_interrupting_keeps_what_has_been_learnt(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "examples" / "mnist.py"), "--out", str(tmp_path)]
+    command = [sys.executable, *TRAIN, "--out", str(tmp_path)]
     with subprocess.Popen(
         [*command, "--epochs", "100", "--subset", "2000"],
         stdout=subprocess.PIPE,
@@ -94,28 +142,28 @@ def test_interrupting_keeps_what_has_been_learnt(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(gpu_available(), reason="there is a GPU")
 def test_a_missing_gpu_gives_one_line_and_code_2(tmp_path: Path) -> None:
-    printed = example("--device", "cuda", out=tmp_path, code=2)
-    assert re.fullmatch(r"mnist.py: error: `device` \(='cuda'\) needs a GPU, .*\n", printed)
+    printed = train("--device", "cuda", out=tmp_path, code=2)
+    assert re.fullmatch(r"python -m tinyconv train: error: `device` \(='cuda'\) needs a GPU, .*\n", printed)
 
 
 def test_wrong_files_and_arguments_give_one_line_and_code_2(tmp_path: Path) -> None:
     for name in tinyconv.data.mnist.FILES:
         (tmp_path / name).write_bytes(gzip.compress(b"nothing"))
-    printed = example("--data", str(tmp_path), out=tmp_path / "out", code=2)
-    assert re.fullmatch(r"mnist\.py: error: .*train-images-idx3-ubyte\.gz is not an IDX file.*\n", printed)
-    (tmp_path / "file").touch()
-    assert "error" in example("--subset", "64", out=tmp_path / "file", code=2)
-    assert "--epochs" in example("--epochs", "0", out=tmp_path, code=2)
-    assert "`lr`" in example("--lr", "-1", out=tmp_path, code=2)
-    assert "epoch 1, step" in example(
-        "--lr", "1e30", "--model", "cnn", "--subset", "640", out=tmp_path, code=2
+    printed = train("--data", str(tmp_path), out=tmp_path / "out", code=2)
+    assert re.fullmatch(
+        r"python -m tinyconv train: error: .*train-images-idx3-ubyte\.gz is not an IDX file.*\n", printed
     )
+    (tmp_path / "file").touch()
+    assert "error" in train("--subset", "64", out=tmp_path / "file", code=2)
+    assert "--epochs" in train("--epochs", "0", out=tmp_path, code=2)
+    assert "`lr`" in train("--lr", "-1", out=tmp_path, code=2)
+    assert "epoch 1, step" in train("--lr", "1e30", "--model", "cnn", "--subset", "640", out=tmp_path, code=2)
 
 
 @pytest.mark.slow
 def test_lenet_reaches_its_accuracy(tmp_path: Path) -> None:
     found = [
-        re.search(r"test accuracy (\d+\.\d+)%", example("--seed", seed, out=tmp_path))
+        re.search(r"test accuracy (\d+\.\d+)%", train("--seed", seed, out=tmp_path))
         for seed in ("0", "1", "2")
     ]
     assert np.median([float(match[1]) for match in found if match is not None]) >= 99.2
@@ -123,49 +171,9 @@ def test_lenet_reaches_its_accuracy(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_cnn_reaches_its_accuracy(tmp_path: Path) -> None:
-    best = re.search(r"best after epoch \d: (\d+\.\d+)%", example("--model", "cnn", out=tmp_path))
+    best = re.search(r"best after epoch \d: (\d+\.\d+)%", train("--model", "cnn", out=tmp_path))
     assert best is not None
     assert float(best[1]) >= 99.1
-
-
-# README
-
-
-def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-def test_the_readmes_training_script_is_short_and_runs() -> None:
-    script = next(block for block in code_blocks("python") if "Trainer" in block)
-    assert len(script.strip().splitlines()) < 15
-    small = script.replace("mnist.train_images", "mnist.train_images[:2000]").replace(
-        "mnist.train_labels", "mnist.train_labels[:2000]"
-    )
-    assert small != script
-    accuracy = float(run("-c", small).split()[0])  # before the epoch's line, which goes to stderr
-    assert accuracy > 0.5
-
-
-def test_the_readmes_other_python_runs() -> None:
-    for block in code_blocks("python"):
-        if "Trainer" not in block:
-            run("-c", block)
-
-
-README_LAYER = next(block for block in code_blocks("python") if "class ReLU" in block)
-
-
-@pytest.mark.parametrize(
-    "operator", ["relu", "sigmoid", "tanh", "gelu", "softplus", "silu", "elu", "leaky_relu"]
-)
-def test_the_readmes_layer_is_a_pattern_for_every_activation(operator: str) -> None:
-    code, count = re.subn(r"\brelu(?=\(|_backward\()", operator, README_LAYER)
-    assert count == 2
-    found: dict[str, Any] = {}
-    exec(code, found)
-    x = np.random.default_rng(1).normal(size=(4, 5)) * 2
-    np.testing.assert_array_equal(found["ReLU"]().forward(x), getattr(tinyconv.functional, operator)(x))
-    assert tinyconv.gradcheck(found["ReLU"](), x) == (20, ())
 
 
 # Imports

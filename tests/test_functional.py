@@ -468,7 +468,7 @@ def test_dropout_backward_drops_what_forward_dropped(operator: str, p: float) ->
 @pytest.mark.parametrize("backward", [F.dropout_backward, F.dropout2d_backward])
 def test_dropout_backward_refuses_what_cannot_be_the_gradient(backward: Any) -> None:
     x = normal(4, 3, 2)
-    with pytest.raises(ValueError, match=r"`generator` \(=None\) must be the seed that forward was given"):
+    with pytest.raises(ValueError, match=r"`generator` \(=None\) must be the seed passed to forward"):
         backward(x, x, 0.5)
     with pytest.raises(
         ValueError, match=r"`grad_output` \(of shape \(3, 2\)\) must have the shape \(4, 3, 2\)"

@@ -1,5 +1,6 @@
 """The examples on explicit gradients: composed convolutions, and which formula is right where."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,7 @@ def autograd(question: str, arrays: dict[str, Array]) -> dict[str, Array]:
 def compare_ways(composed: ModuleType, question: str, **sizes: int) -> None:
     arrays = composed.problem(**sizes)
     expected = autograd(question, arrays)
-    for way, gradients in zip(("by hand", "layers"), composed.both_ways(question, arrays), strict=True):
+    for way, gradients in zip(("formulas", "layers"), composed.both_ways(question, arrays), strict=True):
         assert list(gradients) == list(expected)
         for name, gradient in gradients.items():
             assert_close(gradient, expected[name], f"{question} {way}, by {name}")
@@ -79,7 +80,9 @@ def compare_ways(composed: ModuleType, question: str, **sizes: int) -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_composed_gradients_by_hand_and_with_layers_are_pytorchs(composed: ModuleType, question: str) -> None:
+def test_composed_gradients_by_formulas_and_with_layers_are_pytorchs(
+    composed: ModuleType, question: str
+) -> None:
     assert list(composed.QUESTIONS) == list(QUESTIONS)
     compare_ways(composed, question, **SMALL)
 
@@ -102,17 +105,60 @@ def test_the_full_sizes_are_those_of_the_questions(composed: ModuleType) -> None
     }
 
 
-def test_composed_gradients_prints_how_far_the_two_ways_are_apart(
+@pytest.fixture
+def printed_gradients(
     composed: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+) -> list[str]:
+    """The lines of the example on small arrays."""
     small = composed.problem(**SMALL)
-    monkeypatch.setattr(composed, "problem", lambda: small)
+    monkeypatch.setattr(composed, "problem", lambda **sizes: small)
     composed.main()
-    rows = capsys.readouterr().out.splitlines()[3:]
+    return capsys.readouterr().out.splitlines()
+
+
+def test_composed_gradients_prints_the_answer_first(printed_gradients: list[str]) -> None:
+    assert printed_gradients[5] == ""
+    answer = "\n".join(printed_gradients[:5])
+    for formula in ("dx = conv2d_input(x.shape, w, dz)", "dw = conv2d_weight(x, w.shape, dz)", "dz = z - y"):
+        assert formula in answer
+    assert max(map(len, printed_gradients)) <= 110
+
+
+def test_composed_gradients_prints_a_formula_and_a_small_error_for_each_gradient(
+    composed: ModuleType, printed_gradients: list[str]
+) -> None:
+    rows = [line for line in printed_gradients if re.search(r"\) +\d\.\de-\d\d$", line)]
     assert len(rows) == 1 + 2 + 2 + 3 + 3
-    assert rows[0].startswith("(a) k * x")
+    assert rows[0].startswith("    dx  = conv2d_input(x.shape, k, k * x - y)")
     assert "(2, 1, 12, 12)" in rows[0]
-    assert all(float(row.split()[-1]) < 1e-10 for row in rows)
+    assert all(float(row.split()[-1]) < 1e-6 for row in rows)
+    assert float(printed_gradients[-1].rstrip(".").split()[-1]) < 1e-10
+    for question, formulas in composed.FORMULAS.items():
+        by_formula, _ = composed.both_ways(question, composed.problem())
+        assert {f"d{name}" for name in by_formula} <= {*formulas}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_differences_of_composed_gradients_find_a_wrong_gradient(
+    composed: ModuleType, question: str
+) -> None:
+    arrays = composed.problem(**SMALL)
+    by_formula, _, names = composed.QUESTIONS[question]
+    given = {argument: arrays[name] for argument, name in names.items()}
+    for name, gradient in by_formula(**given).items():
+        rotated = gradient[:, :, ::-1, ::-1]
+        assert composed.difference_error(gradient, name, given) < 1e-6
+        assert composed.difference_error(rotated, name, given) > 1e-2
+        assert composed.difference_error(1.01 * gradient, name, given) > 5e-3
+
+
+def test_the_plain_convolution_of_composed_gradients_is_pytorchs(composed: ModuleType) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    normal = np.random.default_rng(2).standard_normal
+    x, w = normal((2, 3, 7, 8)), normal((4, 3, 3, 2))
+    for stride, padding in ((1, 0), (1, 1), (2, 0), (3, 2)):
+        expected = torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(w), None, stride, padding)
+        assert_close(composed.plain_conv2d(x, w, stride, padding), expected.numpy())
 
 
 # Which formula is right where. Columns as printed: batch, channels, padding and stride, the last one fastest.

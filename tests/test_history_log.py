@@ -80,7 +80,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text('{"step": 1}\n' + line + '\n{"step": 2}\n')
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"{path}, line 2, is no JSON object with a step"):
+    with pytest.raises(ValueError, match=f"{path}, line 2, is not a JSON object with a step"):
         HistoryLog(tmp_path, 1)
     assert path.read_bytes() == before
 

@@ -230,10 +230,12 @@ class Mine(ReLU):
 
 
 REFUSED_LAYERS: dict[str, Callable[[], Layer]] = {
-    r"layer '1.0' \(Mine\): export_onnx has no ONNX form of this": Mine,
-    r"layer '1.0' \(MaxUnpool2d\): export_onnx has no ONNX form of this": lambda: MaxUnpool2d(2),
-    r"layer '1.0' \(GradientLayer\): export_onnx has no ONNX form of this": lambda: GradientLayer(Tanh()),
-    r"layer '1.0.body' \(Mine\): export_onnx has no ONNX form of this": lambda: Residual(Mine()),
+    r"layer '1.0' \(Mine\): export_onnx does not have an ONNX form of this": Mine,
+    r"layer '1.0' \(MaxUnpool2d\): export_onnx does not have an ONNX form of this": lambda: MaxUnpool2d(2),
+    r"layer '1.0' \(GradientLayer\): export_onnx does not have an ONNX form of this": lambda: GradientLayer(
+        Tanh()
+    ),
+    r"layer '1.0.body' \(Mine\): export_onnx does not have an ONNX form of this": lambda: Residual(Mine()),
     r"layer '1.0' \(MaxPool2d\): `return_indices`": lambda: MaxPool2d(2, return_indices=True),
     r"layer '1.0' \(Flatten\): must take a batch of any length": lambda: Flatten(0),
     r"layer '1.0' \(Unflatten\): must take a batch of any length": lambda: Unflatten(0, (-1, 2)),

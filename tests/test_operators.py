@@ -211,8 +211,8 @@ def test_unpooling_of_windows_that_do_not_overlap_agrees_with_differences() -> N
 def test_unpooling_refuses_indices_that_do_not_fit() -> None:
     x, indices = np.zeros((1, 1, 2, 2)), np.array([[[[0, 1], [2, 16]]]])
     for wrong, match in (
-        (indices, "`indices` holds 16"),
-        (-indices, "`indices` holds -1"),
+        (indices, "`indices` has the value 16"),
+        (-indices, "`indices` has the value -1"),
         (indices[..., :1], r"`indices` \(of shape"),
         (indices.astype(np.int32), "`indices` must be of dtype int64"),
     ):

@@ -413,7 +413,7 @@ def test_the_scale_of_filters_is_that_of_the_finite_values(shape: tuple[int, int
 def test_a_diverged_model_is_drawn_or_named(used: tc.Sequential, tmp_path: Path) -> None:
     used.params["one.body.0.weight"][...] = np.nan
     activations(used, image(), tmp_path / "activations.png")
-    with pytest.raises(FloatingPointError, match=r"the gradient of logit 2 by `image` is not finite"):
+    with pytest.raises(FloatingPointError, match=r"the gradient of logit 2 with respect to `image` is not"):
         saliency(used, image(), 2)
     used.params["one.body.0.weight"][...] = 0
     used.params["one.body.0.bias"][...] = [np.nan, np.nan, -2, 3]
@@ -422,7 +422,7 @@ def test_a_diverged_model_is_drawn_or_named(used: tc.Sequential, tmp_path: Path)
 
 
 def test_network_pictures_refuse_nonsense(used: tc.Sequential) -> None:
-    with pytest.raises(ValueError, match=r"`layer_or_model` \(=ReLU\(\)\) must be a Conv2d or hold one"):
+    with pytest.raises(ValueError, match=r"`layer_or_model` \(=ReLU\(\)\) must be a Conv2d or have one"):
         filters(tc.ReLU())
     with pytest.raises(TypeError, match=r"`layer_or_model` \(=None\) must be a Layer"):
         filters(None)  # type: ignore[arg-type]
@@ -461,12 +461,12 @@ def numbers(figure: Any) -> dict[str, Array]:
     """Each matrix's numbers as they are drawn, by its name, in the shape that its title says."""
     found = {}
     for axes in figure.axes:
-        name, shape = axes.get_title().split("\n")
+        name, shape = axes.get_title().rsplit("\n", 1)
         places = [text.get_position() for text in axes.texts]
         assert places == sorted(places, key=lambda place: (place[1], place[0]))
         values = np.array([float(text.get_text()) for text in axes.texts])
         sizes = shape[: shape.index(")")]
-        found[name.split(" ")[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", sizes)))
+        found[name.split()[0]] = values.reshape(tuple(int(size) for size in re.findall(r"\d+", sizes)))
     return found
 
 
@@ -504,6 +504,18 @@ def test_the_drawn_numbers_are_the_convolution_and_its_gradients(
     assert list(drawn) == list(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(drawn[name], values, err_msg=name)
+
+
+def test_a_window_and_its_gradient_are_framed_at_the_same_places() -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    figure = unfold_view(np.ones((1, 2, 4, 3)), np.ones((2, 2, 3, 2)))
+    patches: list[list[Any]] = [list(axes.patches) for axes in figure.axes]
+    frames = [[patch.get_bbox().bounds for patch in drawn] for drawn in patches]
+    image, columns, weight, output, grad_output, grad_weight, grad_columns, grad_image = frames
+    assert weight == grad_weight == []
+    assert image == grad_image == [(1, 1, 2, 3), (1, 6, 2, 3)]
+    assert columns == grad_columns == [(3, 0, 1, 12)]
+    assert output == grad_output == [(3, 0, 1, 2)]
 
 
 def test_the_upstream_gradient_may_be_given() -> None:
@@ -569,14 +581,14 @@ def test_no_two_texts_overlap_in_the_view_and_every_number_fits_its_cell() -> No
 def test_what_cannot_be_read_or_does_not_fit_is_refused() -> None:
     one = np.ones((1, 1, 3, 3))
     with pytest.raises(
-        ValueError, match=r"`input` \(of shape \(1, 1, 28, 28\)\) makes a matrix of shape .*18"
+        ValueError, match=r"`input` \(of shape \(1, 1, 28, 28\)\) gives a matrix of shape .*18"
     ):
         unfold_view(np.ones((1, 1, 28, 28)), one)
-    with pytest.raises(ValueError, match=r"`input` .* makes a matrix of shape \(1, 9, 25\), which must have"):
+    with pytest.raises(ValueError, match=r"`input` .* gives a matrix of shape \(1, 9, 25\), which must have"):
         unfold_view(np.ones((1, 1, 5, 5)), one, padding=1)
-    with pytest.raises(ValueError, match=r"`weight` .* makes a matrix of shape \(20, 9\), which must have"):
+    with pytest.raises(ValueError, match=r"`weight` .* gives a matrix of shape \(20, 9\), which must have"):
         unfold_view(one, np.ones((20, 1, 3, 3)))
-    with pytest.raises(ValueError, match=r"`input` .* makes a matrix of shape \(0, 1, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"`input` .* gives a matrix of shape \(0, 1, 3, 3\)"):
         unfold_view(one[:0], one)
     with pytest.raises(ValueError, match=r"`input` \(of shape \(3, 3\)\) must have the form \(N, C, H, W\)"):
         unfold_view(one[0, 0], one)

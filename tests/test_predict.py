@@ -163,6 +163,22 @@ def test_empty_pictures_and_missing_files_are_refused(
     refused(tmp_path / "folder.png", capsys)
 
 
+def test_of_several_digits_the_largest_is_read_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.full((220, 500), 255, np.uint8)
+    picture[10:210, 10:210] = seven(200)
+    three = Image.fromarray(255 - MNIST.test_images[18])
+    picture[60:200, 220:360] = np.asarray(three.resize((140, 140)))
+    picture[60:200, 350:490] = np.asarray(three.resize((140, 140)))
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    assert main(["predict", str(path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{path}: 7\n")
+    assert printed.err == f"python -m tinyconv predict: warning: {path} shows 3 digits; the largest is read\n"
+
+
 def test_a_bad_file_does_not_keep_the_others_from_being_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
         monkeypatch.setattr("sys.stderr.fileno", lambda: 2, raising=False)
         monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+        monkeypatch.setenv("COLUMNS", str(columns))  # where tqdm before 4.68 looks
+        monkeypatch.setenv("LINES", "24")
         monkeypatch.setattr("tinyconv.training.trainer.SHOWN_SECONDS", 0)
 
     return make

@@ -129,7 +129,9 @@ def results(outputs: Any, tensors: Mapping[str, Any], cotangent: Array) -> dict[
     grads = torch.autograd.grad(outputs[0], list(tensors.values()), upstream, allow_unused=True)
     found = {f"output {i}": to_numpy(output) for i, output in enumerate(outputs)}
     found |= {
-        f"gradient by `{name}`": to_numpy(g) for name, g in zip(tensors, grads, strict=True) if g is not None
+        f"gradient with respect to `{name}`": to_numpy(g)
+        for name, g in zip(tensors, grads, strict=True)
+        if g is not None
     }
     assert len(found) > len(outputs), "PyTorch gives no gradient"
     return found
@@ -220,7 +222,7 @@ def check_sample(op: Any, sample: Any) -> bool:
     expected = theirs(lambda value: value)
     grads = backward(cotangent, *args, **{k: v for k, v in kwargs.items() if k != "return_indices"})
     by_name = zip(OPERATORS[op.name], grads if isinstance(grads, tuple) else (grads,), strict=True)
-    actual = {f"gradient by `{name}`": grad for name, grad in by_name}
+    actual = {f"gradient with respect to `{name}`": grad for name, grad in by_name}
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     actual |= {f"output {i}": output for i, output in enumerate(outputs)}
     rounded = compare_all(actual, expected, partial(theirs, doubled), cotangent)
@@ -303,7 +305,7 @@ def forward_inputs(entry: Any) -> list[Any]:
 
 
 def check_module(info: Any, entry: Any, dtype: Any, training: bool) -> bool:
-    """Compare the output, the gradients by the input and the parameters, and the buffers afterwards."""
+    """Compare the output, the gradients of the input and the parameters, and the buffers afterwards."""
     constructor, inputs = entry.constructor_input, forward_inputs(entry)
     layer = build(info.name[3:], constructor, dtype)
     theirs = quietly(info.module_cls, *constructor.args, **constructor.kwargs).to(dtype).train(training)
@@ -318,9 +320,9 @@ def check_module(info: Any, entry: Any, dtype: Any, training: bool) -> bool:
         return results(quietly(module, *inputs), tensors, cotangent)
 
     expected = run(theirs, inputs)
-    actual = {"gradient by `input`": layer.backward(cotangent)}
+    actual = {"gradient with respect to `input`": layer.backward(cotangent)}
     if isinstance(layer, tinyconv.Layer):
-        actual |= {f"gradient by `{name}`": grad for name, grad in layer.grads.items()}
+        actual |= {f"gradient with respect to `{name}`": grad for name, grad in layer.grads.items()}
         assert list(layer.grads) == [name for name, _ in theirs.named_parameters()]
         for name, buffer in theirs.named_buffers():
             assert_close(layer.buffers[name], to_numpy(buffer), f"buffer `{name}`")

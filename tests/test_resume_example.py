@@ -1,22 +1,26 @@
-"""examples/mnist.py, killed and resumed as a user would."""
+"""`python -m tinyconv train`, killed, interrupted and resumed as a user would."""
 
 import json
 import os
 import random
+import shlex
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parent.parent
+DATA = ROOT / "examples" / "data" / "mnist"
 SMALL = ("--subset", "3000", "--epochs", "2", "--checkpoint-every", "3")
 
 
 def run(*options: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, ROOT / "examples" / "mnist.py", *options]
+    command = [sys.executable, "-m", "tinyconv", "train", "--data", DATA, *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, text=True, env=environment, stdout=pipe, stderr=pipe)
@@ -28,7 +32,7 @@ def finished(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def test_the_example_is_killed_and_resumed_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_a_training_is_killed_and_resumed_and_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = finished(run(*SMALL, "--out", tmp_path / "whole"))
     folder, moments = tmp_path / "run", random.Random(0)
     process = run(*SMALL, "--out", tmp_path / "killed", "--checkpoint-dir", folder)
@@ -50,6 +54,23 @@ def test_the_example_is_killed_and_resumed_and_ends_with_the_same_weights(tmp_pa
     assert accuracy[0] in resumed
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 95))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is POSIX")
+def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = run("--epochs", "1", "--checkpoint-every", "3", "--out", tmp_path, "--checkpoint-dir", folder)
+    while not list(folder.glob("step-*.safetensors")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "interrupted in the first epoch: to go on from the last checkpoint, run\n" in output
+    python, *command = shlex.split(output.splitlines()[-1])
+    assert python == "python"
+    assert command == ["-m", "tinyconv", "train", "--resume", str(folder), "--data", str(DATA)]
+    assert "going on after" in finished(run("--resume", folder))
 
 
 def test_a_folder_of_another_run_or_of_none_is_refused_in_one_line(tmp_path: Path) -> None:

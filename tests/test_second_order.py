@@ -71,7 +71,7 @@ def compare_second_order(layer: tc.Layer, theirs: Any, x: Array) -> None:
     scale = float(max(np.abs(a).max(initial=0) for a in (actual["x"], g, g_dot)))
     for (name, tensor), second in zip(tensors.items(), expected, strict=True):
         zeros = np.zeros(tuple(tensor.shape))
-        assert_second(actual.get(name, zeros), second, f"tangent of the gradient by {name}", scale)
+        assert_second(actual.get(name, zeros), second, f"tangent of the gradient of {name}", scale)
 
 
 @cases
@@ -119,7 +119,7 @@ def test_unpooling_moves_tangents_as_it_moves_values() -> None:
 def test_a_second_order_pass_has_an_order(case: Case) -> None:
     layer, x = case.make(), normal(*case.shape)
     if isinstance(layer, tc.GradientLayer):
-        with pytest.raises(NotImplementedError, match="has no jvp"):
+        with pytest.raises(NotImplementedError, match="does not implement jvp"):
             layer.jvp(x)
         return
     with pytest.raises(RuntimeError, match="jvp needs a forward before it"):
@@ -146,7 +146,7 @@ def test_tangents_that_do_not_fit_are_refused_and_right_ones_then_taken(case: Ca
         layer.jvp(normal(*x.shape[:-1], x.shape[-1] + 1))
     with pytest.raises((ValueError, TypeError)):
         layer.jvp(x.astype(np.float32))
-    with pytest.raises(ValueError, match=r"`params_dot` holds unknown \['more'\]"):
+    with pytest.raises(ValueError, match=r"`params_dot` has unknown \['more'\]"):
         layer.jvp(x, {"more": np.zeros(1)})
     for name, param in layer.params.items():
         with pytest.raises(ValueError, match="params_dot"):

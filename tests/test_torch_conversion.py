@@ -289,15 +289,15 @@ def with_hook(module: Any) -> Any:
 
 
 LAYERS_REFUSED: dict[str, Callable[[], tc.Layer]] = {
-    r"layer '1\.0' \(Residual\): PyTorch has no module": lambda: tc.Residual(tc.ReLU()),
-    r"layer '1\.0' \(Mine\): PyTorch has no module": Mine,
-    r"layer '1\.0' \(GradientLayer\): PyTorch has no module": lambda: tc.GradientLayer(tc.ReLU()),
+    r"layer '1\.0' \(Residual\): PyTorch does not have a module": lambda: tc.Residual(tc.ReLU()),
+    r"layer '1\.0' \(Mine\): PyTorch does not have a module": Mine,
+    r"layer '1\.0' \(GradientLayer\): PyTorch does not have a module": lambda: tc.GradientLayer(tc.ReLU()),
 }
 MODULES_REFUSED: dict[str, Callable[[], Any]] = {
-    r"layer '1\.0' \(Hardtanh\): tinyconv has no layer of this kind": nn.Hardtanh,
-    r"layer '1\.0' \(Doubled\): tinyconv has no layer of this kind": lambda: Doubled(2, 3),
-    r"layer '1\.0' \(LazyLinear\): tinyconv has no layer": lambda: nn.LazyLinear(3),
-    r"layer '1\.0' \(ParametrizedLinear\): tinyconv has no layer": lambda: (
+    r"layer '1\.0' \(Hardtanh\): tinyconv does not have a layer of this kind": nn.Hardtanh,
+    r"layer '1\.0' \(Doubled\): tinyconv does not have a layer of this kind": lambda: Doubled(2, 3),
+    r"layer '1\.0' \(LazyLinear\): tinyconv does not have a layer": lambda: nn.LazyLinear(3),
+    r"layer '1\.0' \(ParametrizedLinear\): tinyconv does not have a layer": lambda: (
         nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
     ),
     r"layer '1\.0' \(Linear\): a module with hooks": lambda: with_hook(nn.Linear(2, 3)),
@@ -306,8 +306,8 @@ MODULES_REFUSED: dict[str, Callable[[], Any]] = {
         nn.Linear(2, 3, dtype=torch.bfloat16)
     ),
     r"layer '1\.0' \(Upsample\): `mode` \(='bilinear'\)": lambda: nn.Upsample(None, 2, "bilinear"),
-    r"layer '1\.0' \(Upsample\): tinyconv has no `recompute_scale_factor` \(=True\)": lambda: nn.Upsample(
-        scale_factor=1.5, recompute_scale_factor=True
+    r"layer '1\.0' \(Upsample\): tinyconv does not have `recompute_scale_factor` \(=True\)": lambda: (
+        nn.Upsample(scale_factor=1.5, recompute_scale_factor=True)
     ),
     r"layer '1\.0' \(Softmax\): `dim` \(=None\) must be an integer": nn.Softmax,
 }

@@ -188,9 +188,9 @@ def test_data_may_be_any_iterable_that_can_be_iterated_again() -> None:
 
 def test_the_trainer_refuses_parts_that_do_not_belong_together() -> None:
     model, other = Linear(1, 1), Linear(1, 1)
-    with pytest.raises(ValueError, match="`optimizer` must have been made for `model`"):
+    with pytest.raises(ValueError, match="`optimizer` must have been created for `model`"):
         Trainer(model, MSELoss(), optim.SGD(other))
-    with pytest.raises(ValueError, match="`schedule` must have been made for `optimizer`"):
+    with pytest.raises(ValueError, match="`schedule` must have been created for `optimizer`"):
         Trainer(model, MSELoss(), optim.SGD(model), optim.StepLR(optim.SGD(model), 1))
     with pytest.raises(ValueError, match="reduction"):
         Trainer(model, MSELoss(reduction="none"), optim.SGD(model))

@@ -1,4 +1,4 @@
-"""The commands of `python -m tinyconv`.
+"""The commands of `python -m tinyconv`, or `tinyconv` for short.
 
     python -m tinyconv train                               train a network on MNIST
     python -m tinyconv evaluate --weights FILE             its loss, accuracy and errors
@@ -14,18 +14,26 @@ Wrong arguments and files end a command with one line and exit code 2.
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+from tinyconv import __version__
 from tinyconv.commands import compare, evaluate, predict, summary, train, vectors
-from tinyconv.commands.errors import Parser, exit_code
+from tinyconv.commands.errors import Parser, exit_code, flush_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv` (default: the process's arguments); returns the exit code."""
-    parser = Parser(prog="python -m tinyconv", description="tinyconv's commands")
+    prog = "tinyconv" if Path(sys.argv[0]).stem == "tinyconv" else "python -m tinyconv"
+    parser = Parser(prog=prog, description="tinyconv's commands")
+    parser.add_argument("--version", action="version", version=f"tinyconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (train, evaluate, predict, summary, vectors, compare):
         command.add_parser(commands)
-    args = parser.parse_args(argv)
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit:
+        flush_output()  # after --help or --version
+        raise
     return exit_code(args.program, partial(args.run, args))
 
 

@@ -1,4 +1,4 @@
-"""Normalisers and checks of arguments: one wording for every error.
+"""Normalisation and checks of arguments, with one wording for every error.
 
 A message names the argument, its value and the rule that it breaks.
 
@@ -37,7 +37,7 @@ _FLOATING = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 
 def given(value: Any) -> str:
-    """What a message says of `value`, which may be anything: "=0.5" or "of type dict", and never much."""
+    """Return the words for any `value` in a message: "=0.5" or "of type dict", and never many."""
     text = "" if isinstance(value, Mapping) else repr(value)
     says_little = text.startswith("<") and not isinstance(value, type)  # <generator object at 0x7f...>
     if not text or says_little or "\n" in text or len(text) > LONGEST_SHOWN:
@@ -46,7 +46,7 @@ def given(value: Any) -> str:
 
 
 def instance(name: str, value: Any, kind: type[T], cure: str = "") -> T:
-    """`value`, which must be an instance of `kind`; the message ends with the `cure`."""
+    """Return `value`, which must be an instance of `kind`; the message ends with the `cure`."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         cure = f": {cure}" if cure else ""
@@ -55,14 +55,14 @@ def instance(name: str, value: Any, kind: type[T], cure: str = "") -> T:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """`value`, True or False, as a bool."""
+    """Return `value`, True or False, as a bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{name}` ({given(value)}) must be True or False")
     return bool(value)
 
 
 def integer(name: str, value: Any, minimum: int = 1) -> int:
-    """`value` as an int of at least `minimum`; bool is no integer here."""
+    """Return `value` as an int of at least `minimum`; bools are refused."""
     if type(value) is int and value >= minimum:
         return value
     try:
@@ -77,7 +77,7 @@ def integer(name: str, value: Any, minimum: int = 1) -> int:
 
 
 def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
-    """`value`, an int or a sequence of one or two ints, as a pair (height, width)."""
+    """Return `value`, an int or a sequence of one or two ints, as a pair (height, width)."""
     if type(value) is int and value >= minimum:
         return value, value
     if type(value) is not tuple and (not isinstance(value, Sequence) or isinstance(value, str)):
@@ -94,7 +94,7 @@ def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
 
 
 def single(name: str, value: IntOrPair, minimum: int = 1) -> int:
-    """`value`, an int or a sequence of one int, as an int."""
+    """Return `value`, an int or a sequence of one int, as an int."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 1:
             raise ValueError(f"`{name}` ({given(value)}) must be an int or a sequence of one")
@@ -103,7 +103,7 @@ def single(name: str, value: IntOrPair, minimum: int = 1) -> int:
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value` as a float within [low, high]."""
+    """Return `value` as a float within [low, high]."""
     if type(value) is float and low <= value <= high:
         return value
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -111,21 +111,21 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     try:
         as_float = float(value)
     except OverflowError:
-        raise ValueError(f"`{name}` must be a number that a float can hold") from None
+        raise ValueError(f"`{name}` must be a number in the range of a float") from None
     if (low, high) != (-math.inf, math.inf) and not low <= as_float <= high:
         raise ValueError(f"`{name}` (={value!r}) must be between {low:g} and {high:g}")
     return as_float
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """`value`, which must be one of the strings in `allowed`."""
+    """Return `value`, which must be one of the strings in `allowed`."""
     if value not in allowed:
         raise ValueError(f"`{name}` ({given(value)}) must be one of {', '.join(map(repr, allowed))}")
     return str(value)
 
 
 def dimension(name: str, value: Any, ndim: int) -> int:
-    """`value`, a dimension of an array of `ndim` (a 0-d one has one, as in PyTorch), counted from 0."""
+    """Return `value`, a dimension of an array of `ndim` (0-d counts as 1-d), counted from 0."""
     ndim = max(1, ndim)
     dim = integer(name, value, minimum=-ndim)
     if dim >= ndim:
@@ -134,18 +134,18 @@ def dimension(name: str, value: Any, ndim: int) -> int:
 
 
 def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """`dtype` as a NumPy dtype, which must be float32 or float64."""
+    """Return `dtype` as a NumPy dtype, which must be float32 or float64."""
     if np.dtype(dtype) not in _FLOATING:
         raise TypeError(f"`dtype` (={np.dtype(dtype)}) must be float32 or float64")
     return np.dtype(dtype)
 
 
 def conversion(target: npt.DTypeLike) -> Callable[[Array], Array]:
-    """What moves an array to `target`, a device ("cpu" or "cuda"), or converts a floating one to that dtype.
+    """Return a function that moves an array to a device, or converts a floating array to a dtype.
 
     Raises:
-        ValueError: a `target` that is neither.
-        RuntimeError: "cuda", and there is no GPU, no driver or no CuPy.
+        ValueError: a `target` other than "cpu", "cuda", float32 and float64.
+        RuntimeError: "cuda" without a GPU, its driver or CuPy.
     """
     if target in ("cpu", "cuda"):
         xp = device_module(str(target))
@@ -158,14 +158,14 @@ def conversion(target: npt.DTypeLike) -> Callable[[Array], Array]:
 
 
 def check_arrays(**arrays: Array | None) -> Any:
-    """Check that the arrays are on one device and of one floating dtype, that of the first of them.
+    """Check that the arrays are on one device and of one floating dtype, that of the first array.
 
-    None is passed over where it is an argument that may be left out (`OPTIONAL`).
+    None is skipped for optional arguments (`OPTIONAL`).
 
-    Returns the array module of them.
+    Returns the array module.
     """
     dtype = None
-    for name, array in arrays.items():  # the usual case first, as this is asked at every step
+    for name, array in arrays.items():  # the usual case first, as this is checked in every step
         if array is None:
             if name not in OPTIONAL:
                 break
@@ -194,9 +194,9 @@ def check_arrays(**arrays: Array | None) -> Any:
 
 
 def check_kinds(**arrays: Array | None) -> Any:
-    """Check that the arrays are arrays, of any dtype, and on one device; None is passed over as above.
+    """Check that the arrays are arrays, of any dtype, and on one device; None is skipped as above.
 
-    Returns the array module of them.
+    Returns the array module.
     """
     for array in arrays.values():
         if type(array) is not np.ndarray:
@@ -216,7 +216,7 @@ def check_kinds(**arrays: Array | None) -> Any:
 
 
 def _cure(name: str, dtype: np.dtype[Any], wanted: np.dtype[Any]) -> str:
-    """How to convert an array of `dtype` to the `wanted` one, or if that is not floating, to float32."""
+    """How to convert an array of `dtype` to the `wanted` dtype, or to float32 if that is not floating."""
     x = "x" if name == "input" or not name.isidentifier() else name
     if not dtype.isnative and dtype.newbyteorder("=") in _FLOATING:
         return f': use {x}.astype({x}.dtype.newbyteorder("="))'
@@ -228,7 +228,7 @@ def _cure(name: str, dtype: np.dtype[Any], wanted: np.dtype[Any]) -> str:
 
 
 def check_like(input: Array, **arrays: Array) -> Any:
-    """Check that the arrays have the shape, dtype and device of `input`; returns their array module."""
+    """Check that the arrays have the shape, dtype and device of `input`; return their array module."""
     xp = check_arrays(input=input, **arrays)
     for name, array in arrays.items():
         check_shape(name, array, input.shape, "of `input`")
@@ -250,7 +250,7 @@ def check_ndim(name: str, array: Array, allowed: Sequence[int], form: str) -> No
 
 
 def check_per_channel(input: Array, **arrays: Array | None) -> None:
-    """Check that `input` is (N, C, ...) and that the arrays (None is passed over) are (C,)."""
+    """Check that `input` is (N, C, ...) and that the arrays (except None) are (C,)."""
     if input.ndim < 2:
         raise ValueError(f"`input` (of shape {input.shape}) must have the form (N, C, ...)")
     for name, array in arrays.items():
@@ -259,7 +259,7 @@ def check_per_channel(input: Array, **arrays: Array | None) -> None:
 
 
 def generator(value: Generator) -> "np.random.Generator":
-    """`value`, a numpy.random.Generator, a seed or None (fresh entropy), as a Generator."""
+    """Return `value`, a numpy.random.Generator, a seed or None (fresh entropy), as a Generator."""
     if isinstance(value, np.random.Generator):
         return value
     if value is not None:

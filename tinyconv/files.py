@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ from pathlib import Path
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside `path`, flush it to disk and rename it.
 
-    A process that is killed meanwhile leaves a part of it under another name, see `remove_unfinished`.
+    A process that is killed meanwhile leaves a partial file under another name, see `remove_unfinished`.
 
     Raises:
-        OSError: the file cannot be written; a file that was there before stays as it was.
+        OSError: the file cannot be written; an existing file is not changed.
     """
     import tempfile
 
@@ -30,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_unfinished(folder: Path, names: str) -> None:
-    """Remove what killed processes have left of files in `folder` whose names match the pattern `names`.
+    """Remove partial files of killed processes in `folder` for names that match the pattern `names`.
 
     No other process may be writing such a file.
     """
@@ -39,7 +39,7 @@ def remove_unfinished(folder: Path, names: str) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush the renaming to disk, where a folder can be opened for it."""
+    """Flush the renaming to disk, if a folder can be opened for it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -12,12 +12,11 @@ from tinyconv.layers import BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, ReL
 def lenet5(
     *, pretrained: bool = False, dtype: npt.DTypeLike = np.float32, generator: Generator = None
 ) -> Sequential:
-    """LeNet-5 for (N, 1, 28, 28) images and 10 classes, in its modern form (ReLU, max-pooling).
+    """Build LeNet-5 for (N, 1, 28, 28) images and 10 classes, in its modern form (ReLU, max-pooling).
 
     Args:
-        pretrained: whether to load the weights that come with the package, which read MNIST's digits
-            (weights/README.md says how they were trained, and how well they do). They replace what was
-            drawn from `generator`.
+        pretrained: whether to load the weights of the package, which were trained on MNIST (weights/README.md
+            says how, and their accuracy). They replace those drawn from `generator`.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -45,7 +44,7 @@ def lenet5(
 
 
 def mnist_cnn(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None) -> Sequential:
-    """A network of two 3x3 convolutions for (N, 1, 28, 28) images and 10 classes, 2.4 million parameters.
+    """Build a network of two 3x3 convolutions for (N, 1, 28, 28) images and 10 classes, with 2.4M parameters.
 
     Args:
         dtype: float32 (default) or float64.

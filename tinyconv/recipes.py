@@ -1,4 +1,4 @@
-"""How the two networks are trained on MNIST: the steps of examples/mnist.py and `python -m tinyconv train`.
+"""How the two networks are trained on MNIST: the steps of `python -m tinyconv train`.
 
 An option is added in `add_options`, and read in the step that it changes.
 """
@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shlex
 import sys
 import time
 from contextlib import suppress
@@ -16,16 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.data import MNIST, DataLoader, normalize, random_affine
+from tinyconv.data import MNIST, DataLoader, load_mnist, normalize, random_affine
+from tinyconv.data.mnist import FILES
 from tinyconv.files import write_whole
 from tinyconv.layers import CrossEntropyLoss
 from tinyconv.models import lenet5, mnist_cnn
 from tinyconv.optim import SGD, AdamW, OneCycleLR
 from tinyconv.training import Epoch, Trainer, save_weights
+from tinyconv.training.checkpoints import Checkpoints
 
 MODELS = {"lenet": lenet5, "cnn": mnist_cnn}
 DEFAULT_LR = {"lenet": 0.005, "cnn": 0.01, "cnn, augmented": 0.1}
 INPUT_SHAPE = (1, 1, 28, 28)
+CHECKOUT = Path("examples/data/mnist")  # in the repository
 OPTIONS = "options.json"  # of a run, beside its checkpoints
 KEPT = (
     "model",
@@ -39,26 +43,34 @@ KEPT = (
     "subset",
     "checkpoint_every",
 )
+# An option is None until `with_all_options`, which so knows what was given beside --resume.
+DEFAULTS = {
+    "model": "lenet",
+    "augment": False,
+    "batch_size": 64,
+    "seed": 1,
+    "out": Path("runs"),
+    "checkpoint_every": 200,
+}
 
 
-def add_options(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
-    """Add the options of a training; `data` is the default of --data."""
-    shown = "(default: %(default)s)"
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training; `with_all_options` fills in their defaults."""
     counts: dict[str, Any] = {"type": positive, "metavar": "N"}
     add_model_option(parser)
-    epochs = "passes over the images (default: 5, with --augment 15)"
+    epochs = "passes over the images (default: 5, with --augment 15); beside --resume, to extend that run"
     parser.add_argument("--epochs", help=epochs, **counts)
     augment = "shift and rotate the images at random; the cnn then has its best recipe, see `make_trainer`"
     parser.add_argument("--augment", action="store_true", help=augment)
-    parser.add_argument("--batch-size", default=64, help=f"images a step {shown}", **counts)
+    parser.add_argument("--batch-size", help=f"images a step {_default('batch_size')}", **counts)
     lr = "learning rate, or its highest value (default: lenet 0.005, cnn 0.01, cnn with --augment 0.1)"
     parser.add_argument("--lr", type=float, help=lr)
-    seed = f"of the parameters and the order of the images {shown}"
-    parser.add_argument("--seed", type=_natural, default=1, metavar="N", help=seed)
-    add_data_option(parser, data)
-    out = f"folder for weights and picture {shown}"
-    parser.add_argument("--out", type=Path, default=Path("runs"), help=out)
-    device = f"cuda: on a GPU, by CuPy {shown}"
+    seed = f"of the parameters and the order of the images {_default('seed')}"
+    parser.add_argument("--seed", type=_natural, metavar="N", help=seed)
+    add_data_option(parser)
+    out = f"folder for weights and picture {_default('out')}"
+    parser.add_argument("--out", type=Path, help=out)
+    device = "cuda: on a GPU, by CuPy (default: %(default)s)"
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)
     parser.add_argument(
         "--checkpoint-dir",
@@ -66,11 +78,16 @@ def add_options(parser: argparse.ArgumentParser, data: Path | None = None) -> No
         metavar="DIR",
         help="write checkpoints there, after each epoch and every --checkpoint-every batches, and a history",
     )
-    every = f"batches between two checkpoints {shown}"
-    parser.add_argument("--checkpoint-every", default=200, help=every, **counts)
+    every = f"batches between two checkpoints {_default('checkpoint_every')}"
+    parser.add_argument("--checkpoint-every", help=every, **counts)
     resume = "go on with the run whose checkpoints are in DIR, with the options that it had"
     parser.add_argument("--resume", type=Path, metavar="DIR", help=resume)
     parser.add_argument("--subset", help="train on the first N images only", **counts)
+    parser.set_defaults(**dict.fromkeys(DEFAULTS))
+
+
+def _default(name: str) -> str:
+    return f"(default: {DEFAULTS[name]})"
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -82,53 +99,111 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         help="lenet: LeNet-5, 62 thousand parameters, trained by AdamW with weight decay 0.1 "
         "and a one-cycle learning rate; "
         "cnn: 2.4 million parameters, trained by SGD with momentum 0.9 and weight decay 1e-4 "
-        "(default: %(default)s)",
+        "(default: lenet)",
     )
 
 
-def add_data_option(parser: argparse.ArgumentParser, data: Path | None = None) -> None:
-    """Add --data, the folder of MNIST, with the default `data`."""
-    default = "%(default)s" if data else "$TINYCONV_DATA, the user's cache folder, or downloaded there"
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Add --data, the folder of MNIST, which `load_data` takes."""
+    default = f"$TINYCONV_DATA, {CHECKOUT} if it is there, the user's cache folder, or downloaded to it"
     help = f"folder with the four IDX files, zipped or not (Fashion-MNIST's do as well; default: {default})"
-    parser.add_argument("--data", type=Path, default=data, help=help)
+    parser.add_argument("--data", type=Path, help=help)
+
+
+def load_data(folder: Path | None) -> MNIST:
+    """MNIST from `folder`; without one, from where the help of --data says.
+
+    Raises:
+        ValueError, OSError: as `load_mnist`; where the download fails, with what --data is to be.
+    """
+    named = folder is not None or os.environ.get("TINYCONV_DATA")
+    if not named and all((CHECKOUT / name).is_file() for name in FILES):
+        folder = CHECKOUT
+    try:
+        return load_mnist(folder)
+    except OSError as error:
+        if named:
+            raise
+        wanted = f"--data DIR must name a folder that holds {', '.join(FILES)}"
+        raise OSError(f"{error}; without a download, {wanted} (a checkout has them in {CHECKOUT})") from error
 
 
 def with_all_options(args: argparse.Namespace) -> argparse.Namespace:
-    """`args` with the defaults that depend on others; with --resume, as the options of that run were.
+    """`args` with all defaults; with --resume, as the options of that run were.
 
-    Where the data are and which device there is, is as `args` says.
+    Where the data are and which device there is, is as `args` says. The run may be given more epochs.
 
     Raises:
-        ValueError, OSError: `args.resume` holds no options of a run.
+        ValueError, OSError: `args.resume` holds no options of a run, or some that contradict `args`.
     """
     if args.resume is not None and args.checkpoint_dir is not None:
         raise ValueError("--resume goes on writing to its folder: --checkpoint-dir must not be given as well")
-    if args.epochs is None:
-        args.epochs = 15 if args.augment else 5
-    several = args.device == "cpu" and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
-    args.workers = 2 if several else 1
     if args.resume is None:
-        return args
-    path = args.resume / OPTIONS
+        several = args.device == "cpu" and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+        return _with_defaults(argparse.Namespace(**vars(args), workers=2 if several else 1))
+    kept = _kept_options(args.resume)
+    resumed = _with_defaults(argparse.Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume}))
+    resumed.out = Path(resumed.out)
+    _check_no_contradiction(args, resumed)
+    print("as the run began:", ", ".join(f"{name} {value}" for name, value in kept.items()))
+    resumed.epochs = args.epochs or resumed.epochs
+    return resumed
+
+
+def _with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """`args` with a value for each option, some of which depend on others."""
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    filled = argparse.Namespace(**{**vars(args), **DEFAULTS, **given})
+    if filled.epochs is None:
+        filled.epochs = 15 if filled.augment else 5
+    if filled.lr is None:
+        filled.lr = DEFAULT_LR["cnn, augmented" if _best(filled) else filled.model]
+    return filled
+
+
+def _best(args: argparse.Namespace) -> bool:
+    """Whether the cnn gets its best recipe."""
+    return bool(args.model == "cnn" and args.augment)
+
+
+def _check_no_contradiction(args: argparse.Namespace, resumed: argparse.Namespace) -> None:
+    """Check the options that are given beside --resume against the run's own."""
+    for name in KEPT:
+        given, own = getattr(args, name, None), getattr(resumed, name)
+        option = f"--{name.replace('_', '-')} (={given})"
+        if given is None or given == own:
+            continue
+        if name != "epochs":
+            raise ValueError(f"{option} contradicts the run in {args.resume}, which has {own}: leave it out")
+        if given < own:
+            raise ValueError(
+                f"{option} must be at least {own}: the run in {args.resume} can only be extended"
+            )
+
+
+def _kept_options(folder: Path) -> dict[str, Any]:
+    """The options of the run whose checkpoints are in `folder`."""
+    path = folder / OPTIONS
     try:
         kept = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} does not hold the options of a run: {error}") from error
     if not isinstance(kept, dict) or set(kept) != set(KEPT) or kept["model"] not in MODELS:
         raise ValueError(f"{path} does not hold the options of a run: {', '.join(KEPT)}")
-    print("as the run began:", ", ".join(f"{name} {value}" for name, value in kept.items()))
-    resumed = argparse.Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume})
-    resumed.out = Path(resumed.out)
-    return resumed
+    return kept
+
+
+def _begin_folder(args: argparse.Namespace) -> None:
+    if (args.checkpoint_dir / OPTIONS).exists():
+        raise ValueError(f"{args.checkpoint_dir} holds another run: --resume it, or name another folder")
+    args.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    _write_options(args)
 
 
 def _write_options(args: argparse.Namespace) -> None:
-    path = args.checkpoint_dir / OPTIONS
-    if path.exists():
-        raise ValueError(f"{args.checkpoint_dir} holds another run: --resume it, or name another folder")
-    args.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     kept = {name: getattr(args, name) for name in KEPT}
-    write_whole(path, (json.dumps(kept, default=str, indent=1) + "\n").encode())
+    content = json.dumps(kept, default=str, indent=1) + "\n"
+    write_whole(args.checkpoint_dir / OPTIONS, content.encode())
 
 
 def make_batches(
@@ -157,8 +232,7 @@ def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.
     }
     if args.checkpoint_dir is not None:
         where |= {"checkpoint_dir": args.checkpoint_dir, "checkpoint_every": args.checkpoint_every}
-    best = args.model == "cnn" and args.augment
-    lr = DEFAULT_LR["cnn, augmented" if best else args.model] if args.lr is None else args.lr
+    best, lr = _best(args), args.lr
     model, criterion = MODELS[args.model](generator=rng), CrossEntropyLoss(label_smoothing=0.1 * best)
     if args.model == "lenet":
         adamw = AdamW(model, lr=lr, weight_decay=0.1)
@@ -174,7 +248,8 @@ def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.
 def fit(args: argparse.Namespace, trainer: Trainer, loader: DataLoader, test: DataLoader) -> float:
     """Print the network's table and train, with a line after each epoch.
 
-    Ctrl-C ends the training, but not the program. Returns the seconds that it took.
+    Ctrl-C ends the training, but not the program, and says what there is of it. Returns the seconds that it
+    took.
     """
 
     def show(epoch: Epoch) -> None:
@@ -188,17 +263,38 @@ def fit(args: argparse.Namespace, trainer: Trainer, loader: DataLoader, test: Da
 
     print(trainer.model.summary(INPUT_SHAPE))
     if args.resume is None and args.checkpoint_dir is not None:
-        _write_options(args)
+        _begin_folder(args)
     if args.resume is not None:
         with suppress(FileNotFoundError):  # a run that was killed before its first checkpoint begins anew
             trainer.resume()
         print(f"going on after {trainer.steps:,} batches")
+        _write_options(args)  # it may have been extended
     start = time.perf_counter()
     try:
         trainer.fit(loader, args.epochs - len(trainer.history.epochs), validation=test, on_epoch=show)
     except KeyboardInterrupt:
-        print("\ninterrupted: going on with what has been learnt so far")
+        print(f"\n{_interrupted(args, trainer)}")
     return time.perf_counter() - start
+
+
+def _interrupted(args: argparse.Namespace, trainer: Trainer) -> str:
+    """What is left of a training that Ctrl-C has ended, and how it can go on."""
+    epochs, folder = trainer.history.epochs, args.checkpoint_dir
+    if folder is None:
+        if epochs:
+            return "interrupted: going on with what has been learnt so far"
+        return "interrupted in the first epoch: nothing was saved (with --checkpoint-dir it would be)"
+    where = ["--data", str(args.data)] * (args.data is not None) + ["--device", "cuda"] * (
+        args.device == "cuda"
+    )
+    command = shlex.join(["python", "-m", "tinyconv", "train", "--resume", str(folder), *where])
+    start = (
+        "the last checkpoint"
+        if Checkpoints(folder).paths()
+        else "the beginning, as there is no checkpoint yet"
+    )
+    first = "" if epochs else " in the first epoch"
+    return f"interrupted{first}: to go on from {start}, run\n    {command}"
 
 
 def report(args: argparse.Namespace, trainer: Trainer, data: MNIST, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The arguments that a layer, a loss or an optimiser was made with, as its attributes tell them."""
+"""The arguments of a layer, a loss or an optimiser, read from its attributes."""
 
 import functools
 import inspect
@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-# Arguments that only the constructor needs, and that are not kept.
+# Arguments that only the constructor needs, and that are not stored.
 _PASSING = ("dtype", "generator")
 
 
 def _constructor(kind: type) -> Mapping[str, inspect.Parameter]:
-    """Name -> parameter of the constructor of `kind`, but for `dtype`, `generator` and *args."""
+    """Name -> parameter of the constructor of `kind`, except `dtype`, `generator` and *args."""
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(kind).parameters.items()
     return MappingProxyType({n: p for n, p in parameters if n not in _PASSING and p.kind not in variable})
@@ -22,10 +22,10 @@ constructor: Callable[[type], Mapping[str, inspect.Parameter]] = functools.cache
 
 
 def arguments(made: object) -> dict[str, Any]:
-    """Return name -> value of the arguments that would make an object like `made`.
+    """Return name -> value of the arguments that would create an object like `made`.
 
     They are read from the attributes of the same names; arguments without such an attribute are left out.
-    Where the argument says whether there is something (`bias=True`), the attribute may be that something.
+    If the argument says whether something exists (`bias=True`), the attribute may be the thing itself.
 
     >>> from tinyconv import Linear
     >>> arguments(Linear(3, 4, bias=False))
@@ -41,15 +41,15 @@ def arguments(made: object) -> dict[str, Any]:
 
 
 def shown_arguments(made: object, *, always: str = "", never: str = "") -> str:
-    """Return the arguments of `made` for its repr: those without a default, others where they differ from it.
+    """Return the arguments of `made` for its repr: those without a default, or different from it.
 
-    Numbers have six digits and arrays are told by their shape. Layers, which a repr shows as children, and
+    Numbers have six digits, and arrays are shown by their shape. Layers, which a repr shows as children, and
     parameters, which change, are left out.
 
     Args:
         made: an object whose constructor's arguments are attributes.
-        always: the name of an argument to show in any case, and by name.
-        never: the name of an argument not to show.
+        always: the name of an argument that is always shown, and by name.
+        never: the name of an argument that is never shown.
     """
     parameters, shown = constructor(type(made)), []
     for name, value in arguments(made).items():
@@ -65,7 +65,7 @@ def shown_arguments(made: object, *, always: str = "", never: str = "") -> str:
 
 
 def short(value: Any) -> str:
-    """`value` as a repr shows it: six digits of a number, the shape of an array, the type of all else."""
+    """Return `value` for a repr: six digits of a number, the shape of an array, else the type."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"<{'x'.join(map(str, value.shape)) or 1} values>"
     if isinstance(value, (tuple, list)) and len(value) < 8:
@@ -73,8 +73,8 @@ def short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if value is None or isinstance(value, (bool, int, str)) or hasattr(type(value), "step"):
-        return reprlib.repr(value) if isinstance(value, str) else repr(value)  # of an optimiser it is short
-    return f"<{type(value).__name__}>"  # the address in its own repr is another in each process
+        return reprlib.repr(value) if isinstance(value, str) else repr(value)  # that of an optimiser is short
+    return f"<{type(value).__name__}>"  # the address in its own repr differs in each process
 
 
 def _equals(value: Any, default: Any) -> bool:

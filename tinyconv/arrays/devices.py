@@ -1,7 +1,7 @@
 """Devices: which array module an array belongs to, and what differs between NumPy and CuPy.
 
-All maths of this package goes through the module of its arrays, numpy or cupy. CuPy is imported only where
-the user asks for it.
+All maths of this package uses the module of its arrays, numpy or cupy. CuPy is imported only if the user asks
+for it.
 """
 
 import functools
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = npt.NDArray[Any]  # or cupy.ndarray, which has the same interface
 else:
 
-    class Array(ABC):  # noqa: B024  # for its `isinstance`
+    class Array(ABC):  # noqa: B024  # for `isinstance`
         """An array of NumPy or CuPy.
 
         A type checker sees `numpy.typing.NDArray[Any]`, which would fill the signatures in `help`.
@@ -51,17 +51,18 @@ else:
             )
 
 
-# A NumPy generator's id -> it, held so that no other gets its id, and the one on the GPU that it has seeded.
+# id of a NumPy generator -> the generator, kept so that no other gets its id, and the GPU's that it has
+# seeded.
 _seeded: dict[int, tuple[Any, Any]] = {}
 MOST_SEEDED = 64
 
 
 def array_module(*arrays: Any) -> Any:
-    """The module, numpy or cupy, that all of `arrays` belong to (None is passed over).
+    """Return the module, numpy or cupy, that all of `arrays` belong to (None is skipped).
 
     Raises:
-        TypeError: one of them is not an array or has an arithmetic of its own (see `refusal`), or they belong
-            to different modules.
+        TypeError: one of them is not an array, or computes differently (see `refusal`), or they belong to
+            different modules.
     """
     for array in arrays:
         if type(array) is not np.ndarray and array is not None:
@@ -73,12 +74,12 @@ def array_module(*arrays: Any) -> Any:
             raise TypeError(f"an array {wrong}")
     names = {_module_name(array) for array in arrays if array is not None}
     if len(names) > 1:
-        raise TypeError("arrays must lie on one device, got arrays on the CPU and on the GPU")
+        raise TypeError("arrays must be on one device, got arrays on the CPU and on the GPU")
     return sys.modules[names.pop()]
 
 
 def owner(value: Any) -> str:
-    """The package that the type of `value` belongs to: "numpy" or "cupy" for an array."""
+    """Return the package that the type of `value` belongs to: "numpy" or "cupy" for an array."""
     return type(value).__module__.partition(".")[0]
 
 
@@ -87,10 +88,10 @@ def _module_name(array: Any) -> str:
 
 
 def refusal(name: str, value: Any) -> str:
-    """What is wrong with `value`, the argument `name`, as an array, and the cure; "" if nothing is.
+    """Return what is wrong with `value`, the argument `name`, as an array, and the cure; "" if nothing is.
 
-    Subclasses of numpy.ndarray are taken, such as numpy.memmap, but not those with an arithmetic of their
-    own: the product of two numpy.matrix is not elementwise, and masked arrays leave values out.
+    Subclasses of numpy.ndarray are accepted, such as numpy.memmap, but not those that redefine arithmetic:
+    the product of two numpy.matrix is not elementwise, and masked arrays leave values out.
     """
     kind: Any = type(value)
     if isinstance(value, np.generic) or owner(value) == "cupy":
@@ -105,7 +106,7 @@ def refusal(name: str, value: Any) -> str:
 def _cure(name: str, value: Any) -> str:
     if hasattr(value, "filled"):  # a masked array
         return ": fill it first, x.filled(0)"
-    if hasattr(value, "to_numpy"):  # of pandas and its like
+    if hasattr(value, "to_numpy"):  # of pandas and similar libraries
         return ": use x.to_numpy()"
     if owner(value) == "torch":
         return ": use x.detach().cpu().numpy()"
@@ -124,7 +125,7 @@ def _computes_plainly(kind: type) -> bool:
 
 
 def gpu_available() -> bool:
-    """Whether CuPy is installed and finds a GPU. Never raises."""
+    """Return whether CuPy is installed and finds a GPU. Never raises."""
     try:
         device_module("cuda")
     except RuntimeError:
@@ -133,7 +134,7 @@ def gpu_available() -> bool:
 
 
 def device_module(device: str) -> Any:
-    """The array module of a device: numpy of "cpu", cupy of "cuda".
+    """Return the array module of a device: numpy for "cpu", cupy for "cuda".
 
     Raises:
         ValueError: another device.
@@ -146,15 +147,15 @@ def device_module(device: str) -> Any:
     try:
         cupy = importlib.import_module("cupy")
         if not cupy.cuda.runtime.getDeviceCount():
-            raise RuntimeError("there is no GPU")
-    except Exception as error:  # what CuPy and the libraries under it raise has no common base
+            raise RuntimeError("a GPU was not found")
+    except Exception as error:  # CuPy and the libraries under it raise errors without a common base
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise RuntimeError(f"`device` (='cuda') needs a GPU, its driver and CuPy: {reason}") from None
     return cupy
 
 
 def moved(array: Array, xp: Any) -> Array:
-    """`array` on the device of the module `xp`; itself where it lies there."""
+    """Return `array` on the device of the module `xp`, without a copy if it is there already."""
     own = array_module(array)
     if own is xp:
         return array
@@ -163,9 +164,9 @@ def moved(array: Array, xp: Any) -> Array:
 
 
 def maybe(condition: Any) -> bool:
-    """Whether `condition`, a 0-d array or a bool, holds; on the GPU True without looking, which would wait.
+    """Return whether `condition`, a 0-d array or a bool, is true; on the GPU True, as reading would block.
 
-    It is for work that changes nothing where the condition does not hold.
+    It guards work that has no effect where the condition is false.
     """
     if isinstance(condition, (bool, np.bool_)):
         return bool(condition)
@@ -173,7 +174,7 @@ def maybe(condition: Any) -> bool:
 
 
 def refused_where(wrong: Any, values: Array, error: Callable[[], Exception]) -> Array:
-    """`values`, or the error where `wrong`, a 0-d array, holds; on the GPU, where looking would wait, NaN."""
+    """Return `values`; where `wrong`, a 0-d array, is true raise the error, or on the GPU return NaN."""
     if not maybe(wrong):
         return values
     xp = array_module(values)
@@ -185,16 +186,16 @@ def refused_where(wrong: Any, values: Array, error: Callable[[], Exception]) -> 
 
 @functools.cache
 def constant(values: tuple[Any, ...], dtype: str, xp: Any) -> Array:
-    """`values`, tuples nested or not, as an array of the module `xp`, not to be written.
+    """Return `values`, tuples nested or not, as a constant array of the module `xp`.
 
-    Copied to a GPU once and kept, as there is no copying while a CUDA graph is captured.
+    It is copied to a GPU once and kept, as nothing can be copied while a CUDA graph is captured.
     """
     array: Array = xp.asarray(values, dtype)
     return array
 
 
 def uniform(generator: "np.random.Generator", shape: tuple[int, ...], xp: Any) -> Array:
-    """float32 in [0, 1), drawn on the device of `xp`: from `generator`, or one there that it seeds."""
+    """Draw float32 in [0, 1) on the device of `xp`: from `generator`, or from one there that it seeds."""
     if xp is np:
         return generator.random(shape, dtype=np.float32)
     if id(generator) not in _seeded:
@@ -206,5 +207,5 @@ def uniform(generator: "np.random.Generator", shape: tuple[int, ...], xp: Any) -
 
 
 def special(xp: Any) -> Any:
-    """The special functions (erf and its kin) for arrays of the module `xp`."""
+    """Return the module of special functions (erf and others) for arrays of the module `xp`."""
     return importlib.import_module("scipy.special" if xp is np else "cupyx.scipy.special")

@@ -1,4 +1,4 @@
-"""Elementwise maths: several steps as one kernel on a GPU, and zeros where a mask says so."""
+"""Elementwise maths: several steps as one kernel on a GPU, and masking."""
 
 import functools
 from collections.abc import Callable
@@ -22,10 +22,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def underflow_allowed(function: Function) -> Function:
-    """Decorate what may make values too small for their dtype: they are rounded, to 0 or near it.
+    """Decorate a function whose values may be too small for their dtype: they are rounded to 0 or near it.
 
-    That is right, and not an error even where the user has NumPy raise one (`numpy.seterr`). What is called
-    within is not asked again, as asking takes as long as a small product.
+    That is correct, and not an error even if the user has NumPy raise one (`numpy.seterr`). Functions called
+    within do not check again, as a check takes as long as a small product.
     """
 
     @functools.wraps(function)
@@ -34,7 +34,7 @@ def underflow_allowed(function: Function) -> Function:
             return function(*args, **keywords)
         token = _allowed.set(True)
         try:
-            if np.geterr()["under"] == "ignore":  # the default: an errstate would make each ufunc slower
+            if np.geterr()["under"] == "ignore":  # the default; an errstate would make each ufunc slower
                 return function(*args, **keywords)
             with np.errstate(under="ignore"):
                 return function(*args, **keywords)
@@ -45,9 +45,9 @@ def underflow_allowed(function: Function) -> Function:
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(xp, *arrays and numbers)`, elementwise, called without `xp`; on the GPU one kernel.
+    """Return `function(xp, *arrays and numbers)`, elementwise, called without `xp`; on the GPU one kernel.
 
-    Numbers that change from call to call in a CUDA graph must be 0-d arrays; what may be missing is None.
+    Numbers that change from call to call in a CUDA graph must be 0-d arrays; optional arguments may be None.
     """
 
     @functools.cache
@@ -64,10 +64,10 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kept_where(mask: Array, values: Array, out: Array | None = None) -> Array:
-    """`values` where `mask` is True and 0 where it is False, both of one shape; written to `out` if given.
+    """Return `values` where `mask`, of the same shape, is True, else 0; written to `out` if given.
 
-    Multiplies the bits of `values` by 1 or 0: several times as fast as `where`, whose branches no
-    processor can predict, and exact where `values` holds inf or NaN, which a floating product is not.
+    It multiplies the bits of `values` by 1 or 0: several times as fast as `where`, whose branches cannot be
+    predicted, and exact where `values` has inf or NaN, unlike a floating-point product.
     """
     xp, bits = array_module(mask, values), BITS[values.dtype]
     if out is not None:

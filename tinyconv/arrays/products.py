@@ -9,7 +9,7 @@ __all__ = ["matmul"]
 
 
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-    """The matrix product a @ b of matrices or stacks of them; on a GPU by cuBLAS (see `gpu.cublas`)."""
+    """Multiply matrices or stacks of them, a @ b; on a GPU with cuBLAS (see `gpu.cublas`)."""
     if type(a) is np.ndarray:
         return np.matmul(a, b, out=out)
     return cublas.matmul(a, b, out)

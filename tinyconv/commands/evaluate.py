@@ -7,9 +7,9 @@ import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.commands.model import add_model_options, trained_model
-from tinyconv.data import load_mnist, normalize
+from tinyconv.data import normalize
 from tinyconv.layers import CrossEntropyLoss
-from tinyconv.recipes import add_data_option
+from tinyconv.recipes import add_data_option, load_data
 
 
 def add_parser(commands: Any) -> None:
@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     model = trained_model(args)
-    data = load_mnist(args.data)
+    data = load_data(args.data)
     logits, labels = model.predict(normalize(data.test_images)), data.test_labels
     loss = float(CrossEntropyLoss()(logits, labels))
     found = logits.argmax(axis=1)

@@ -1,6 +1,7 @@
 """python -m tinyconv predict: the digits in pictures, with their probabilities."""
 
 import argparse
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from tinyconv.arrays import Array
 from tinyconv.commands.errors import exit_code
 from tinyconv.commands.model import add_model_options, trained_model
 from tinyconv.data import normalize
-from tinyconv.data.digits import find_digit
+from tinyconv.data.digits import find_largest
 from tinyconv.functional import softmax
 from tinyconv.layers import Sequential
 
@@ -35,15 +36,19 @@ def add_parser(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Print a block for each image; one that cannot be read does not keep the others from it."""
     model = trained_model(args)
-    return max([exit_code(args.program, partial(_predict, model, path)) for path in args.images])
+    return max(
+        [exit_code(args.program, partial(_predict, args.program, model, path)) for path in args.images]
+    )
 
 
-def _predict(model: Sequential, path: Path) -> None:
+def _predict(program: str, model: Sequential, path: Path) -> None:
     pixels = read_image(path)
     try:
-        image = find_digit(pixels)
+        image, digits = find_largest(pixels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if digits > 1:
+        print(f"{program}: warning: {path} shows {digits} digits; the largest is read", file=sys.stderr)
     probabilities = softmax(model.predict(normalize(image[None])), 1)[0]
     print(f"{path}: {probabilities.argmax()}")
     for digit, probability in enumerate(probabilities):
@@ -51,7 +56,7 @@ def _predict(model: Sequential, path: Path) -> None:
 
 
 def read_image(path: Path) -> Array:
-    """The pixels of an image file, upright as its EXIF data say, as `find_digit` takes them.
+    """The pixels of an image file, upright as its EXIF data say, as `find_largest` takes them.
 
     Raises:
         ImportError: there is no Pillow.

@@ -1,4 +1,4 @@
-"""python -m tinyconv train: what examples/mnist.py does, on MNIST from wherever it is found."""
+"""python -m tinyconv train: a network on MNIST, with checkpoints, weights and a picture of the run."""
 
 import argparse
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv import recipes
-from tinyconv.data import load_mnist
+from tinyconv.commands.errors import INTERRUPTED
 
 
 def add_parser(commands: Any) -> None:
@@ -16,12 +16,15 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=_run, program=parser.prog)
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> int:
     args = recipes.with_all_options(args)
-    data = load_mnist(args.data)
+    data = recipes.load_data(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     batches, test = recipes.make_batches(args, data, rng)
     trainer = recipes.make_trainer(args, len(batches), rng)
     seconds = recipes.fit(args, trainer, batches, test)
+    if not trainer.history.epochs:
+        return INTERRUPTED
     recipes.report(args, trainer, data, seconds)
+    return 0

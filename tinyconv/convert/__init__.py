@@ -1,6 +1,6 @@
-"""Models for and from other frameworks: PyTorch's modules, ONNX files.
+"""Conversion of models to and from other frameworks: PyTorch's modules, ONNX files.
 
-PyTorch and onnx are imported when a function is called, and need not be installed.
+PyTorch and onnx are imported only when a function needs them.
 """
 
 from tinyconv.convert.onnx_file import export_onnx

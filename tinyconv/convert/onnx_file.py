@@ -19,23 +19,23 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
     """Write what `model.predict` computes to an ONNX file (opset 18).
 
     The graph has one input, "input", and one output, "output". The length of their first dimension, the
-    batch, is left open, and the others are fixed. Parameters and buffers have their names in
-    `model.state_dict()`, and all values the dtype of the model (in float64, onnxruntime computes some of
-    the operators only, and no convolution).
+    batch, is dynamic, and the others are fixed. Parameters and buffers have their names in
+    `model.state_dict()`, and all values have the dtype of the model (in float64, onnxruntime computes only
+    some of the operators, and not convolutions).
 
     Args:
         model: any layer or Sequential; Residual and Sequential may be nested. Dropout is left out, and batch
             norm uses the running statistics, whatever the mode is.
         input_shape: shape of an input, with the batch, as in `model.summary`: (1, 1, 28, 28). The batch
             may have any length here.
-        path: the file, which appears whole or not at all, over one that was there before.
+        path: the file, which is written completely or not at all, and replaces an existing one.
 
     Raises:
         ImportError: the package onnx is not installed.
-        TypeError: no Layer, or one without an ONNX form here: a gradient layer, MaxUnpool2d, a subclass.
-            The message names its place. Parameters of different dtypes.
+        TypeError: `model` is not a Layer, or has a layer without an ONNX form here: a gradient layer,
+            MaxUnpool2d, a subclass. The message names its place. Parameters of different dtypes.
         ValueError: an `input_shape` that does not fit, or a layer that moves or changes the batch dimension,
-            or has options that ONNX has not.
+            or has options that ONNX does not have.
         OSError: the file cannot be written.
 
     Source: https://onnx.ai/onnx/operators/
@@ -67,7 +67,7 @@ def _onnx() -> Any:
 
 
 def _dtype(model: Layer) -> "np.dtype[Any]":
-    """The dtype of all parameters and buffers that are floating; float32 where there are none."""
+    """The dtype of all floating parameters and buffers; float32 if there are none."""
     arrays = (*model.params.values(), *model.buffers.values())
     dtypes = {array.dtype for array in arrays if array.dtype.kind == "f"}
     if len(dtypes) > 1:
@@ -77,7 +77,7 @@ def _dtype(model: Layer) -> "np.dtype[Any]":
 
 
 def _add(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> tuple[str, Shape]:
-    """Add the nodes of a layer at `x`, of `shape`; returns the output's name and shape."""
+    """Add the nodes of a layer at `x`, of `shape`; return the output's name and shape."""
     if type(layer) is Sequential:
         for name, child in layer.children.items():
             x, shape = _add(graph, child, inside(place, name), x, shape)
@@ -86,7 +86,7 @@ def _add(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> tuple[
         return _add_residual(graph, layer, place, x, shape)
     with named_in_errors(place, layer):
         if type(layer) not in FORMS:
-            raise TypeError("export_onnx has no ONNX form of this kind of layer")
+            raise TypeError("export_onnx does not have an ONNX form of this kind of layer")
         output_shape = _shape_after(layer, shape)
         graph.place = place
         return FORMS[type(layer)](graph, layer, x, shape), output_shape

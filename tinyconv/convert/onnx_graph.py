@@ -1,4 +1,4 @@
-"""An ONNX graph in the making, over the onnx package's own helpers."""
+"""Building of an ONNX graph with the onnx package's helpers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tinyconv.arrays import Array, moved
 from tinyconv.convert.place import inside
 from tinyconv.layers import Layer
 
-OPSET = 18  # of December 2022; onnxruntime has it since 1.14
+OPSET = 18  # December 2022; onnxruntime supports it since 1.14
 INPUT, OUTPUT = "input", "output"
 
 
@@ -16,8 +16,8 @@ class Graph:
     """Nodes and initializers, in the order in which they are added.
 
     Attributes:
-        dtype: of the input, the output and all constants that are not said to be of another.
-        place: of the layer whose nodes are being added; it begins their names.
+        dtype: that of the input, the output and, by default, constants.
+        place: that of the layer whose nodes are being added; their names begin with it.
     """
 
     def __init__(self, onnx: Any, dtype: "np.dtype[Any]") -> None:
@@ -27,19 +27,19 @@ class Graph:
         self._initializers: dict[str, Any] = {}
 
     def node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name."""
+        """Add a node with one output; return the output's name."""
         name = inside(self.place, f"{op_type}_{len(self._nodes)}")
         node = self._onnx.helper.make_node(op_type, inputs, [name], name, **attributes)
         self._nodes.append(node)
         return name
 
     def constant(self, value: Any, dtype: Any = None) -> str:
-        """Add a constant, of the graph's dtype by default; returns its name."""
+        """Add a constant, of the graph's dtype by default; return its name."""
         name = inside(self.place, f"constant_{len(self._initializers)}")
         return self._initializer(name, np.asarray(value, self.dtype if dtype is None else dtype))
 
     def integers(self, *values: int) -> str:
-        """Add a constant vector of int64; returns its name."""
+        """Add a constant vector of int64; return its name."""
         return self.constant(values, np.int64)
 
     def state(self, layer: Layer, name: str) -> str:
@@ -55,10 +55,10 @@ class Graph:
     def model(
         self, output: str, input_shape: tuple[int, ...], output_shape: tuple[int, ...], producer_version: str
     ) -> bytes:
-        """The checked file's content; the first dimension of both shapes is left open.
+        """Return the checked file's content; the first dimension of both shapes is dynamic.
 
         Raises:
-            ValueError: onnx refuses the graph.
+            ValueError: onnx rejects the graph.
         """
         helper = self._onnx.helper
         if output == INPUT:

@@ -1,12 +1,12 @@
-"""The ONNX form of each layer, in evaluation mode: one small function for each kind.
+"""The ONNX form of each layer, in evaluation mode: one function for each kind.
 
 form(graph, layer, x, shape) adds the nodes that compute the layer at the value named `x`, of `shape`, and
-returns the name of the output. The first dimension of `shape` is the batch, whose length no form may use; all
-other lengths are fixed, so what depends on them (positions, divisors) becomes a constant.
+returns the name of the output. The first dimension of `shape` is the batch, whose length a form must not use;
+all other lengths are fixed, so what depends on them (positions, divisors) is a constant.
 
 Where an operator of ONNX differs from PyTorch's, or runtimes differ among themselves (ceil_mode, divisors of
-an average over padding, nearest neighbours, paddings by reflection), the form is made of operators that leave
-no choice: Pad with a constant, Gather, a product.
+an average over padding, nearest neighbours, paddings by reflection), the form uses operators without such
+differences: Pad with a constant, Gather, a product.
 """
 
 import math
@@ -108,7 +108,7 @@ def _weights(graph: Graph, layer: Layer) -> list[str]:
 
 def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
     if layer.return_indices:
-        raise ValueError("`return_indices` (=True) makes two outputs, where export_onnx has one")
+        raise ValueError("`return_indices` (=True) returns two outputs, but export_onnx supports one")
     window = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
     geometry = pool_geometry(shape, *window)
     x = _padded(graph, x, shape, _reach_of_pool(geometry), -math.inf)
@@ -121,12 +121,12 @@ def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
 
 
 def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
-    """The mean over all taps of a window, times how many they are, over what PyTorch divides by."""
+    """The mean over all taps of a window, times their number, over PyTorch's divisor."""
     window = layer.kernel_size, layer.stride, layer.padding
     geometry = pool_geometry(shape, *window, 1, layer.ceil_mode)
     pads = _reach_of_pool(geometry)
     x = _padded(graph, x, shape, pads, 0.0)
-    # onnxruntime 1.20 moves a Pad before it into the operator, where it must go on counting.
+    # onnxruntime 1.20 merges a preceding Pad into the operator, in which padding must still count.
     options = {"kernel_shape": geometry.kernel_size, "strides": geometry.stride, "count_include_pad": 1}
     x = graph.node("AveragePool", x, **options)
     ones = np.ones((1, 1, *shape[2:]))
@@ -137,7 +137,7 @@ def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
 
 
 def _reach_of_pool(geometry: Geometry) -> tuple[int, int, int, int]:
-    """The padding (left, right, top, bottom) that the windows reach into, with what ceil_mode adds."""
+    """The padding (left, right, top, bottom) that the windows cover, with what ceil_mode adds."""
     pads: list[int] = []
     for axis in (1, 0):
         before = geometry.padding[axis][0]
@@ -183,7 +183,7 @@ def _group_norm(graph: Graph, layer: GroupNorm, x: str, shape: Shape) -> str:
 
 
 def _standardized(graph: Graph, x: str, axes: list[int], eps: float) -> str:
-    """x less its mean over `axes`, over its standard deviation."""
+    """x minus its mean over `axes`, over its standard deviation."""
     over = graph.integers(*axes)
     x = graph.node("Sub", x, graph.node("ReduceMean", x, over))
     variance = graph.node("ReduceMean", graph.node("Mul", x, x), over)
@@ -204,7 +204,7 @@ def _scaled(graph: Graph, layer: Layer, x: str, ndim: int) -> str:
 
 
 def _elementwise(op_type: str, **names: str) -> Form:
-    """The form of a layer that one operator computes, whose attributes are options by other names."""
+    """The form of a layer that one operator computes, whose attributes are the options under other names."""
 
     def form(graph: Graph, layer: Any, x: str, shape: Shape) -> str:
         return graph.node(op_type, x, **{theirs: getattr(layer, ours) for theirs, ours in names.items()})
@@ -247,7 +247,7 @@ def _reshape(graph: Graph, layer: Flatten | Unflatten, x: str, shape: Shape) -> 
 
 
 def _reshaped(graph: Graph, x: str, shape: Shape) -> str:
-    return graph.node("Reshape", x, graph.integers(0, *shape[1:]))  # 0: the length that the batch has
+    return graph.node("Reshape", x, graph.integers(0, *shape[1:]))  # 0: the length of the batch
 
 
 def _constant_pad(graph: Graph, layer: ZeroPad2d | ConstantPad2d, x: str, shape: Shape) -> str:
@@ -271,7 +271,7 @@ def _padded(graph: Graph, x: str, shape: Shape, pads: Sequence[int], value: floa
 
 
 def _extended(graph: Graph, x: str, shape: Shape, pads: Sequence[int], mode: str) -> str:
-    """x with values of its own around the last dimensions; `pads` as those of `functional.pad`."""
+    """x with its own values around the last dimensions; `pads` as those of `functional.pad`."""
     for i in range(len(pads) // 2):
         axis, around = len(shape) - 1 - i, pads[2 * i : 2 * i + 2]
         positions = F.pad(np.arange(float(shape[axis])).reshape(1, 1, -1), around, mode)

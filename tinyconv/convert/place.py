@@ -18,5 +18,5 @@ def named_in_errors(place: str, layer: object) -> Iterator[None]:
 
 
 def inside(place: str, name: str) -> str:
-    """The place of the child `name` of the layer at `place`."""
+    """Return the place of the child `name` of the layer at `place`."""
     return f"{place}.{name}" if place else name

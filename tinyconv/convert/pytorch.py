@@ -1,7 +1,7 @@
-"""PyTorch's modules from layers, and layers from PyTorch's modules.
+"""Conversion of layers to PyTorch's modules, and of these to layers.
 
 The constructors on both sides have the same arguments, and the states the same names. So a conversion reads
-the arguments, makes the other's object with them and copies the state.
+the arguments, creates the other object with them and copies the state.
 """
 
 from collections import OrderedDict
@@ -20,24 +20,24 @@ from tinyconv.signature import arguments, constructor
 if TYPE_CHECKING:
     import torch
 
-# Arguments of ours that PyTorch's modules do not have.
+# Arguments of layers that PyTorch's modules do not have.
 _OURS = ("algorithm",)
 
 
 def to_torch(layer: Layer) -> "torch.nn.Module":
-    """The torch.nn module of the same name, arguments, parameters, buffers, dtypes and modes, on the CPU.
+    """Return the torch.nn module of the same name, arguments, state, dtypes and modes, on the CPU.
 
-    It shares no memory with `layer`, and to make it nothing is drawn from PyTorch's generator. Its Dropouts
-    draw from there in forward, so their masks are others than ours.
+    It does not share memory with `layer`, and creating it does not draw from PyTorch's generator. Its
+    Dropouts draw from that generator in forward, so their masks differ from those of `layer`.
 
     Args:
-        layer: a layer, or a Sequential of such, nested as deep as you like. Gradients, and what forward has
-            kept for backward, stay here.
+        layer: a layer or a Sequential, nested to any depth. Gradients, and what forward has kept for
+            backward, are not converted.
 
     Raises:
         ImportError: PyTorch is not installed.
-        TypeError: no Layer, or one that PyTorch has no module for: Residual, a gradient layer, a subclass.
-            The message names its place.
+        TypeError: not a Layer, or one without a counterpart in PyTorch: Residual, a gradient layer, a
+            subclass. The message names its place.
     """
     instance("layer", layer, Layer)
     module: torch.nn.Module = _module(_torch(), layer, "")
@@ -45,21 +45,21 @@ def to_torch(layer: Layer) -> "torch.nn.Module":
 
 
 def from_torch(module: "torch.nn.Module") -> Layer:
-    """The layer of the same name, arguments, parameters, buffers, dtypes and modes, on the CPU.
+    """Return the layer of the same name, arguments, state, dtypes and modes, on the CPU.
 
-    It shares no memory with `module`, whose forward is not called. What has no counterpart in a layer is
-    left out where it does not change a result (`inplace`, gradients), and else refused.
+    It does not share memory with `module`, whose forward is not called. What does not exist in a layer is
+    left out if it does not change a result (`inplace`, gradients), and refused otherwise.
 
     Args:
-        module: a module of torch.nn, or an nn.Sequential of such, nested as deep as you like. Dropouts
-            get an unseeded `generator` each, which you may assign.
+        module: a module of torch.nn or an nn.Sequential, nested to any depth. Each Dropout gets an unseeded
+            `generator`, which can be assigned.
 
     Raises:
         ImportError: PyTorch is not installed.
-        TypeError: no module, or one that tinyconv has no layer for, a subclass included, as it may compute
-            something else; hooks; another dtype than float32 or float64. The message names its place.
-        ValueError: an option that tinyconv has not, a parameter in two places, or a module of which only
-            some parameters are frozen.
+        TypeError: not a module, or one without a counterpart in tinyconv, including subclasses, as these may
+            compute something else; hooks; another dtype than float32 or float64. The message names its place.
+        ValueError: an option that tinyconv does not have, a parameter in two places, or a module of which
+            only some parameters are frozen.
     """
     torch = _torch()
     instance("module", module, torch.nn.Module)
@@ -92,10 +92,10 @@ def _module(torch: Any, layer: Layer, place: str) -> Any:
 def _leaf_module(torch: Any, layer: Layer) -> Any:
     kind = getattr(torch.nn, type(layer).__name__, None)
     if kind is None or type(layer) is not _layer_of(type(layer).__name__):
-        raise TypeError("PyTorch has no module of this kind")
+        raise TypeError("PyTorch does not have a module of this kind")
     state = {name: moved(array, np) for name, array in layer.state_dict().items()}
     given = {name: value for name, value in arguments(layer).items() if name not in _OURS}
-    with torch.device("meta"):  # which draws and allocates nothing
+    with torch.device("meta"):  # it neither draws nor allocates
         module = kind(**given)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, assign=True)
     module.requires_grad_(bool(layer.grads))
@@ -103,7 +103,7 @@ def _leaf_module(torch: Any, layer: Layer) -> Any:
 
 
 def _layer_of(name: str) -> type[Layer] | None:
-    """Our layer of that name."""
+    """The layer of that name."""
     kind = getattr(tinyconv.layers, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, Layer) else None
 
@@ -114,7 +114,7 @@ def _layer_of(name: str) -> type[Layer] | None:
 def _layer(torch: Any, module: Any, place: str) -> Layer:
     layer: Layer
     if type(module) is torch.nn.Sequential:
-        children = module._modules.items()  # named_children leaves out a module's second place
+        children = module._modules.items()  # named_children skips a module that appears again
         layer = Sequential({name: _layer(torch, child, inside(place, name)) for name, child in children})
     else:
         with named_in_errors(place, module):
@@ -128,10 +128,10 @@ def _layer(torch: Any, module: Any, place: str) -> Layer:
 def _leaf_layer(torch: Any, module: Any) -> Layer:
     kind = _layer_of(type(module).__name__)
     if kind is None or getattr(torch.nn, kind.__name__, None) is not type(module):
-        raise TypeError("tinyconv has no layer of this kind")
+        raise TypeError("tinyconv does not have a layer of this kind")
     for name in ("align_corners", "recompute_scale_factor"):
         if getattr(module, name, None):
-            raise ValueError(f"tinyconv has no `{name}` (={getattr(module, name)})")
+            raise ValueError(f"tinyconv does not have `{name}` (={getattr(module, name)})")
     state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     given = {
         name: getattr(module, name) for name in constructor(kind) if name not in _OURS and name != "bias"
@@ -155,7 +155,7 @@ def _dtype(tensors: Iterable[Any]) -> str:
 
 
 def _check_no_hooks(module: Any) -> None:
-    """Refuse hooks, which may compute anything: weight_norm and pruning are made of them."""
+    """Refuse hooks, which may compute anything: weight_norm and pruning use them."""
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     if any(getattr(module, kind, None) for kind in kinds):
         raise TypeError("a module with hooks cannot be converted")

@@ -25,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What reads files is imported when it is first asked for, as that takes a quarter of the time."""
+    """Import the readers of files when they are first used, which saves a quarter of the time."""
     homes = {"find_digit": "digits", "read_idx": "idx"}
     if name in ("digits", "idx", "mnist"):
         return import_module(f"tinyconv.data.{name}")

@@ -1,4 +1,4 @@
-"""Augmentation: random shifts, rotations and noise, so that no epoch sees the same images again.
+"""Augmentation: random shifts, rotations and noise, so that images differ in each epoch.
 
 Each function takes a batch and a generator, as `DataLoader(augment=...)` calls it:
 
@@ -27,21 +27,21 @@ _SCALES = {np.dtype(np.uint8): 255.0, np.dtype(np.float32): 1.0, np.dtype(np.flo
 def affine(
     images: Array, angle: Array | Sequence[float], translate: Array | Sequence[Sequence[float]]
 ) -> Array:
-    """Rotate each image about its centre, then shift it; the border's pixels go on outside.
+    """Rotate each image about its centre, then shift it; outside, the border's pixels are repeated.
 
-    Between pixels the image is a cubic spline, which blurs less than lines do.
+    Between pixels the image is interpolated by a cubic spline, which blurs less than linear interpolation.
 
     Args:
         images: (N, H, W) or (N, C, H, W); uint8, float32 or float64; on the CPU.
         angle: (N,), degrees clockwise.
-        translate: (N, 2), pixels to the right and down; fractions as well.
+        translate: (N, 2), pixels to the right and down, which may be fractions.
 
     Returns:
         New images of the shape and dtype of `images`.
 
     Raises:
         TypeError: `images` of another dtype.
-        ValueError: `images` of another form; not one angle and one pair for each image.
+        ValueError: `images` of another shape; not one angle and one pair for each image.
 
     Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.functional.affine.html
     """
@@ -67,7 +67,7 @@ def affine(
 
 
 def random_affine(images: Array, generator: Generator, degrees: float = 0.0, translate: float = 0.0) -> Array:
-    """Rotate and shift each image by other random amounts.
+    """Rotate and shift each image by different random amounts.
 
     Args:
         images: as for `affine`.
@@ -95,11 +95,11 @@ def gaussian_noise(images: Array, generator: Generator, sigma: float = 0.1) -> A
         sigma: standard deviation of the noise; for uint8 images in units of 255.
 
     Returns:
-        New images of the shape and dtype of `images`; uint8 ones rounded, and kept within 0 and 255.
+        New images of the shape and dtype of `images`; uint8 ones are rounded and clipped to 0 to 255.
 
     Raises:
         TypeError: `images` of another dtype.
-        ValueError: `images` of another form; a negative `sigma`.
+        ValueError: `images` of another shape; a negative `sigma`.
 
     Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.GaussianNoise.html
     """
@@ -114,7 +114,7 @@ def gaussian_noise(images: Array, generator: Generator, sigma: float = 0.1) -> A
 
 
 def _scale(images: Array) -> float:
-    """What is 1 in the units of `images`, whose form and dtype are checked."""
+    """The value of 1 in the units of `images`, whose shape and dtype are checked."""
     check_ndim("images", images, (3, 4), "(N, H, W) or (N, C, H, W)")
     if images.dtype not in _SCALES:
         raise TypeError(f"`images` must be of dtype uint8, float32 or float64, got {images.dtype}")

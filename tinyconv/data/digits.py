@@ -1,37 +1,47 @@
-"""The digit in a picture, found and centred as the images of MNIST were made.
+"""Finding the digit in a picture, and centring it as in MNIST.
 
-    background   a smooth surface of colours that most of the picture lies on: paper, unevenly lit
-    contrast     how far each pixel's colour lies from it; whichever way, so colour and polarity drop out
-    mark         the connected pixels that hold most contrast, and the pieces beside them
+    background   a smooth surface of colours that most of the picture fits: paper, unevenly lit
+    contrast     the distance of each pixel's colour from it, whatever the colour and polarity
+    mark         the connected pixels with the most contrast, and the pieces beside them, but not other digits
     centring     strokes at least as wide as a thin pen's; the mark's bounding box scaled into 20 x 20, its
-                 centre of mass put into the centre of 28 x 28
+                 centre of mass moved to the centre of 28 x 28
 
 Source of the last: http://yann.lecun.com/exdb/mnist/
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from tinyconv.arrays import Array
 
-LONGEST_SIDE = 1000  # a larger picture is made smaller by a whole factor
+LONGEST_SIDE = 1000  # a larger picture is reduced by an integer factor
 SMALLEST_DIGIT = 8  # pixels of its longer side, after that
-LEAST_CONTRAST = 0.04  # black to white is the root of 3
+LEAST_CONTRAST = 0.04  # black to white is sqrt(3)
 BOX, SIDE, CENTRE = 20, 28, 14  # of MNIST's images: digit, image, and the pixel at the centre of mass
 THIN_STROKE = 1.8  # pixels in the box of 20: nine of ten digits of MNIST have wider strokes
+TALL = 0.6  # another digit's height, as a share of the largest one's; MNIST's separate strokes reach a half
+
+
+class Found(NamedTuple):
+    """The largest digit of a picture, as `find_digit` returns it, and the number of digits that it shows."""
+
+    image: Array
+    digits: int
 
 
 def find_digit(pixels: Array) -> Array:
     """Find the digit in a picture, whatever its size, colour and polarity, and centre it as in MNIST.
 
-    The digit stands alone and upright, and takes up at least a hundredth of the picture's longer side. The
-    background may be lit unevenly, but smoothly.
+    The digit must be upright, and at least a hundredth of the picture's longer side. Of several it is the
+    largest, see `find_largest`. The background may be lit unevenly, but smoothly.
 
     Args:
         pixels: (H, W) grey, (H, W, 3) red, green and blue, or (H, W, 4) with opacity; uint8, or floating
             with white and opaque at 1.
 
     Returns:
-        (28, 28) uint8, the digit light on 0: `normalize` makes input for a network of it.
+        (28, 28) uint8, a light digit on 0: `normalize` turns it into input for a network.
 
     Raises:
         TypeError: `pixels` has another dtype.
@@ -44,14 +54,38 @@ def find_digit(pixels: Array) -> Array:
     >>> image.shape, int((image > 127).any(axis=1).sum())
     ((28, 28), 20)
     """
+    return find_largest(pixels).image
+
+
+def find_largest(pixels: Array) -> Found:
+    """Find the digit with most ink in a picture, as `find_digit` does, and count the digits.
+
+    Another digit is a connected piece that is nearly as tall as the largest one, and makes with it something
+    wider than a digit, or taller. So two strokes of one digit, as many a 5 has, count once, and "11" in
+    narrow letters does, too. Digits that touch one another count as one.
+
+    Args:
+        pixels: as for `find_digit`.
+
+    Returns:
+        The largest digit's image, and the number of digits.
+
+    Raises:
+        TypeError, ValueError: as `find_digit`.
+
+    >>> picture = np.zeros((40, 80), np.uint8)
+    >>> picture[10:30, 10:20] = picture[10:30, 50:58] = 255
+    >>> find_largest(picture).digits
+    2
+    """
     contrast = _denoised(_contrast(_colours(pixels)))
-    mark = _mark(contrast)
+    mark, digits = _mark(contrast)
     size = _size(mark)
     if size < SMALLEST_DIGIT:
         raise ValueError("no digit found: nothing of a digit's size stands out from the background")
     around = tuple(_wider(part, 2) for part in _extent(mark))
     ink = _ink(contrast[around], mark[around])
-    return _centred(_thickened(ink, THIN_STROKE * size / BOX))
+    return Found(_centred(_thickened(ink, THIN_STROKE * size / BOX)), digits)
 
 
 def _colours(pixels: Array) -> Array:
@@ -73,7 +107,7 @@ def _colours(pixels: Array) -> Array:
 
 
 def _smaller(pixels: Array) -> Array:
-    """The means over squares that leave no side longer than LONGEST_SIDE."""
+    """The means over squares, so that no side is longer than LONGEST_SIDE."""
     height, width, channels = pixels.shape
     factor = -(-max(height, width) // LONGEST_SIDE)
     rows, columns = (min(factor, length) for length in (height, width))
@@ -84,7 +118,7 @@ def _smaller(pixels: Array) -> Array:
 
 
 def _contrast(colours: Array) -> Array:
-    """(H, W): how far each pixel lies from the background, towards what differs most from it."""
+    """(H, W): the distance of each pixel from the background, in the direction of the largest difference."""
     residual = colours - _background(colours)
     distance = np.linalg.norm(residual, axis=2)
     direction = residual[distance >= distance.max() / 2].mean(axis=0)
@@ -93,9 +127,9 @@ def _contrast(colours: Array) -> Array:
 
 
 def _background(colours: Array) -> Array:
-    """A quadratic surface fitted to the colours; the nearer one is to it, the more it counts.
+    """A quadratic surface fitted to the colours, with larger weights for those near it.
 
-    So the majority decides, and in a picture that a digit fills it is the pixels near the edges.
+    So the majority decides, or the pixels near the edges if a digit fills the picture.
     """
     height, width, channels = colours.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
@@ -125,13 +159,13 @@ def _denoised(contrast: Array) -> Array:
 
 
 def _noise(contrast: Array) -> float:
-    """The background's standard deviation, from the side of it that the digit is not on."""
+    """The background's standard deviation, from the values on the side opposite to the digit."""
     below = contrast[contrast < 0]
     return 1.5 * float(np.median(-below)) if below.size else 0.0
 
 
-def _mark(contrast: Array) -> Array:
-    """The mask of the digit."""
+def _mark(contrast: Array) -> tuple[Array, int]:
+    """The mask of the largest digit, and the number of digits."""
     from scipy import ndimage
 
     threshold = max(4 * _noise(contrast), contrast.max() / 4, LEAST_CONTRAST)
@@ -140,25 +174,44 @@ def _mark(contrast: Array) -> Array:
         raise ValueError("no digit found: nothing stands out from the background")
     numbers = np.arange(1, count + 1)
     ink = ndimage.sum(contrast, labels, numbers)
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    main = numbers[np.argmax(np.where(np.isin(numbers, edge), ink / 10, ink))]
-    extent, reach = _extent(labels == main), _size(labels == main) // 2
+    edge = np.isin(numbers, np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    main = numbers[np.argmax(np.where(edge, ink / 10, ink))]
+    extents = ndimage.find_objects(labels)
+    extent, reach = extents[main - 1], _size(labels == main) // 2
+    large = numbers[(ink >= ink[main - 1] / 10) & ~edge & (numbers != main)]
+    others = [number for number in large if _is_another(extents[number - 1], extent)]
     near = np.zeros(labels.shape, bool)
     near[tuple(_wider(part, reach) for part in extent)] = True
-    pieces = np.setdiff1d(numbers[ink >= ink[main - 1] / 20], labels[~near])
+    pieces = np.setdiff1d(numbers[ink >= ink[main - 1] / 20], [*np.unique(labels[~near]), *others])
     mask: Array = np.isin(labels, pieces)
     mask &= contrast > np.percentile(contrast[mask], 90) / 2
-    return mask
+    return mask, 1 + len(others)
+
+
+def _is_another(extent: tuple[slice, slice], main: tuple[slice, slice]) -> bool:
+    """Whether what reaches over `extent` is a digit of its own beside the one that reaches over `main`."""
+    (height, width), (main_height, main_width) = _lengths(extent), _lengths(main)
+    if height < TALL * main_height:
+        return False
+    rows, columns = (max(a.stop, b.stop) - min(a.start, b.start) for a, b in zip(extent, main, strict=True))
+    beside = columns > 0.9 * rows
+    above = rows > 2 * columns and min(width / height, main_width / main_height) > 1 / 3
+    return bool(beside or above)
+
+
+def _lengths(extent: tuple[slice, slice]) -> tuple[int, int]:
+    rows, columns = extent
+    return rows.stop - rows.start, columns.stop - columns.start
 
 
 def _extent(mask: Array) -> tuple[slice, slice]:
-    """The rows and columns that `mask` reaches over."""
+    """The rows and columns of the bounding box of `mask`."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _size(mask: Array) -> int:
-    """The longer side of what `mask` reaches over."""
+    """The longer side of the bounding box of `mask`."""
     rows, columns = _extent(mask)
     return max(int(rows.stop - rows.start), int(columns.stop - columns.start))
 
@@ -177,13 +230,13 @@ def _ink(contrast: Array, mark: Array) -> Array:
 
 
 def _thickened(ink: Array, width: float) -> Array:
-    """`ink`, with its strokes made `width` pixels wide if they are thinner on average."""
+    """`ink`, with its strokes widened to `width` pixels if they are thinner on average."""
     from scipy import ndimage
 
     ink = np.pad(ink, int(width) + 2)
     mark = (ink > 0.5).astype(np.int8)
     perimeter = np.abs(np.diff(mark, axis=0)).sum() + np.abs(np.diff(mark, axis=1)).sum()
-    found = 2 * mark.sum() / (perimeter * np.pi / 4)  # counted along the axes, it is 4/pi as long on average
+    found = 2 * mark.sum() / (perimeter * np.pi / 4)  # counting along the axes lengthens it by 4/pi
     if found >= width:
         return ink
     distance = ndimage.distance_transform_edt(mark == 0)

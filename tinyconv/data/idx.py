@@ -1,4 +1,4 @@
-"""IDX files: arrays with a short header, the format of MNIST and its relatives."""
+"""IDX files: arrays with a short header, the format of MNIST and similar data sets."""
 
 import gzip
 import math
@@ -17,16 +17,16 @@ _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 
 
 def read_idx(path: str | os.PathLike[str]) -> Array:
-    """Read an IDX file, compressed by gzip or not, which its first two bytes tell.
+    """Read an IDX file, which may be compressed by gzip.
 
     Args:
         path: the file, e.g. train-images-idx3-ubyte.gz or train-images-idx3-ubyte.
 
     Returns:
-        A new array with the shape and (native) dtype that the header says.
+        A new array with the shape and (native) dtype of the header.
 
     Raises:
-        ValueError: a gzip file that is damaged or cut short; not IDX; more or fewer bytes than the header
+        ValueError: a gzip file that is damaged or truncated; not IDX; more or fewer bytes than the header
             says. The message names the file.
         OSError: the file cannot be read.
 
@@ -45,7 +45,7 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
         with path.open("rb") as raw, _unzipped(raw) as file:
             dtype, shape = _read_header(file)
             size = math.prod(shape) * dtype.itemsize
-            body = bytearray()  # grows with the file, not with what its header promises
+            body = bytearray()  # grows with the file, not with the size in its header
             while len(body) <= size and (chunk := file.read(1 << 20)):
                 body += chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -63,7 +63,7 @@ class _NotIdxError(Exception):
 
 
 def _unzipped(file: BinaryIO) -> BinaryIO:
-    """`file`, or what is in it if it begins as a gzip file."""
+    """`file`, or its uncompressed content if it begins as a gzip file."""
     start = file.read(len(_GZIP))
     file.seek(0)
     return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if start == _GZIP else file

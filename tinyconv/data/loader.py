@@ -1,4 +1,4 @@
-"""Batches of a data set, shuffled anew in each epoch."""
+"""Batches of a data set, shuffled again in each epoch."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -14,32 +14,32 @@ from tinyconv.data.samples import Dataset, check_dataset, collate
 
 
 class DataLoader:
-    """Iterates over a data set in batches (inputs, targets), as often as one likes.
+    """Iterate over a data set in batches (inputs, targets), any number of times.
 
     Args:
         dataset: a tuple of two arrays of equal length, (inputs, targets); or anything with `__len__` and
             `__getitem__` whose items are samples (input, target), arrays or numbers, which are stacked:
-            Python's integers to int64, its floats to float32 (PyTorch: float64). A tuple of two is always
-            taken for a pair of arrays, unless both are tuples: then it is a data set of two samples.
+            Python's integers to int64, its floats to float32 (PyTorch: float64). A tuple of two is always a
+            pair of arrays, unless both are tuples: then it is a data set of two samples.
         batch_size: number of samples in a batch; the last batch may be smaller.
-        shuffle: whether each iteration goes in a new random order.
-        drop_last: whether to leave out a last batch that is smaller.
+        shuffle: whether each iteration is in a new random order.
+        drop_last: whether to drop a last batch that is smaller.
         generator: a numpy.random.Generator or seed that the orders, and seeds for `augment`, are drawn from.
-        transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that
-            only a batch of them is ever floating. Where workers share a batch, each may apply it to its own
-            part: it should look at each sample alone, and keep no state.
+        transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that only a batch
+            of them is floating at a time. If workers share a batch, each may apply it to its own part: it
+            should treat each sample separately, without state.
         augment: changes inputs at random, before `transform`, e.g. `random_affine`: called with one sample at
-            a time, as a batch of one, and a numpy.random.Generator for it alone. So what becomes of a sample
-            depends on `generator` and its place in the epoch, not on the size of batches or the number
-            of workers. It runs on the CPU, where arrays then stay; only batches are moved to a GPU.
+            a time, as a batch of one, and a numpy.random.Generator for this sample. So the result depends on
+            `generator` and the sample's place in the epoch, not on the size of batches or the number of
+            workers. It runs on the CPU, where arrays then stay; only batches are moved to a GPU.
 
-    `transform` and `augment` may write to what they are given: it is a copy. Without them, the batches of a
-    pair of arrays that is not shuffled are views of it.
+    `transform` and `augment` may write to their arguments, which are copies. Without them, the batches of a
+        pair of arrays that is not shuffled are views of it.
 
     Raises:
         TypeError: `dataset` is neither of these, or an argument has another type.
-        ValueError: lengths that differ, or an argument out of range. Iterating raises it for samples
-            whose shapes differ; the message has their indices.
+        ValueError: lengths that differ, or an argument out of range. Iterating raises it for samples whose
+            shapes differ; the message has their indices.
 
     >>> import numpy as np
     >>> [y.tolist() for x, y in DataLoader((np.zeros((5, 1)), np.arange(5)), batch_size=2)]
@@ -75,9 +75,9 @@ class DataLoader:
         self.move(array_module(*dataset) if is_pair(dataset) else None)
 
     def move(self, xp: Any) -> None:
-        """Give batches on the device of the module `xp` (None: where the samples are).
+        """Return batches on the device of the module `xp` from now on (None: where the samples are).
 
-        A pair of arrays goes there as a whole, unless it is to augment.
+        A pair of arrays is moved there as a whole, unless it is augmented.
         """
         self._xp = xp
         if is_pair(self.dataset):
@@ -87,12 +87,12 @@ class DataLoader:
 
     @property
     def samples(self) -> int:
-        """Number of samples in the data set."""
+        """Return the number of samples in the data set."""
         return len(self.dataset[0] if is_pair(self.dataset) else self.dataset)
 
     @property
     def samples_per_epoch(self) -> int:
-        """Number of samples in an iteration."""
+        """Return the number of samples in an iteration."""
         return min(self.samples, len(self) * self.batch_size)
 
     def __len__(self) -> int:
@@ -112,16 +112,16 @@ class DataLoader:
         return self.parts(1)[0]
 
     def order(self) -> Array:
-        """The indices of the samples of a new iteration, in its order."""
+        """Return the indices of the samples of a new iteration, in order."""
         count = self.samples
         order = self.generator.permutation(count) if self.shuffle else np.arange(count)
         return order[: self.samples_per_epoch]
 
     def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
-        """One iteration, for `count` workers: each gets a part of each batch's inputs, and all its targets.
+        """Return one iteration for `count` workers, each a part of each batch's inputs and all targets.
 
-        Batches of fewer samples than workers go whole to the first. The first `skip` batches are left out
-        without being made. What is drawn from `generator` is drawn by this call, whatever is left out. Of a
+        Batches of fewer samples than workers go to the first worker as a whole. The first `skip` batches are
+        skipped without being read. This call draws all numbers from `generator`, whatever is skipped. In a
         data set of samples each part reads whole batches.
         """
         skip = integer("skip", skip, minimum=0)
@@ -166,7 +166,7 @@ class DataLoader:
         return array_module(inputs).array(inputs[part]), targets[batch]
 
     def _augmented(self, inputs: Array, seed: int, place: int) -> Array:
-        """`inputs`, of which the first has that place in the epoch, each augmented by numbers of its own."""
+        """`inputs`, the first of which has that `place` in the epoch, each augmented separately."""
         if self.augment is None:
             return inputs
         inputs = moved(inputs, np)
@@ -178,15 +178,15 @@ class DataLoader:
 
 
 def iterates_by_parts(batches: Any) -> TypeGuard[DataLoader]:
-    """Whether `batches` gives what `DataLoader.parts` gives: a subclass may have an iteration of its own."""
+    """Return whether `batches` iterates as `DataLoader.parts` does: a subclass may override iteration."""
     return isinstance(batches, DataLoader) and type(batches).__iter__ is DataLoader.__iter__
 
 
 def split_off(data: Any, share: float) -> tuple[Any, Any]:
-    """`data`, a pair of arrays or a `DataLoader` of one, in two.
+    """Split `data`, a pair of arrays or a `DataLoader` of one, in two.
 
-    The second is the last `share` of its samples. Of a `DataLoader` it is not shuffled, not augmented, and
-    drops nothing.
+    The second has the last `share` of its samples. If it is a `DataLoader`, it does not shuffle, augment or
+    drop samples.
 
     Raises:
         TypeError: `data` is neither.
@@ -213,7 +213,7 @@ def split_off(data: Any, share: float) -> tuple[Any, Any]:
 
 
 def split(batch: Array, count: int) -> list[Array]:
-    """`batch` in `count` parts as equal as can be, as `DataLoader.parts` cuts it."""
+    """Return `batch` in `count` parts, as equal as possible, as `DataLoader.parts` cuts it."""
     return [batch[slice(*_share(len(batch), number, count))] for number in range(count)]
 
 

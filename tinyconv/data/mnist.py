@@ -1,4 +1,4 @@
-"""MNIST: read from a folder, or downloaded once into the user's cache."""
+"""MNIST, read from a folder, or downloaded once into the user's cache."""
 
 import gzip
 import os
@@ -27,7 +27,7 @@ FILES = {
     "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
 }
 TIMEOUT_SECONDS = 30.0
-# What an error lists of a folder without the files.
+# How many names an error lists of a folder without the files.
 _SIMILAR = re.compile("mnist|ubyte|idx|train|t10k|images|labels", re.IGNORECASE)
 MOST_NAMED = 8
 
@@ -44,24 +44,24 @@ class MNIST(NamedTuple):
 def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
     """Load MNIST, or another data set in the same four IDX files (Fashion-MNIST).
 
-    The files may be unzipped, and have a dot in their names. The first that exists is read of
+    The files may be unzipped, and have a dot in their names. The first existing one is read of
     train-images-idx3-ubyte.gz, train-images-idx3-ubyte, train-images.idx3-ubyte.gz, train-images.idx3-ubyte.
 
     Args:
-        root: the folder that holds them, and the only one that is looked at. Without it, that is the folder
-            which the environment's TINYCONV_DATA names, if it is set and not empty. Without both, it is the
-            user's cache folder ($XDG_CACHE_HOME or ~/.cache, tinyconv/mnist); files that it lacks are
-            downloaded and checked against their MD5 sums.
+        root: the folder of the files; others are not searched. By default, it is the environment variable
+            TINYCONV_DATA, if it is set and not empty. Without both, it is the user's cache folder
+            ($XDG_CACHE_HOME or ~/.cache, tinyconv/mnist); missing files are downloaded there and checked
+            against their MD5 sums.
 
     Returns:
-        The four arrays as they are in the files; `normalize` makes input for a network of them.
+        The four arrays as they are in the files; `normalize` turns images into input for a network.
 
     Raises:
-        ValueError: a file that is damaged, not IDX, of the wrong kind, or with a number of labels
-            that is not that of the images. The message names the file.
+        ValueError: a file that is damaged, not IDX, of the wrong kind, or with different numbers of labels
+            and images. The message names the file.
         FileNotFoundError: `root` or TINYCONV_DATA names a folder that does not exist, or lacks some of the
-            four files. The message names the folder, what is missing, and what has a similar name.
-        OSError: the download failed; nothing is left behind.
+            four files. The message names the folder, the missing files, and files with similar names.
+        OSError: the download failed; no file is left behind.
     """
     if root is not None:
         return _load(Path(root), "`root`")
@@ -81,7 +81,7 @@ def normalize(
 
     Args:
         images: (N, H, W), or (H, W) for one image, uint8.
-        mean, std: of the pixels divided by 255; the defaults are those of MNIST's training images.
+        mean, std: those of the pixels divided by 255; the defaults are for MNIST's training images.
         dtype: float32 (default) or float64.
 
     Returns:
@@ -173,7 +173,7 @@ def _download(files: dict[str, str], cache: Path) -> None:
 
 
 def _download_one(package: Any, name: str, md5: str, folder: Path) -> Path:
-    """Download one file into `folder` from the first mirror that gives it whole."""
+    """Download one file into `folder` from the first mirror that has it undamaged."""
     import hashlib
 
     failures = []
@@ -192,7 +192,7 @@ def _download_one(package: Any, name: str, md5: str, folder: Path) -> Path:
 
 
 def _mnist_package() -> Any:
-    """A fresh copy of the package `mnist`, found even where a script called mnist.py hides it."""
+    """A fresh copy of the package `mnist`, found even if a script called mnist.py shadows it."""
     import importlib.metadata
     import importlib.util
 
@@ -207,7 +207,7 @@ def _mnist_package() -> Any:
 
 @contextmanager
 def _timeout() -> Iterator[None]:
-    """The package `mnist` sets no time-out of its own; only the default of sockets reaches it."""
+    """The package `mnist` does not set a time-out; only the default of sockets affects it."""
     import socket
 
     before = socket.getdefaulttimeout()

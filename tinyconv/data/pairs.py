@@ -1,4 +1,4 @@
-"""What data may be: a pair of arrays, or an iterable of such pairs. Anything else is refused by name."""
+"""Checks of data, which is a pair of arrays or an iterable of such pairs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
@@ -9,14 +9,14 @@ from tinyconv.arrays import Array, owner, refusal
 
 
 def is_pair(data: Any) -> TypeGuard[tuple[Array, Array]]:
-    """Whether `data` is meant as a pair of arrays: a tuple of two that are not both tuples themselves."""
+    """Return whether `data` is meant as a pair of arrays: a tuple of two that are not both tuples."""
     return (
         isinstance(data, tuple) and len(data) == 2 and not all(isinstance(element, tuple) for element in data)
     )
 
 
 def is_array(value: Any) -> TypeGuard[Array]:
-    """Whether `value` is an array of NumPy or CuPy."""
+    """Return whether `value` is an array of NumPy or CuPy."""
     return isinstance(value, np.ndarray) or (owner(value) == "cupy" and hasattr(value, "shape"))
 
 
@@ -59,13 +59,13 @@ def check_iterable(name: str, data: Any) -> None:
 
 
 def check_not_two_arrays(name: str, data: Any) -> None:
-    """Refuse a list of two arrays, which could be a pair as well as two batches or samples."""
+    """Refuse a list of two arrays, which could be a pair or two batches or samples."""
     if isinstance(data, list) and len(data) == 2 and all(map(is_array, data)):
         raise TypeError(f"`{name}` must not be a list of two arrays: pass a tuple (x, y)")
 
 
 def checked(name: str, batches: Iterable[Any]) -> Iterator[tuple[Array, Array]]:
-    """The batches of the argument `name`, each of which is checked to be a pair of arrays with samples.
+    """Yield the batches of the argument `name`, each checked to be a pair of arrays with samples.
 
     Raises:
         TypeError, ValueError: as `check_pair`, with the number of the batch; a batch without samples.
@@ -79,7 +79,7 @@ def checked(name: str, batches: Iterable[Any]) -> Iterator[tuple[Array, Array]]:
 
 
 def described(value: Any) -> str:
-    """`value` in a few words, for an error."""
+    """Return `value` in a few words, for an error."""
     if is_array(value):
         return f"an array of shape {value.shape}"
     if isinstance(value, (tuple, list)):

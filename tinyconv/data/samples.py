@@ -1,4 +1,4 @@
-"""Data sets of single samples, stacked to batches."""
+"""Data sets of single samples, stacked into batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ def check_dataset(dataset: Any) -> None:
 
 
 def collate(dataset: Dataset, indices: Sequence[int]) -> tuple[Array, Array]:
-    """The samples of `dataset` at `indices` as a batch: two new arrays, to which one may write.
+    """Return the samples of `dataset` at `indices` as a batch: two new, writable arrays.
 
     Arrays are stacked. Python's integers become int64, its floats float32 and its bools bool.
 
@@ -65,7 +65,7 @@ def _stacked(what: str, values: Sequence[Any], indices: Sequence[int]) -> Array:
         if array.shape != arrays[0].shape:
             raise ValueError(
                 f"the {what} of sample {index} of `dataset` (of shape {array.shape}) must have the shape "
-                f"{arrays[0].shape} of sample {indices[0]}'s, as they are stacked to a batch"
+                f"{arrays[0].shape} of sample {indices[0]}'s, as they are stacked into a batch"
             )
     stacked: Array = array_module(*arrays).stack(arrays)
     return stacked

@@ -1,4 +1,4 @@
-"""Batches of a data set that the GPU's memory does not hold, moved there chunk by chunk."""
+"""Batches of a data set that is too large for the GPU's memory, moved there chunk by chunk."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ CHUNK_BYTES = 64 << 20
 
 
 def fits(batches: DataLoader, xp: Any) -> bool:
-    """Whether half of the free memory of the device of `xp` holds what `batches.move` moves there."""
+    """Return whether half of the free memory of the device of `xp` is enough for `batches.move`."""
     if not is_pair(batches.dataset) or array_module(*batches.dataset) is xp:
         return True
     free, _ = xp.cuda.runtime.memGetInfo()
@@ -23,10 +23,10 @@ def fits(batches: DataLoader, xp: Any) -> bool:
 
 
 class Streamed:
-    """Iterable over the same batches as `batches`, on the device of CuPy's module `xp`.
+    """Iterate over the same batches as `batches`, on the device of CuPy's module `xp`.
 
-    Two chunks lie there: while the one is trained with, the other is gathered into pinned memory and copied
-    by a stream of its own.
+    Two chunks are stored there: while one is used for training, the other is gathered into pinned memory and
+        copied by a separate stream.
     """
 
     def __init__(self, batches: DataLoader, xp: Any) -> None:
@@ -36,7 +36,7 @@ class Streamed:
 
     @property
     def generator(self) -> np.random.Generator:
-        """The one of `batches`."""
+        """Return the generator of `batches`."""
         return self._batches.generator
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Streamed:
         return self.parts(1)[0]
 
     def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
-        """As `DataLoader.parts`, for the one worker that there is on a GPU."""
+        """Return what `DataLoader.parts` does, for the only worker on a GPU."""
         return [self._chunks(self._batches.order()[skip * self._batches.batch_size :])]
 
     def _chunks(self, order: Array) -> Iterator[tuple[Array, Array]]:
@@ -62,11 +62,11 @@ class Streamed:
                 if number + 2 < len(chunks):
                     slot.fetch(chunks[number + 2], stream)
         finally:
-            stream.synchronize()  # before the slots' memory is given to others
+            stream.synchronize()  # before the slots' memory is reused
 
 
 class _Slot:
-    """Room for a chunk: on the device, and in pinned memory on the host."""
+    """Memory for a chunk: on the device, and pinned on the host."""
 
     def __init__(self, batches: DataLoader, length: int, xp: Any) -> None:
         self._sources = batches.dataset
@@ -75,11 +75,11 @@ class _Slot:
         self._host = [pinned(*form) for form in forms]
         self._device = [xp.empty(*form) for form in forms]
         self._copied, self._used, self._xp = xp.cuda.Event(), xp.cuda.Event(), xp
-        # What the pool has given may still be in use by what the current stream has been told before.
+        # Memory from the pool may still be in use by earlier work of the current stream.
         self._used.record(xp.cuda.get_current_stream())
 
     def fetch(self, chunk: Array, stream: Any) -> None:
-        """Gather the samples of `chunk` and have `stream` copy them, once the last ones are not needed."""
+        """Gather the samples of `chunk` and have `stream` copy them, once the last ones are used."""
         self._copied.synchronize()
         stream.wait_event(self._used)
         for source, host, device in zip(self._sources, self._host, self._device, strict=True):
@@ -88,7 +88,7 @@ class _Slot:
         self._copied.record(stream)
 
     def batches(self, length: int, batches: DataLoader) -> Iterator[tuple[Array, Array]]:
-        """The batches of the chunk that was fetched, once it has arrived."""
+        """The batches of the fetched chunk, once it has arrived."""
         current = self._xp.cuda.get_current_stream()
         current.wait_event(self._copied)
         for start in range(0, length, batches.batch_size):
@@ -100,7 +100,7 @@ class _Slot:
 
 
 def iterate(batches: Iterable[tuple[Array, Array]], skip: int) -> Iterator[tuple[Array, Array]]:
-    """`batches`, each checked, but the first `skip`, which a `DataLoader` does not even make."""
+    """Return `batches`, each checked, without the first `skip`, which a `DataLoader` does not read."""
     if isinstance(batches, Streamed) or iterates_by_parts(batches):
         return batches.parts(1, skip)[0]
     return islice(checked("data", batches), skip, None)

@@ -5,10 +5,11 @@ returns the gradients in the order of the inputs. It takes the input of `op`, no
 backward would have to compute much again, `op_saved` returns the output together with what
 `op_saved_backward` then takes.
 
-The second order has names as well: `op_jvp` is the tangent of `op`, and `op_backward_jvp(grad_output_dot,
-tangents of the inputs, grad_output, inputs, ...)` the tangent of `op_backward`. They are left out where they
-are other functions of this module: a linear map is its own tangent, its backward that of its backward; the
-tangent of a function with a symmetric Jacobian (elementwise ones, softmax) is its backward.
+The functions of the second order have names as well: `op_jvp` is the tangent of `op`, and
+`op_backward_jvp(grad_output_dot, tangents of the inputs, grad_output, inputs, ...)` the tangent of
+`op_backward`. They are left out where another function of this module computes the same: a linear map is its
+own tangent, and so is its backward; a function with a symmetric Jacobian (an elementwise one, softmax) has
+its backward as its tangent.
 """
 
 from tinyconv.functional.activation import *

@@ -1,4 +1,4 @@
-"""Activations: functions of one element, each with its derivatives beside it.
+"""Activations: functions of one element, each followed by its derivatives.
 
 All of them take an array of any shape, float32 or float64, and return a new one of its shape and memory
 layout. For y = f(x), element by element,
@@ -49,7 +49,7 @@ __all__ = [
 
 
 def relu(input: Array, inplace: bool = False) -> Array:
-    """max(input, 0), elementwise; NaN stays NaN.
+    """Compute max(input, 0), elementwise; NaN stays NaN.
 
     Args:
         input: any shape, float32 or float64.
@@ -68,14 +68,14 @@ def relu(input: Array, inplace: bool = False) -> Array:
     """
     xp = check_arrays(input=input)
     output: Array = xp.zeros_like(input)
-    xp.maximum(input, output, out=output)  # of two arrays: NumPy takes three times as long with the number 0
+    xp.maximum(input, output, out=output)  # two arrays: NumPy takes three times as long with the number 0
     return output
 
 
 def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
-    """Gradient of `relu`: grad_output where input > 0 (or NaN), else 0.
+    """Compute the gradient of `relu`: grad_output where input > 0 (or NaN), else 0.
 
-    The output of `relu` may be given for its input: both have the same sign.
+    The output of `relu` may be passed as `input`: both have the same sign.
     """
     check_grad(grad_output, input)
     # CuPy walks arrays, and lays out results, in the order of their axes.
@@ -88,7 +88,7 @@ def bias_relu(output: Array, bias: Array | None) -> None:
     if bias is not None:
         addend = bias.reshape(-1, 1)
     if array_module(output) is np and stored.ndim > 2 and stored.flags.c_contiguous:
-        # One pixel's (C, N) values as a line: loops are as long, and NumPy has no fast loop for a number.
+        # The bias as the (C, N) values of one pixel: NumPy's loops are long, and slow only for scalars.
         stored = stored.reshape(-1, output.shape[1] * output.shape[0])
         if bias is not None:
             addend = np.repeat(bias, len(output))
@@ -105,14 +105,14 @@ def _bias_relu(xp: Any, output: Array, bias: Array | None) -> None:
 def relu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
-    """Tangent of `relu_backward`, piecewise constant in `input`: `relu_backward` of grad_output_dot."""
+    """Compute the tangent of `relu_backward`, which is piecewise constant in `input`."""
     check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     return relu_backward(grad_output_dot, input)
 
 
 @underflow_allowed
 def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False) -> Array:
-    """`input` where it is positive, else negative_slope * input.
+    """Return `input` where it is positive, else negative_slope * input.
 
     Args:
         input: any shape, float32 or float64.
@@ -132,7 +132,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False
     """
     xp = check_arrays(input=input)
     slope = number("negative_slope", negative_slope)
-    if 0 < slope <= 1:  # the larger of the two, several times as fast as `where`, whose branches are dear
+    if 0 < slope <= 1:  # the larger of the two; `where` takes several times as long
         larger: Array = xp.maximum(input, input * slope)
         return larger
     with np.errstate(invalid="ignore"):  # -inf * 0: NaN, as in PyTorch
@@ -144,7 +144,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False
 def leaky_relu_backward(
     grad_output: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> Array:
-    """Gradient of `leaky_relu`: grad_output where input > 0, else negative_slope * grad_output."""
+    """Return grad_output where input > 0, else negative_slope * grad_output."""
     xp = check_grad(grad_output, input)
     grad: Array = xp.where(input > 0, grad_output, grad_output * number("negative_slope", negative_slope))
     return grad
@@ -158,18 +158,18 @@ def leaky_relu_backward_jvp(
     negative_slope: float = 0.01,
     inplace: bool = False,
 ) -> Array:
-    """Tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
+    """Compute the tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
     check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     return leaky_relu_backward(grad_output_dot, input, negative_slope)
 
 
 @underflow_allowed
 def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
-    """`input` where it is positive, else alpha * (exp(input) - 1).
+    """Return `input` where it is positive, else alpha * (exp(input) - 1).
 
     Args:
         input: any shape, float32 or float64.
-        alpha: the negative of the limit on the left.
+        alpha: minus the limit for input -> -infinity.
         inplace: accepted for PyTorch's signature and ignored.
 
     Returns:
@@ -192,7 +192,7 @@ def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
 
 @underflow_allowed
 def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
-    """Gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
+    """Compute the gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
     xp = check_grad(grad_output, input)
     slope = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
     grad: Array = xp.where(input > 0, grad_output, grad_output * slope)
@@ -208,7 +208,7 @@ def elu_backward_jvp(
     alpha: float = 1.0,
     inplace: bool = False,
 ) -> Array:
-    """Tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
+    """Compute the tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
     xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     curvature = xp.where(input >= 0, 0, number("alpha", alpha) * xp.exp(xp.minimum(input, 0)))
     result: Array = xp.asarray(
@@ -218,7 +218,7 @@ def elu_backward_jvp(
 
 
 def sigmoid(input: Array) -> Array:
-    """1 / (1 + exp(-input)), without overflow.
+    """Compute 1 / (1 + exp(-input)), without overflow.
 
     Args:
         input: any shape, float32 or float64.
@@ -241,7 +241,7 @@ def sigmoid(input: Array) -> Array:
 
 @underflow_allowed
 def sigmoid_backward(grad_output: Array, input: Array) -> Array:
-    """Gradient of `sigmoid`: grad_output * s * (1 - s), s the sigmoid of `input`; 1 - s is that of -input."""
+    """Compute grad_output * s * (1 - s), where s = sigmoid(input) and 1 - s = sigmoid(-input)."""
     xp = check_grad(grad_output, input)
     grad: Array = xp.asarray(grad_output * sigmoid(input) * sigmoid(-input))
     return grad
@@ -249,7 +249,7 @@ def sigmoid_backward(grad_output: Array, input: Array) -> Array:
 
 @underflow_allowed
 def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
-    """Tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
+    """Compute the tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
     xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     slope_dot = sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
     result: Array = xp.asarray(sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output)
@@ -258,7 +258,7 @@ def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: 
 
 @underflow_allowed
 def tanh(input: Array) -> Array:
-    """Hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
+    """Compute the hyperbolic tangent, (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
 
     Args:
         input: any shape, float32 or float64.
@@ -280,7 +280,7 @@ def tanh(input: Array) -> Array:
 
 
 def tanh_backward(grad_output: Array, input: Array) -> Array:
-    """Gradient of `tanh`: grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
+    """Compute grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
     xp = check_grad(grad_output, input)
     with np.errstate(over="ignore", under="ignore"):  # cosh may be infinite, and the slope 0
         cosh = xp.cosh(input)
@@ -290,7 +290,7 @@ def tanh_backward(grad_output: Array, input: Array) -> Array:
 
 @underflow_allowed
 def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
-    """Tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
+    """Compute the tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
     xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     slope_dot = -2 * xp.tanh(input) * tanh_backward(input_dot, input)
     result: Array = xp.asarray(tanh_backward(grad_output_dot, input) + slope_dot * grad_output)
@@ -298,7 +298,7 @@ def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Arr
 
 
 def silu(input: Array, inplace: bool = False) -> Array:
-    """input * sigmoid(input), also known as swish.
+    """Compute input * sigmoid(input), also known as swish.
 
     Args:
         input: any shape, float32 or float64.
@@ -323,7 +323,7 @@ def silu(input: Array, inplace: bool = False) -> Array:
 
 
 def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
-    """Gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s the sigmoid of `input`."""
+    """Compute the gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s = sigmoid(input)."""
     xp = check_grad(grad_output, input)
     share = sigmoid(input)
     with np.errstate(invalid="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
@@ -335,7 +335,7 @@ def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 def silu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
 ) -> Array:
-    """Tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
+    """Compute the tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
     xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in the gradient
         bend = 2 + input * (sigmoid(-input) - sigmoid(input))
@@ -345,12 +345,12 @@ def silu_backward_jvp(
 
 
 def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """log(1 + exp(beta * input)) / beta; `input` itself where beta * input > threshold.
+    """Compute log(1 + exp(beta * input)) / beta, or `input` itself where beta * input > threshold.
 
     Args:
         input: any shape, float32 or float64.
-        beta: how sharp the bend is.
-        threshold: where the function becomes the straight line that it tends to.
+        beta: the larger, the closer to ReLU.
+        threshold: where the function is replaced by its asymptote.
 
     Returns:
         A new array of the shape and memory layout of `input`.
@@ -365,7 +365,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """
     xp = check_arrays(input=input)
     scaled, beta = _scaled(input, beta)
-    with np.errstate(under="ignore", invalid="ignore"):  # of NaN it is NaN
+    with np.errstate(under="ignore", invalid="ignore"):  # NaN stays NaN
         bent = xp.logaddexp(scaled, 0) / beta
     output: Array = xp.where(scaled > number("threshold", threshold), input, bent)
     return output
@@ -373,7 +373,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
 
 @underflow_allowed
 def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """Gradient of `softplus`: grad_output * sigmoid(beta * input), or grad_output on the straight line."""
+    """Compute grad_output * sigmoid(beta * input), or grad_output where beta * input > threshold."""
     xp = check_grad(grad_output, input)
     scaled, _ = _scaled(input, beta)
     straight = scaled > number("threshold", threshold)
@@ -390,7 +390,7 @@ def softplus_backward_jvp(
     beta: float = 1.0,
     threshold: float = 20.0,
 ) -> Array:
-    """Tangent of `softplus_backward`; f'' is beta * s * (1 - s), 0 on the straight line."""
+    """Compute the tangent of `softplus_backward`; f'' is beta * s * (1 - s), or 0 above the threshold."""
     xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     scaled, beta = _scaled(input, beta)
     slope_dot = xp.where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
@@ -403,12 +403,12 @@ def softplus_backward_jvp(
 def _scaled(input: Array, beta: float) -> tuple[Any, float]:
     """beta * input, and beta as a float."""
     beta = number("beta", beta)
-    with np.errstate(over="ignore"):  # then the straight line it is
+    with np.errstate(over="ignore"):  # infinity is above every threshold
         return input * beta, beta
 
 
 def check_grad(grad_output: Array, input: Array) -> Any:
-    """Check that `grad_output` has the form of `input`; returns their array module."""
+    """Check that `grad_output` has the shape and dtype of `input`; return their array module."""
     xp = check_arrays(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     return xp

@@ -1,8 +1,8 @@
-"""Dropout: zeroing elements or whole channels at random, and the same zeros in backward.
+"""Dropout: elements or whole channels are zeroed at random, and the same ones in backward.
 
-`dropout_backward` draws again what `dropout` drew, so it needs the same seed, or a Generator in the state in
-which `dropout` got its own. Where one generator serves all calls, as in a layer, `dropout_saved` returns the
-mask for `dropout_saved_backward`.
+`dropout_backward` draws the same numbers again, so it needs the same seed, or a Generator in the state in
+which `dropout` received its own. Where one generator serves all calls, as in a layer, `dropout_saved` returns
+the mask for `dropout_saved_backward`.
 """
 
 from typing import Any
@@ -35,13 +35,13 @@ def dropout(
     Args:
         input: any shape, float32 or float64.
         p: probability of a zero, 0 to 1.
-        training: if False, return `input` as it is.
+        training: if False, return `input` unchanged.
         inplace: accepted for PyTorch's signature and ignored.
         generator: a numpy.random.Generator, a seed, or None for fresh entropy.
 
     Returns:
-        An array of the shape of `input`. Equal generators drop equal positions, whatever the memory
-        layout and dtype of `input`.
+        An array of the shape of `input`. Equal generators zero equal positions, whatever the memory layout
+        and dtype of `input`.
 
     Raises:
         ValueError: `p` outside 0 to 1.
@@ -67,19 +67,19 @@ def dropout_backward(
     inplace: bool = False,
     generator: Generator = None,
 ) -> Array:
-    """Gradient of `dropout` with respect to its input: grad_output, zeroed and scaled as `input` was.
+    """Zero and scale `grad_output` as `dropout` did its input.
 
     Args:
         grad_output: the shape of `input`.
-        input, p, training, inplace: as `dropout` was given them.
-        generator: the seed that `dropout` was given, or a Generator in the state in which its own was then.
+        input, p, training, inplace: what was passed to `dropout`.
+        generator: the seed passed to `dropout`, or a Generator in the state that its Generator had.
 
     Returns:
         An array of the shape of `input`; `grad_output` itself if not `training`.
 
     Raises:
         ValueError: `p` outside 0 to 1, a `grad_output` of another shape than `input`; no `generator` in
-            training, as the positions that were dropped could not be drawn again.
+            training, as the same positions could not be drawn again.
         TypeError: dtypes that differ or are not floating.
 
     >>> import numpy as np
@@ -97,7 +97,7 @@ def dropout_backward(
 
 @underflow_allowed
 def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
-    """`dropout` in training, and the mask that it multiplied `input` with."""
+    """Return `dropout` in training, and the mask that `input` was multiplied by."""
     xp = check_arrays(input=input)
     mask = _mask(input.shape, input.dtype, p, generator, xp)
     return xp.asarray(input * mask), mask
@@ -105,9 +105,9 @@ def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> 
 
 @underflow_allowed
 def dropout_saved_backward(grad_output: Array, mask: Array) -> Array:
-    """Gradient of `dropout` with respect to its input: `grad_output` times `dropout_saved`'s `mask`."""
+    """Multiply `grad_output` by the `mask` of `dropout_saved`."""
     check_arrays(mask=mask, grad_output=grad_output)
-    if grad_output.shape != mask.shape:  # that of whole channels is (N, C, 1, ...)
+    if grad_output.shape != mask.shape:  # for whole channels it is (N, C, 1, ...)
         lengths = *grad_output.shape[:2], *[1] * (grad_output.ndim - 2)
         check_shape("mask", mask, lengths, f"for `grad_output` of shape {grad_output.shape}")
     grad: Array = array_module(mask).asarray(grad_output * mask)
@@ -126,7 +126,7 @@ def dropout2d(
     Args:
         input: (N, C, ...), float32 or float64; three dimensions are (N, C, L), as in PyTorch.
         p: probability that a channel is zero, 0 to 1.
-        training: if False, return `input` as it is.
+        training: if False, return `input` unchanged.
         inplace: accepted for PyTorch's signature and ignored.
         generator: a numpy.random.Generator, a seed, or None for fresh entropy.
 
@@ -134,7 +134,7 @@ def dropout2d(
         An array of the shape of `input`.
 
     Raises:
-        ValueError: `p` outside 0 to 1, less than two dimensions.
+        ValueError: `p` outside 0 to 1, fewer than two dimensions.
         TypeError: `input` is not floating.
 
     Source: Tompson et al., https://arxiv.org/abs/1411.4280;
@@ -158,19 +158,19 @@ def dropout2d_backward(
     inplace: bool = False,
     generator: Generator = None,
 ) -> Array:
-    """Gradient of `dropout2d` with respect to its input: grad_output, zeroed and scaled as `input` was.
+    """Zero and scale `grad_output` as `dropout2d` did its input.
 
     Args:
         grad_output: the shape of `input`.
-        input, p, training, inplace: as `dropout2d` was given them.
-        generator: the seed that `dropout2d` was given, or a Generator in the state in which its own was then.
+        input, p, training, inplace: what was passed to `dropout2d`.
+        generator: the seed passed to `dropout2d`, or a Generator in the state that its Generator had.
 
     Returns:
         An array of the shape of `input`; `grad_output` itself if not `training`.
 
     Raises:
         ValueError: `p` outside 0 to 1, a `grad_output` of another shape than `input`; no `generator` in
-            training, as the positions that were dropped could not be drawn again.
+            training, as the same positions could not be drawn again.
         TypeError: dtypes that differ or are not floating.
 
     >>> import numpy as np
@@ -188,7 +188,7 @@ def dropout2d_backward(
 
 @underflow_allowed
 def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
-    """`dropout2d` in training, and the mask, (N, C, 1, ...), that it multiplied `input` with."""
+    """Return `dropout2d` in training, and the mask, (N, C, 1, ...), that `input` was multiplied by."""
     xp = check_arrays(input=input)
     if input.ndim < 2:
         raise ValueError(f"`input` (of shape {input.shape}) must have the form (N, C, ...)")
@@ -198,21 +198,21 @@ def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -
 
 
 def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
-    """Gradient of `dropout2d` with respect to its input: `grad_output` times `dropout2d_saved`'s `mask`."""
+    """Multiply `grad_output` by the `mask` of `dropout2d_saved`."""
     return dropout_saved_backward(grad_output, mask)
 
 
 def _drawn_again(generator: Generator) -> Generator:
     if generator is None:
         raise ValueError(
-            "`generator` (=None) must be the seed that forward was given, or a Generator in the same state; "
-            "or keep the mask of `dropout_saved`"
+            "`generator` (=None) must be the seed passed to forward, or a Generator in the same state; "
+            "or use the mask of `dropout_saved`"
         )
     return generator
 
 
 def _mask(shape: tuple[int, ...], dtype: Any, p: float, generator: Generator, xp: Any) -> Array:
-    """What to multiply with: 0 with probability `p`, else 1 / (1 - p); in the memory format."""
+    """The factors: 0 with probability `p`, else 1 / (1 - p); in the memory format."""
     scale = 0.0 if number("p", p, 0.0, 1.0) == 1 else 1 / (1 - p)
     kept = uniform(as_generator(generator), stored_shape(shape), xp) >= p
     return as_logical(xp.asarray(kept * dtype.type(scale)))

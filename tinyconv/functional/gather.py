@@ -1,4 +1,4 @@
-"""Reading positions along an axis, by indices, and adding gradients up where they were read."""
+"""Reading positions along an axis by index, and adding gradients up where values were read."""
 
 import functools
 
@@ -6,13 +6,13 @@ from tinyconv.arrays import Array, array_module, as_logical, as_stored, constant
 
 
 def gather(x: Array, indices: list[int], axis: int) -> Array:
-    """`x` with position `indices[i]` along `axis` in place i, in the memory format."""
+    """Return an array whose position i along `axis` is `indices[i]` of `x`, in the memory format."""
     xp, place = array_module(x), storage_axes(x.ndim).index(axis)
     return as_logical(xp.take(as_stored(x), constant(tuple(indices), "int64", xp), axis=place))
 
 
 def gather_backward(grad_output: Array, indices: list[int], axis: int, length: int) -> Array:
-    """Gradient of `gather` with respect to its input, whose `axis` has `length`."""
+    """Compute the gradient of `gather` with respect to its input, whose `axis` has `length`."""
     xp = array_module(grad_output)
     shape = *grad_output.shape[:axis], length, *grad_output.shape[axis + 1 :]
     grad_input = zeros_stored(shape, like=grad_output)
@@ -24,7 +24,7 @@ def gather_backward(grad_output: Array, indices: list[int], axis: int, length: i
 
 @functools.cache
 def _rounds(indices: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The (positions, indices) in rounds that hold no index twice, as `+=` adds only one of equal ones."""
+    """The (positions, indices) in rounds without repeated indices, as `+=` adds only one of equal ones."""
     rounds: list[tuple[list[int], list[int]]] = []
     times: dict[int, int] = {}
     for position, index in enumerate(indices):

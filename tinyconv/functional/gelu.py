@@ -19,7 +19,7 @@ GELU_CUBIC = 0.044715
 
 
 def gelu(input: Array, approximate: str = "none") -> Array:
-    """input * P(input), where P is the distribution function of the standard normal.
+    """Compute input * P(input), where P is the distribution function of the standard normal.
 
     With `approximate="tanh"`, P(x) is (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2.
 
@@ -51,7 +51,7 @@ def gelu(input: Array, approximate: str = "none") -> Array:
 
 
 def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -> Array:
-    """Gradient of `gelu`: grad_output * (P(input) + input * P'(input)), P' the normal density.
+    """Compute grad_output * (P(input) + input * P'(input)), where P' is the normal density.
 
     With `approximate="tanh"`, P' is that of the approximation:
     (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
@@ -74,7 +74,7 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
 def gelu_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, approximate: str = "none"
 ) -> Array:
-    """Tangent of `gelu_backward`; f'' is P'(input) * (2 - input^2).
+    """Compute the tangent of `gelu_backward`; f'' is P'(input) * (2 - input^2).
 
     With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
     P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
@@ -95,5 +95,5 @@ def gelu_backward_jvp(
 
 
 def _gelu_tanh(xp: Any, input: Array) -> Any:
-    with np.errstate(over="ignore"):  # the cube may be infinite, its tanh is not
+    with np.errstate(over="ignore"):  # the cube may be infinite, but not its tanh
         return xp.tanh(SQRT_2_OVER_PI * (input + GELU_CUBIC * input * input * input))

@@ -1,4 +1,4 @@
-"""Resizing to the nearest position, and its gradient."""
+"""Resizing by nearest neighbours, and its gradient."""
 
 import math
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ def interpolate(
 ) -> Array:
     """Resize to the nearest input position.
 
-    Along a dimension, output position i holds input position floor(i * scale) for "nearest" and
-    floor((i + 0.5) * scale) for "nearest-exact", with scale = 1 / scale_factor, or the input's length
-    over the output's where `size` is given or `recompute_scale_factor` is set. The product is computed in
-    float32, as PyTorch does for float32 and for images; as there, a "nearest" image that keeps or doubles
-    its length goes by the lengths, whatever the `scale_factor`.
+    Along a dimension, output position i has the value at floor(i * scale) for "nearest" and
+    floor((i + 0.5) * scale) for "nearest-exact", with scale = 1 / scale_factor, or the input's length over
+    the output's if `size` is given or `recompute_scale_factor` is set. The product is computed in float32, as
+    PyTorch does for float32 and for images; as there, "nearest" uses the lengths, whatever the
+    `scale_factor`, for an image that keeps or doubles its length.
 
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W), float32 or float64.
         size: the output's lengths, an int for all spatial dimensions or one for each.
-        scale_factor: instead of `size`, numbers to multiply the lengths with, rounded down.
+        scale_factor: instead of `size`, factors of the lengths; the results are rounded down.
         mode: "nearest" or "nearest-exact".
         recompute_scale_factor: derive the scale from the rounded lengths.
 
@@ -45,8 +45,8 @@ def interpolate(
         (N, C, ...) with the new lengths, in the memory format (see `tinyconv.arrays.layout`).
 
     Raises:
-        ValueError: not exactly one of `size` and `scale_factor`, lengths below 1, a number of lengths
-            that is not that of the spatial dimensions, an unknown mode, no channels.
+        ValueError: not exactly one of `size` and `scale_factor`, lengths below 1, a number of lengths other
+            than that of the spatial dimensions, an unknown mode, no channels.
         TypeError: `input` is not floating, or lengths and factors are not numbers.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
@@ -69,7 +69,7 @@ def interpolate_backward(
     mode: str = "nearest",
     recompute_scale_factor: bool | None = None,
 ) -> Array:
-    """Gradient of `interpolate` with respect to its input: gradients are added up where values were read."""
+    """Add up the gradients of the outputs at the positions where their values were read."""
     check_arrays(input=input, grad_output=grad_output)
     indices = interpolate_indices(input.shape, size, scale_factor, mode, recompute_scale_factor)
     shape = (*input.shape[:2], *map(len, indices))
@@ -86,12 +86,12 @@ def interpolate_indices(
     mode: str = "nearest",
     recompute_scale_factor: bool | None = None,
 ) -> list[list[int]]:
-    """For each spatial dimension the input position of every output position; checks the arguments."""
+    """Check the arguments; return the input position of every output position, by dimension."""
     one_of("mode", mode, MODES)
     if len(shape) not in (3, 4, 5) or 0 in shape[1:]:
         raise ValueError(
             f"`input` (of shape {shape}) must have the form (N, C, L), (N, C, H, W) or (N, C, D, H, W), "
-            "and hold values"
+            "and have values"
         )
     if (size is None) == (scale_factor is None):
         raise ValueError(f"one of `size` (={size}) and `scale_factor` (={scale_factor}) must be given")
@@ -112,7 +112,7 @@ def interpolate_indices(
             )
     if recompute_scale_factor:
         scales = [0.0] * len(sizes)
-    if mode == "nearest" and len(shape) == 4:  # as PyTorch: equal and double sizes go by the lengths alone
+    if mode == "nearest" and len(shape) == 4:  # as PyTorch: equal and double sizes depend on the lengths only
         pairs = list(zip(shape[2:], sizes, scales, strict=True))
         scales = [0.0 if out in (length, 2 * length) else factor for length, out, factor in pairs]
     lengths = zip(shape[2:], sizes, scales, strict=True)
@@ -130,7 +130,7 @@ def _for_each(name: str, value: Any, shape: tuple[int, ...]) -> Sequence[Any]:
 
 
 def _nearest(length: int, output_length: int, factor: float, mode: str) -> list[int]:
-    """The input position of each output position; a `factor` of 0 stands for the ratio of the lengths."""
+    """The input position of each output position; a `factor` of 0 means the ratio of the lengths."""
     single = np.float32  # the precision decides which of two positions is nearest
     scale = single(1 / factor) if factor else single(length) / single(output_length)
     middle = single(0.5 if mode == "nearest-exact" else 0)

@@ -16,7 +16,7 @@ __all__ = [
 
 @underflow_allowed
 def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
-    """input @ weight.T + bias.
+    """Compute input @ weight.T + bias.
 
     Args:
         input: (..., in_features), features in the last axis, float32 or float64.
@@ -51,10 +51,10 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
 def linear_backward(
     grad_output: Array, input: Array, weight: Array, bias: Array | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `linear` with respect to `input`, `weight` and `bias` (None without a bias).
+    """Compute the gradients of `linear` with respect to `input`, `weight` and `bias` (None without a bias).
 
-    grad_input = grad_output @ weight, grad_weight = grad_output.T @ input, and the bias's is
-    grad_output summed over all but the features.
+    grad_input = grad_output @ weight, grad_weight = grad_output.T @ input, and grad_bias is grad_output
+    summed over all but the features.
     """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     if bias is not None:
@@ -68,7 +68,7 @@ def linear_backward(
 
 @underflow_allowed
 def linear_input(input_size: tuple[int, ...], weight: Array, grad_output: Array) -> Array:
-    """Gradient of `linear` with respect to its input: grad_output @ weight.
+    """Compute the gradient of `linear` with respect to its input: grad_output @ weight.
 
     Args:
         input_size: the shape of the input, (..., in_features).
@@ -94,7 +94,7 @@ def linear_input(input_size: tuple[int, ...], weight: Array, grad_output: Array)
 
 @underflow_allowed
 def linear_weight(input: Array, weight_size: tuple[int, ...], grad_output: Array) -> Array:
-    """Gradient of `linear` with respect to its weight: grad_output.T @ input.
+    """Compute the gradient of `linear` with respect to its weight: grad_output.T @ input.
 
     Args:
         input: (..., in_features).
@@ -115,13 +115,13 @@ def linear_weight(input: Array, weight_size: tuple[int, ...], grad_output: Array
     """
     check_arrays(input=input, grad_output=grad_output)
     grads, rows = _grad_rows(input.shape, weight_size, grad_output), _rows(input)
-    # Of one sample this is an outer product, which BLAS takes four times as long for.
+    # For one sample this is an outer product, which takes BLAS four times as long.
     grad: Array = grads.T * rows if len(rows) == 1 else matmul(grads.T, rows)
     return grad.reshape(weight_size)
 
 
 def linear_bias(grad_output: Array) -> Array:
-    """Gradient of `linear` with respect to its bias: `grad_output` summed to (out_features,)."""
+    """Compute the gradient of `linear` with respect to its bias: `grad_output` summed to (out_features,)."""
     check_arrays(grad_output=grad_output)
     if grad_output.ndim == 0:
         raise ValueError("`grad_output` (of shape ()) must have the form (..., out_features)")

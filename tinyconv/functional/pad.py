@@ -1,7 +1,7 @@
 """Padding in four modes, negative pads included, and its gradient.
 
-Apart from "constant", each output position along an axis is read from one input position; `gather` moves
-the values, and its backward adds every gradient up where its value was read.
+Apart from "constant", each output position along an axis is read from one input position; `gather` copies the
+values, and its backward adds every gradient up where its value was read.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ MODES = ("constant", "reflect", "replicate", "circular")
 
 
 def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Array:
-    """Put values around the last dimensions of an array; negative pads take values away.
+    """Put values around the last dimensions of an array; negative pads remove values.
 
     Along a dimension of length L, output position i holds input position j = i - before, and where j
     is outside 0 to L - 1
 
         constant: `value`                     replicate: the nearest position, 0 or L - 1
-        reflect:  -j or 2 * (L - 1) - j       circular:  j modulo L (L after negative pads are taken off)
+        reflect:  -j or 2 * (L - 1) - j       circular:  j modulo L (L after cropping by negative pads)
 
     Args:
         input: float32 or float64; any shape for "constant", else (N, C, ...) or (C, ...) with as many
             spatial dimensions, 1 to 3, as `pad` has pairs.
         pad: (before, after) for the last dimension, then for the one before it, and so on.
         mode: "constant", "reflect", "replicate" or "circular".
-        value: what "constant" puts around; None is 0.
+        value: the value for "constant"; None is 0.
 
     Returns:
         An array with each length L become before + L + after, in the memory format
@@ -40,8 +40,8 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
 
     Raises:
         ValueError: an odd number of pads or too many, a negative length, an unknown mode, a `value` in
-            another mode than "constant"; "reflect" with pads of L or more, "circular" with pads of more
-            than is left of L.
+            another mode than "constant"; "reflect" with pads of L or more, "circular" with pads above the
+            cropped L.
         TypeError: `input` is not floating, `pad` is not a sequence of ints.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html
@@ -71,7 +71,7 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
 def pad_backward(
     grad_output: Array, input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Array:
-    """Gradient of `pad` with respect to its input: every gradient is added up where its value came from."""
+    """Add up every gradient at the position where `pad` read its value."""
     check_arrays(input=input, grad_output=grad_output)
     pairs = _pad_pairs(input.shape, pad, mode)
     shape = _padded_shape(input.shape, pairs)
@@ -88,7 +88,7 @@ def pad_backward(
 
 
 def pad_shape(shape: tuple[int, ...], pad: Sequence[int], mode: str = "constant") -> tuple[int, ...]:
-    """The shape that `pad` gives an array of `shape`."""
+    """Return the shape that `pad` gives an array of `shape`."""
     return _padded_shape(shape, _pad_pairs(shape, pad, mode))
 
 
@@ -109,7 +109,7 @@ def _pad_pairs(shape: tuple[int, ...], pad: Sequence[int], mode: str) -> list[Pa
     values = [integer("pad", p, minimum=-(1 << 62)) for p in pad]
     if len(values) % 2 or len(values) > 2 * len(shape):
         raise ValueError(
-            f"`pad` (={tuple(pad)}) must hold a pair for each padded dimension, "
+            f"`pad` (={tuple(pad)}) must have a pair for each padded dimension, "
             f"of the {len(shape)} dimensions of `input`"
         )
     spatial = len(values) // 2
@@ -128,7 +128,7 @@ def _pad_pairs(shape: tuple[int, ...], pad: Sequence[int], mode: str) -> list[Pa
 def _check_pair(length: int, pair: Pair, mode: str) -> None:
     kept = length + min(pair[0], 0) + min(pair[1], 0)
     if (kept if mode in ("constant", "circular") else length + sum(pair)) < 0:
-        raise ValueError(f"`pad` (={pair}) must not take away more than the dimension's length {length}")
+        raise ValueError(f"`pad` (={pair}) must not remove more than the dimension's length {length}")
     most = {"reflect": length - 1, "circular": kept}.get(mode)
     if most is not None and max(pair) > max(most, 0):
         raise ValueError(
@@ -161,7 +161,7 @@ def _source(position: int, length: int, pair: Pair, mode: str) -> int:
 def _constant_slices(
     shape: tuple[int, ...], pairs: list[Pair]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The slices of the output that hold the input, and those of the input that they hold."""
+    """The slices of the output that have values of the input, and the slices of these in the input."""
     inside, read = [], []
     for length, (before, after) in zip(shape, pairs, strict=True):
         read.append(slice(max(-before, 0), length - max(-after, 0)))

@@ -1,7 +1,7 @@
 """Functions that only change an array's shape or the order of its dimensions.
 
-The four functions between TensorFlow's layouts and PyTorch's are views: no value is moved, so a gradient
-goes back through the opposite one. TensorFlow has images (N, H, W, C) and kernels (H, W, C, O).
+The four functions between TensorFlow's layouts and PyTorch's are views: no value is copied, so the backward
+of each is its inverse. TensorFlow has images (N, H, W, C) and kernels (H, W, C, O).
 """
 
 import math
@@ -23,14 +23,14 @@ __all__ = [
 
 
 def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
-    """Make one dimension of the dimensions `start_dim` to `end_dim` (both included).
+    """Merge the dimensions `start_dim` to `end_dim` (both included) into one.
 
     Args:
         input: any shape and dtype.
-        start_dim, end_dim: dimensions, counted from the end where negative.
+        start_dim, end_dim: dimensions, counted from the end if negative.
 
     Returns:
-        The reshaped array. (N, F) made of (N, C, H, W) is stored as (F, N), a copy where `input` is in the
+        The reshaped array. (N, F) from (N, C, H, W) is stored as (F, N), a copy where `input` is in the
         memory format (see `tinyconv.arrays.layout`); otherwise a view of `input` where its layout allows.
 
     Raises:
@@ -47,14 +47,14 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
 
 
 def flatten_backward(grad_output: Array, input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
-    """Gradient of `flatten` with respect to its input: `grad_output` with the shape of `input`."""
+    """Return `grad_output` with the shape of `input`."""
     check_kinds(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, flatten_shape(input.shape, start_dim, end_dim), "of the output")
     return _reshaped(grad_output, input.shape)
 
 
 def flatten_shape(shape: tuple[int, ...], start_dim: int = 0, end_dim: int = -1) -> tuple[int, ...]:
-    """The shape that `flatten` gives an array of `shape`."""
+    """Return the shape that `flatten` gives an array of `shape`."""
     start = dimension("start_dim", start_dim, len(shape))
     end = dimension("end_dim", end_dim, len(shape))
     if start > end:
@@ -63,15 +63,15 @@ def flatten_shape(shape: tuple[int, ...], start_dim: int = 0, end_dim: int = -1)
 
 
 def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
-    """Make several dimensions of the dimension `dim`.
+    """Split the dimension `dim` into several.
 
     Args:
         input: any shape with at least one dimension, any dtype.
-        dim: the dimension, counted from the end where negative.
+        dim: the dimension, counted from the end if negative.
         sizes: lengths of the new dimensions, whose product is that of `dim`; one may be -1.
 
     Returns:
-        The reshaped array. (N, C, H, W) made of (N, F) is a copy in the memory format (see
+        The reshaped array. (N, C, H, W) from (N, F) is a copy in the memory format (see
         `tinyconv.arrays.layout`); otherwise a view of `input` where its layout allows.
 
     Raises:
@@ -89,20 +89,20 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
 
 
 def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequence[int]) -> Array:
-    """Gradient of `unflatten` with respect to its input: `grad_output` with the shape of `input`."""
+    """Return `grad_output` with the shape of `input`."""
     check_kinds(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, unflatten_shape(input.shape, dim, sizes), "of the output")
     return _reshaped(grad_output, input.shape)
 
 
 def unflatten_shape(shape: tuple[int, ...], dim: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The shape that `unflatten` gives an array of `shape`."""
+    """Return the shape that `unflatten` gives an array of `shape`."""
     if not isinstance(sizes, Sequence) or isinstance(sizes, str):
         raise TypeError(f"`sizes` ({given(sizes)}) must be a sequence of ints")
     dim = dimension("dim", dim, len(shape))
     lengths = [integer("sizes", length, minimum=-1) for length in sizes]
     if not shape or not lengths:
-        raise ValueError(f"`sizes` (={tuple(sizes)}) must not be empty, nor `input` have no dimension")
+        raise ValueError(f"`sizes` (={tuple(sizes)}) must not be empty, and `input` must have a dimension")
     known = math.prod(length for length in lengths if length != -1)
     if lengths.count(-1) == 1 and known and shape[dim] % known == 0:
         lengths[lengths.index(-1)] = shape[dim] // known
@@ -114,7 +114,7 @@ def unflatten_shape(shape: tuple[int, ...], dim: int, sizes: Sequence[int]) -> t
 
 
 def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
-    """`x` with `shape`; between (N, F) and (N, C, ...), which are stored in other orders, by one copy."""
+    """`x` with `shape`; between (N, F) and (N, C, ...), which are stored in different orders, by one copy."""
     if x.shape[:1] == shape[:1] and len(shape) == 2 < x.ndim:
         features: Array = array_module(x).ascontiguousarray(x.transpose(*range(1, x.ndim), 0))
         return features.reshape(shape[::-1]).T
@@ -124,7 +124,7 @@ def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def nhwc_to_nchw(images: Array) -> Array:
-    """View of TensorFlow's images, (N, H, W, C), as PyTorch's and ours, (N, C, H, W).
+    """Return a view of TensorFlow's images, (N, H, W, C), as (N, C, H, W).
 
     Raises:
         ValueError: another number of dimensions.
@@ -140,7 +140,7 @@ def nhwc_to_nchw(images: Array) -> Array:
 
 
 def nchw_to_nhwc(images: Array) -> Array:
-    """View of our images, (N, C, H, W), as TensorFlow's, (N, H, W, C): the inverse of `nhwc_to_nchw`.
+    """Return a view of images (N, C, H, W) as TensorFlow's, (N, H, W, C).
 
     Raises:
         ValueError: another number of dimensions.
@@ -152,7 +152,7 @@ def nchw_to_nhwc(images: Array) -> Array:
 
 
 def hwio_to_oihw(kernels: Array) -> Array:
-    """View of TensorFlow's kernels, (H, W, C, O), as PyTorch's and ours, (O, C, H, W).
+    """Return a view of TensorFlow's kernels, (H, W, C, O), as (O, C, H, W).
 
     Raises:
         ValueError: another number of dimensions.
@@ -168,7 +168,7 @@ def hwio_to_oihw(kernels: Array) -> Array:
 
 
 def oihw_to_hwio(kernels: Array) -> Array:
-    """View of our kernels, (O, C, H, W), as TensorFlow's, (H, W, C, O): the inverse of `hwio_to_oihw`.
+    """Return a view of kernels (O, C, H, W) as TensorFlow's, (H, W, C, O).
 
     Raises:
         ValueError: another number of dimensions.

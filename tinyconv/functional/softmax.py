@@ -1,11 +1,11 @@
 """Softmax and its logarithm along one dimension, with their gradients.
 
-With p = softmax(x), dp_i/dx_j = p_i * ((i == j) - p_j), so that a cotangent g pulls back to
+With p = softmax(x), dp_i/dx_j = p_i * ((i == j) - p_j), so a cotangent g is pulled back to
 
     softmax:      p * (g - sum(g * p))        log_softmax:  g - p * sum(g)
 
 The Jacobian of softmax is symmetric, so this is its tangent as well; that of log_softmax for a tangent v of
-x is v - sum(p * v). The tangents of both gradients follow by the product rule.
+x is v - sum(p * v). The tangents of both gradients follow from the product rule.
 """
 
 from typing import Any
@@ -29,12 +29,12 @@ __all__ = [
 
 @underflow_allowed
 def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
-    """exp(input) / sum of exp(input) along `dim`, without overflow.
+    """Compute exp(input) / sum of exp(input) along `dim`, without overflow.
 
     Args:
         input: any shape, float32 or float64.
         dim: the dimension along which the results sum to one.
-        dtype: a NumPy dtype to convert `input` to before.
+        dtype: a NumPy dtype to convert `input` to first.
 
     Returns:
         An array of the shape of `input`.
@@ -57,7 +57,7 @@ def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array
 
 @underflow_allowed
 def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
-    """Gradient of `softmax`: p * (grad_output - sum of grad_output * p along `dim`), p the softmax."""
+    """Compute p * (grad_output - sum of grad_output * p along `dim`), where p = softmax(input)."""
     output = softmax(input, dim, dtype)
     xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
@@ -75,7 +75,7 @@ def softmax_backward_jvp(
     dim: int,
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
-    """Tangent of `softmax_backward`: each factor of p * (g - sum(g * p)) moves, and p by its own tangent."""
+    """Compute the tangent of `softmax_backward`, by the product rule for p * (g - sum(g * p))."""
     output = softmax(input, dim, dtype)
     check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     output_dot = softmax_backward(input_dot, input, dim, dtype)
@@ -87,12 +87,12 @@ def softmax_backward_jvp(
 
 
 def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
-    """log(exp(input) / sum of exp(input) along `dim`), without overflow.
+    """Compute log(exp(input) / sum of exp(input) along `dim`), without overflow.
 
     Args:
         input: any shape, float32 or float64.
         dim: the dimension along which the exponentials of the results sum to one.
-        dtype: a NumPy dtype to convert `input` to before.
+        dtype: a NumPy dtype to convert `input` to first.
 
     Returns:
         An array of the shape of `input`.
@@ -113,7 +113,7 @@ def log_softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> A
 
 @underflow_allowed
 def log_probabilities(input: Array, dim: int) -> Array:
-    """`log_softmax` of arguments that need no check."""
+    """Return `log_softmax` of arguments that are already checked."""
     xp, shifted = array_module(input), _shifted(input, dim)
     total = xp.exp(shifted).sum(axis=dim, keepdims=True)
     output: Array = xp.asarray(shifted - xp.log(total)) if shifted.size else shifted.copy()
@@ -124,7 +124,7 @@ def log_probabilities(input: Array, dim: int) -> Array:
 def log_softmax_backward(
     grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None
 ) -> Array:
-    """Gradient of `log_softmax`: grad_output - softmax(input) * sum of grad_output along `dim`."""
+    """Compute grad_output - softmax(input) * sum of grad_output along `dim`."""
     output = log_softmax(input, dim, dtype)
     xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
@@ -136,7 +136,7 @@ def log_softmax_backward(
 
 @underflow_allowed
 def log_softmax_jvp(input_dot: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
-    """Tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`."""
+    """Compute the tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`."""
     output = softmax(input, dim, dtype)
     check_arrays(output=output, input_dot=input_dot)
     check_shape("input_dot", input_dot, output.shape, "of `input`")
@@ -153,7 +153,7 @@ def log_softmax_backward_jvp(
     dim: int,
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
-    """Tangent of `log_softmax_backward`: in grad_output - p * sum(grad_output) both factors move."""
+    """Compute the tangent of `log_softmax_backward`, by the product rule for p * sum(grad_output)."""
     output = softmax(input, dim, dtype)
     check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     output_dot = softmax_backward(input_dot, input, dim, dtype)
@@ -173,7 +173,7 @@ def _checked(input: Array, dim: int, dtype: npt.DTypeLike | None) -> tuple[Any, 
 
 
 def _shifted(input: Array, dim: int) -> Array:
-    """`input` less its maximum along `dim`."""
+    """`input` minus its maximum along `dim`."""
     if 0 in input.shape:
         return input
     with np.errstate(invalid="ignore"):  # inf - inf: NaN, as in PyTorch

@@ -1,1 +1,1 @@
-"""What is CUDA's alone."""
+"""Code for CUDA only."""

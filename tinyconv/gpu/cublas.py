@@ -1,8 +1,8 @@
-"""Matrix products; those of CuPy arrays by cuBLAS, called without CuPy in between.
+"""Matrix products; CuPy arrays are multiplied by cuBLAS, called directly and not through CuPy.
 
-CuPy refuses its own calls of cuBLAS while a CUDA graph is captured, though cuBLAS allows them
-(https://github.com/cupy/cupy/issues/6290). All products of layers on a GPU go this way, captured or not, so
-that both give the same bits. float32 is multiplied in full float32, unless the environment holds CuPy's
+CuPy does not call cuBLAS while a CUDA graph is captured, though cuBLAS allows it
+(https://github.com/cupy/cupy/issues/6290). All products of layers on a GPU are computed here, captured or
+not, so that both give the same bits. float32 is multiplied in full float32, unless the environment has CuPy's
 CUPY_TF32=1.
 
 Source: https://docs.nvidia.com/cuda/cublas/#cublasgemmstridedbatchedex
@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyconv.arrays.devices import Array, array_module
 
-# Of the enumerations cublasOperation_t, cudaDataType_t, cublasComputeType_t and cublasGemmAlgo_t.
+# From the enumerations cublasOperation_t, cudaDataType_t, cublasComputeType_t and cublasGemmAlgo_t.
 AS_IT_LIES, TRANSPOSED = 0, 1
 DATA_TYPES = {"float32": 0, "float64": 1}
 COMPUTE_TYPES = {"float32": 68, "float64": 70}
@@ -27,14 +27,14 @@ DEFAULT_ALGORITHM = -1
 
 
 def tf32() -> bool:
-    """Whether float32 is multiplied with 10 bits of mantissa, which only the user can turn on."""
+    """Return whether float32 is multiplied with 10 bits of mantissa, which only the user can enable."""
     return os.environ.get("CUPY_TF32", "0") not in ("", "0")
 
 
 @functools.cache
 def library(xp: Any) -> Any:
-    """The library that CuPy, `xp`, itself has loaded; None where there is no such file."""
-    _handle(xp)  # CuPy finds the file, wherever it lies; after that its name is enough
+    """Return the library that CuPy, `xp`, has loaded; None if the file is missing."""
+    _handle(xp)  # CuPy finds the file, wherever it is; after that its name is enough
     version = xp.cuda.runtime.runtimeGetVersion() // 1000
     name = f"cublas64_{version}.dll" if sys.platform == "win32" else f"libcublas.so.{version}"
     try:
@@ -44,9 +44,9 @@ def library(xp: Any) -> Any:
 
 
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-    """The matrix product a @ b; on the GPU by cuBLAS, if it is one of (M, K) and (K, N), or a stack of those.
+    """Multiply matrices, a @ b; on the GPU with cuBLAS, if they are (M, K) and (K, N), or stacks of those.
 
-    Other forms, and systems without the library's file, are left to CuPy.
+    CuPy multiplies other forms, and all if the library's file is missing.
     """
     xp = array_module(a, b)
     if xp is np:
@@ -73,7 +73,7 @@ class _Operand(NamedTuple):
 
     array: Array
     operation: int
-    leading: int  # distance of its rows (of its columns where transposed), in elements
+    leading: int  # distance of the rows (of the columns if transposed), in elements
     stride: int  # distance of the matrices of a stack
 
     @classmethod
@@ -92,7 +92,7 @@ class _Operand(NamedTuple):
 
 
 def _rows_lie_well(array: Array) -> bool:
-    """Whether the values of a row lie side by side, and the rows one after another."""
+    """Whether the values of a row are contiguous, and the rows follow one another."""
     rows, columns = array.shape[-2:]
     beside = columns == 1 or array.strides[-1] == array.itemsize
     return beside and (rows == 1 or array.strides[-2] >= columns * array.itemsize)

@@ -1,13 +1,13 @@
-"""Differentiate the gradient: Hessian-vector products, and gradients as layers of a network.
+"""The second order: Hessian-vector products, and gradients as layers of a network.
 
-Without a tape the second order is one more pass of each kind. `jvp` carries a direction v forward through
-the network, then `backward_jvp` carries it back along with the gradient, so that it arrives as
+Without a tape, the second order takes one more pass of each kind. `jvp` propagates a direction v forward
+through the network, then `backward_jvp` propagates it back along with the gradient. The result is
 
     d/d eps  grad E(x + eps * v)  =  H v
 
 exactly (Pearlmutter 1994, https://doi.org/10.1162/neco.1994.6.1.147). As a Hessian is symmetric, the
-same product is the backward of the map x -> grad E(x; w): a gradient, or a step along it, can itself be a
-layer of a network that is trained.
+same product is the backward of the map x -> grad E(x; w): so a gradient, or a step along it, can be a layer
+of a network that is trained.
 
 >>> import numpy as np
 >>> from tinyconv import Linear, MSELoss
@@ -31,7 +31,7 @@ from tinyconv.layers.cache import Pass
 
 
 class HessianVectorProduct(NamedTuple):
-    """The product with the Hessian: its part for the input, and for each parameter by name."""
+    """The product with the Hessian: its parts for the input, and for each parameter by name."""
 
     x: Array
     params: dict[str, Array]
@@ -45,22 +45,22 @@ def hessian_vector_product(
     x_dot: Array | None = None,
     params_dot: Mapping[str, Array] | None = None,
 ) -> HessianVectorProduct:
-    """Product of the Hessian of criterion(model(x), target), by input and parameters, with a vector.
+    """Multiply a vector by the Hessian of criterion(model(x), target) in input and parameters.
 
     Args:
-        model, criterion: the network, in the mode that it is in, and the loss, whose elements are added up
-            with `reduction="none"`.
+        model, criterion: the network, in its present mode, and the loss, whose elements are added up with
+            `reduction="none"`.
         x, target: a batch.
-        x_dot: the vector's part for the input, of the form of `x`; None for zeros.
-        params_dot: its part for the parameters, name -> array; names that are missing are zeros.
+        x_dot: the vector's part for the input, of the shape of `x`; None for zeros.
+        params_dot: its part for the parameters, name -> array; missing names are zeros.
 
     Returns:
-        The product for the input, of the form of `x`, and for all parameters. The model's gradients stay as
-        they are. In training mode each product is a pass of its own: running statistics move, and dropout
-        drops anew; use `model.eval()` where many products must be with one Hessian.
+        The product for the input, of the shape of `x`, and for all parameters. The model's gradients do not
+        change. In training mode each product is a separate pass, which updates running statistics and draws
+        new dropout masks; use `model.eval()` if several products must use the same Hessian.
 
     Raises:
-        ValueError, TypeError: a vector that has not the form of what it belongs to, an unknown name.
+        ValueError, TypeError: a vector that does not have the shape and dtype of its array, an unknown name.
         NotImplementedError: a layer without jvp.
 
     Source: Pearlmutter, https://doi.org/10.1162/neco.1994.6.1.147
@@ -76,16 +76,16 @@ def hessian_vector_product(
 
 
 def hessian_operator(model: Layer, criterion: Loss, x: Array, target: Array) -> Any:
-    """The Hessian of criterion(model(x), target) by all parameters, as a SciPy LinearOperator.
+    """Return the Hessian of criterion(model(x), target) in all parameters, as a SciPy LinearOperator.
 
-    Its vectors hold the parameters one after another, in the order of `model.params`, each in C order.
+    Its vectors have the parameters one after another, in the order of `model.params`, each in C order.
 
     Args:
         model, criterion, x, target: as for `hessian_vector_product`.
 
     Returns:
-        A symmetric scipy.sparse.linalg.LinearOperator with a row for each number among the parameters, of
-        their dtype.
+        A symmetric scipy.sparse.linalg.LinearOperator with a row for each number in the parameters, of their
+        dtype.
 
     Raises:
         ValueError, TypeError, NotImplementedError: as `hessian_vector_product`, in the first product.
@@ -116,17 +116,17 @@ def hessian_operator(model: Layer, criterion: Loss, x: Array, target: Array) -> 
 
 
 class Objective(Layer):
-    """criterion(model(x), target) as a layer: an energy of x.
+    """Compute criterion(model(x), target) as a layer: an energy of x.
 
     Args:
-        model, criterion: the network and the loss. With `reduction="sum"` each sample has an energy of its
-            own; with "mean" a gradient by x depends on the size of the batch.
-        target: what the loss compares with. One for each batch is assigned (`objective.target = ...`)
-            before forward, by a layer of yours around this one; `predict` and parallel workers, which
-            divide a batch, know nothing of it. No gradient by the target is computed.
+        model, criterion: the network and the loss. With `reduction="sum"` each sample has its own energy;
+            with "mean" the gradient with respect to x depends on the size of the batch.
+        target: the second argument of the loss. For a target per batch, your own layer around this one
+            assigns it (`objective.target = ...`) before forward; `predict` and parallel workers, which divide
+            a batch, do not divide it. The gradient with respect to the target is not computed.
 
     Raises:
-        TypeError: `model` is no Layer, or `criterion` no Loss.
+        TypeError: `model` is not a Layer, or `criterion` not a Loss.
     """
 
     def __init__(self, model: Layer, criterion: Loss, target: Array | None = None) -> None:
@@ -162,17 +162,17 @@ class Objective(Layer):
 
 
 class GradientLayer(Layer):
-    """The gradient of an energy by its input, as a layer: x -> grad E(x; w).
+    """Compute the gradient of an energy with respect to its input, as a layer: x -> grad E(x; w).
 
-    Its backward multiplies with the Hessian of E, exactly: for the input, and for the energy's parameters,
-    which are this layer's ("energy...."). Its own jvp and backward_jvp would be third derivatives: it has
-    none. In parallel workers an energy cannot have a batch norm in training.
+    Its backward multiplies by the Hessian of E, exactly, for the input and for the energy's parameters, which
+        are this layer's ("energy...."). It does not have jvp and backward_jvp, which would be third
+        derivatives. In parallel workers an energy cannot have a batch norm in training.
 
     Args:
-        energy: a layer whose outputs, added up, are the energy: an `Objective`, say.
+        energy: a layer, such as an `Objective`, the sum of whose outputs is the energy.
 
     Raises:
-        TypeError: `energy` is no Layer.
+        TypeError: `energy` is not a Layer.
     """
 
     def __init__(self, energy: Layer) -> None:
@@ -194,7 +194,7 @@ class GradientLayer(Layer):
             return self.energy.backward(array_module(output).ones_like(output)), passed
 
     def _gradient_backward(self, grad_gradient: Array, passed: Pass) -> Array:
-        """Gradient with respect to x; adds the gradients of the energy's parameters to their `grads`."""
+        """Gradient with respect to x; add the gradients of the energy's parameters to their `grads`."""
         passed.grads_dot.clear()
         with passed:
             output_dot = self.energy.jvp(grad_gradient)
@@ -214,17 +214,17 @@ class GradientLayer(Layer):
 
 
 class GradientStep(GradientLayer):
-    """A step of gradient descent on an energy, as a layer: x -> x - step_size * grad E(x; w).
+    """Take a step of gradient descent on an energy, as a layer: x -> x - step_size * grad E(x; w).
 
     Its backward is exact for the input, for the energy's parameters ("energy....") and for the step size.
 
     Args:
-        energy: a layer whose outputs, added up, are the energy: an `Objective`, say.
-        step_size: the start value of the parameter "step_size", a 0-d array.
-        dtype: of that parameter, float32 (default) or float64.
+        energy: a layer, such as an `Objective`, the sum of whose outputs is the energy.
+        step_size: the initial value of the parameter "step_size", a 0-d array.
+        dtype: that of this parameter, float32 (default) or float64.
 
     Raises:
-        TypeError: `energy` is no Layer, `step_size` is no number.
+        TypeError: `energy` is not a Layer, or `step_size` not a number.
 
     >>> from tinyconv import Linear, MSELoss, Sequential
     >>> rng = np.random.default_rng(0)
@@ -256,7 +256,7 @@ class GradientStep(GradientLayer):
 
 
 def _grads_dot(layer: Layer) -> dict[str, Array]:
-    """The tangents of the gradients, for all parameters; zeros where none was added."""
+    """The tangents of the gradients, for all parameters; zeros for those without one."""
     found = layer.grads_dot
     return {
         name: found[name] if name in found else array_module(param).zeros_like(param)

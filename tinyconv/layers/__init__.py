@@ -1,4 +1,4 @@
-"""Layers and losses: objects with parameters and state, thin over `tinyconv.functional`."""
+"""Layers and losses: objects with parameters and state, thin wrappers of `tinyconv.functional`."""
 
 from typing import TYPE_CHECKING
 

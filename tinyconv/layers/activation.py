@@ -18,7 +18,7 @@ class Activation(Layer):
     _function_backward: Callable[..., Array]
     _function_backward_jvp: Callable[..., Array]
 
-    _names: tuple[str, ...] = ()  # of the function's options, which are attributes
+    _names: tuple[str, ...] = ()  # names of the function's options, which are attributes
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Activation(Layer):
         return self._function_backward_jvp(grad_output_dot, x_dot, grad_output, x, **self._options)
 
     def _tangent(self, x_dot: Array, x: Array) -> Array:
-        """The tangent of the output: that of a symmetric Jacobian, as elementwise functions have."""
+        """The tangent of the output, by backward, as the Jacobian is symmetric in elementwise functions."""
         return self._function_backward(x_dot, x, **self._options)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ class Activation(Layer):
 
 
 class ReLU(Activation):
-    """max(x, 0), elementwise.
+    """Compute max(x, 0), elementwise.
 
     Args:
         inplace: accepted for PyTorch's signature and ignored.
@@ -67,22 +67,22 @@ class ReLU(Activation):
         self.inplace = bool(inplace)
 
     def forward(self, x: Array) -> Array:
-        # ReLU alone keeps its output in place of x, which saves memory as the next layer keeps it anyway:
-        # `relu_backward` only asks where x is above 0, and the output is so at the same places. The backward
-        # of another function reads x itself, and would be wrong in silence.
+        # Only ReLU keeps its output in place of x, which saves memory as the next layer keeps it anyway:
+        # `relu_backward` only needs to know where x is above 0, and the output is so in the same places. The
+        # backward of another function reads x itself, and would be silently wrong.
         output = F.relu(x)
         return self.save(output, output)
 
 
 class LeakyReLU(Activation):
-    """x where it is positive, else negative_slope * x, elementwise.
+    """Return x where it is positive, else negative_slope * x, elementwise.
 
     Args:
         negative_slope: the slope to the left of 0.
         inplace: accepted for PyTorch's signature and ignored.
 
     Raises:
-        TypeError: `negative_slope` is no number.
+        TypeError: `negative_slope` is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LeakyReLU.html
     """
@@ -99,14 +99,14 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    """x where it is positive, else alpha * (exp(x) - 1), elementwise.
+    """Return x where it is positive, else alpha * (exp(x) - 1), elementwise.
 
     Args:
-        alpha: the negative of the limit on the left.
+        alpha: minus the limit for x -> -infinity.
         inplace: accepted for PyTorch's signature and ignored.
 
     Raises:
-        TypeError: `alpha` is no number.
+        TypeError: `alpha` is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ELU.html
     """
@@ -123,7 +123,7 @@ class ELU(Activation):
 
 
 class GELU(Activation):
-    """x times the distribution function of the standard normal at x; see `functional.gelu`.
+    """Multiply x by the distribution function of the standard normal at x; see `functional.gelu`.
 
     Args:
         approximate: "none" or "tanh".
@@ -146,7 +146,7 @@ class GELU(Activation):
 
 
 class Sigmoid(Activation):
-    """1 / (1 + exp(-x)), elementwise.
+    """Compute 1 / (1 + exp(-x)), elementwise.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
     """
@@ -157,7 +157,7 @@ class Sigmoid(Activation):
 
 
 class Tanh(Activation):
-    """Hyperbolic tangent, elementwise.
+    """Compute the hyperbolic tangent, elementwise.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
     """
@@ -168,7 +168,7 @@ class Tanh(Activation):
 
 
 class SiLU(Activation):
-    """x * sigmoid(x), elementwise.
+    """Compute x * sigmoid(x), elementwise.
 
     Args:
         inplace: accepted for PyTorch's signature and ignored.
@@ -186,14 +186,14 @@ class SiLU(Activation):
 
 
 class Softplus(Activation):
-    """log(1 + exp(beta * x)) / beta, elementwise; x itself where beta * x > threshold.
+    """Compute log(1 + exp(beta * x)) / beta, elementwise, or x itself where beta * x > threshold.
 
     Args:
-        beta: how sharp the bend is.
-        threshold: where the function becomes the straight line that it tends to.
+        beta: the larger, the closer to ReLU.
+        threshold: where the function is replaced by its asymptote.
 
     Raises:
-        TypeError: an argument that is no number.
+        TypeError: an argument that is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softplus.html
     """
@@ -210,13 +210,13 @@ class Softplus(Activation):
 
 
 class Softmax(Activation):
-    """exp(x) over its sum along `dim`; see `functional.softmax`.
+    """Compute exp(x) over its sum along `dim`; see `functional.softmax`.
 
     Args:
         dim: the dimension along which the outputs sum to one.
 
     Raises:
-        TypeError: `dim` is no integer.
+        TypeError: `dim` is not an integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
     """
@@ -233,13 +233,13 @@ class Softmax(Activation):
 
 
 class LogSoftmax(Activation):
-    """Logarithm of the softmax along `dim`; see `functional.log_softmax`.
+    """Compute the logarithm of the softmax along `dim`; see `functional.log_softmax`.
 
     Args:
         dim: the dimension along which the exponentials of the outputs sum to one.
 
     Raises:
-        TypeError: `dim` is no integer.
+        TypeError: `dim` is not an integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
     """

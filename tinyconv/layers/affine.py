@@ -1,4 +1,4 @@
-"""Affine: the layers that are linear in their input but for a bias."""
+"""Affine: base class of the layers that are linear in their input except for a bias."""
 
 from typing import Any
 
@@ -7,26 +7,26 @@ from tinyconv.layers.layer import Layer
 
 
 class Affine(Layer):
-    """Base class of convolutions and Linear: forward and backward in parts, so that others can add the bias.
+    """Base class of convolutions and Linear, whose bias can be added in a separate step.
 
     A subclass writes `product`, `product_backward`, `as_batch` and `bias_gradient`.
     """
 
     def product(self, x: Array, bias: Array | None) -> Array:
-        """The output, with the `bias` or without; keeps what `product_backward` needs."""
-        raise NotImplementedError(f"{type(self).__name__} has no product")
+        """Return the output, plus the `bias` if there is one; keep what `product_backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement product")
 
     def product_backward(self, grad_output: Array, wants_input: bool = True) -> Any:
         """Add the weight's gradient; return the gradient with respect to the input, if it is wanted."""
-        raise NotImplementedError(f"{type(self).__name__} has no product_backward")
+        raise NotImplementedError(f"{type(self).__name__} does not implement product_backward")
 
     def as_batch(self, y: Array) -> Array:
-        """View of an output as (N, O, ...), to add the bias along the second axis."""
-        raise NotImplementedError(f"{type(self).__name__} has no as_batch")
+        """Return a view of an output as (N, O, ...), to add the bias along the second axis."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement as_batch")
 
     def bias_gradient(self, grad_output: Array) -> Array:
-        """The gradient with respect to the bias."""
-        raise NotImplementedError(f"{type(self).__name__} has no bias_gradient")
+        """Return the gradient with respect to the bias."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement bias_gradient")
 
     def forward(self, x: Array) -> Array:
         return self.product(x, self._params.get("bias"))

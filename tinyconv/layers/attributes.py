@@ -1,7 +1,7 @@
-"""Layers and arrays by attribute: what an assignment registers, copies or refuses, and arrays by their names.
+"""Attributes of a layer: what an assignment registers, copies or refuses, and arrays by name.
 
-A layer has its parameters, buffers and children in three dicts, and these are the only places where they are:
-`layer.weight` is looked up there.
+A layer stores its parameters, buffers and children in three dicts, and nowhere else: `layer.weight` is looked
+up there.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ __all__ = ["Buffer", "Parameter"]
 
 
 class Marked(NamedTuple):
-    """An array that the layer registers to whose attribute it is assigned."""
+    """An array that a layer registers when it is assigned to an attribute."""
 
     array: Array
     is_parameter: bool
@@ -26,11 +26,11 @@ class Marked(NamedTuple):
 def Parameter(value: Array) -> Any:  # noqa: N802  # PyTorch's name
     """Mark an array as a parameter, which is trained: `self.weight = Parameter(array)` in a layer.
 
-    The layer then has a copy of it in C order as `self.weight` and in `params["weight"]`, and a gradient of
-    zeros in `grads["weight"]`.
+    The layer then has a copy in C order as `self.weight` and in `params["weight"]`, and a gradient of zeros
+    in `grads["weight"]`.
 
     Args:
-        value: the first value, float32 or float64.
+        value: the initial value, float32 or float64.
 
     Raises:
         TypeError: `value` is not an array of one of these dtypes.
@@ -49,12 +49,12 @@ def Parameter(value: Array) -> Any:  # noqa: N802  # PyTorch's name
 
 
 def Buffer(value: Array) -> Any:  # noqa: N802  # PyTorch's name
-    """Mark an array as a buffer, which is saved and not trained: `self.mean = Buffer(array)` in a layer.
+    """Mark an array as a buffer, which is saved but not trained: `self.mean = Buffer(array)` in a layer.
 
-    The layer then has a copy of it in C order as `self.mean` and in `buffers["mean"]`.
+    The layer then has a copy in C order as `self.mean` and in `buffers["mean"]`.
 
     Args:
-        value: the first value, of any dtype.
+        value: the initial value, of any dtype.
 
     Raises:
         TypeError: `value` is not an array.
@@ -74,15 +74,15 @@ def Buffer(value: Array) -> Any:  # noqa: N802  # PyTorch's name
 class Arrays(dict[str, Array]):
     """The arrays of a layer and of the layers in it, by name.
 
-    Assigning to a name copies values into the array of that name. Names come and go with the attributes of
-    the layers only, so whatever else would change them is refused.
+    Assigning to a name copies values into the array of that name. Names are added and removed only by
+    assigning to the attributes of the layers; other changes are refused.
     """
 
     def __setitem__(self, name: str, value: Array) -> None:
         own = self.get(name)
         if own is None:
             raise KeyError(
-                f"there is no array {name!r} here; assign a Parameter to an attribute of its layer"
+                f"{name!r} is not the name of an array here; assign a Parameter to an attribute of its layer"
             )
         copy_into(name, own, value)
 
@@ -98,9 +98,10 @@ class Arrays(dict[str, Array]):
 
 
 class Unwanted(Arrays):
-    """Takes the place of a layer's gradients in a pass that does not want them.
+    """Replace a layer's gradients in a pass that does not need them.
 
-    It holds no name, so that our layers compute none; one that adds without asking adds to zeros.
+    It has no names, so that this package's layers compute no gradients; a layer that adds without checking
+    adds to zeros.
     """
 
     def __init__(self, params: dict[str, Array]) -> None:
@@ -127,7 +128,7 @@ def copy_into(name: str, own: Array, value: Any) -> None:
 
 
 def fitting(name: str, own: Array, value: Any) -> Array:
-    """`value`, an array of any kind, on the CPU, after checking that it can take the place of `own`."""
+    """Return `value`, an array of any kind, on the CPU, checked to be able to replace `own`."""
     array = moved(value, np) if owner(value) == "cupy" else np.asarray(value)
     if array.shape != own.shape:
         raise ValueError(f"`{name}` (of shape {array.shape}) must have the shape {own.shape}")
@@ -145,7 +146,7 @@ def load(own: Mapping[str, Array], state_dict: Mapping[str, Any]) -> None:
     missing = [name for name in own if name not in state_dict]
     unknown = [name for name in state_dict if name not in own]
     if missing or unknown:
-        raise ValueError(f"`state_dict` lacks {_some(missing)} and holds unknown {_some(unknown)}")
+        raise ValueError(f"`state_dict` lacks {_some(missing)} and has unknown {_some(unknown)}")
     values = {name: fitting(f"state_dict[{name!r}]", own[name], state_dict[name]) for name in own}
     for name, value in values.items():
         own[name][...] = moved(value, array_module(own[name]))
@@ -165,7 +166,7 @@ _KINDS = (*_HOMES, "_own_grads", "_own_grads_dot")
 
 
 def assign(layer: Any, name: str, value: Any, is_layer: bool) -> bool:
-    """Register or copy `value`, which is assigned to `layer.name`; return False for a usual attribute.
+    """Register or copy `value`, which is assigned to `layer.name`; return False for an ordinary attribute.
 
     Raises:
         RuntimeError, TypeError, ValueError: see `Layer`.
@@ -184,20 +185,20 @@ def assign(layer: Any, name: str, value: Any, is_layer: bool) -> bool:
             _refuse_layers_in(layer, name, value)
         return False
     if value is None:
-        return not remove(layer, name)  # None is assigned as to a usual attribute
+        return not remove(layer, name)  # None is assigned as to an ordinary attribute
     if home == "_children":
         raise TypeError(
-            f"`{name}` is a layer, which a Layer or None can replace, not a {type(value).__name__}"
+            f"`{name}` is a layer, which only a Layer or None can replace, not a {type(value).__name__}"
         )
     copy_into(name, own[home][name], value)
     return True
 
 
 def found(layer: Any, name: str) -> Any:
-    """The layer, parameter or buffer `name`.
+    """Return the layer, parameter or buffer `name`.
 
     Raises:
-        AttributeError: there is none.
+        AttributeError: it does not exist.
     """
     own = vars(layer)
     for home in _HOMES:
@@ -215,7 +216,7 @@ def remove(layer: Any, name: str) -> bool:
 
 
 def check_whole(layer: Any) -> None:
-    """See `Layer.check_whole`."""
+    """Check a network; see `Layer.check_whole`."""
     places: dict[int, str] = {}
     for name, one in layer.named_modules():
         if id(one) in places:
@@ -228,12 +229,12 @@ def check_whole(layer: Any) -> None:
 
 def _register(layer: Any, name: str, value: Any, is_layer: bool) -> None:
     if hasattr(type(layer), name) or not name or "." in name:
-        raise ValueError(f"`{name}` cannot be the name of a layer or an array: the class uses it itself")
+        raise ValueError(f"`{name}` cannot be the name of a layer or an array, as the class uses it")
     home = "_children" if is_layer else "_params" if value.is_parameter else "_buffers"
     if is_layer:
         _check_new(layer, name, value)
     for kind in _KINDS:
-        if kind != home:  # where a new one takes the place of the old
+        if kind != home:  # where a new one replaces the old
             vars(layer)[kind].pop(name, None)
     vars(layer).pop(name, None)
     vars(layer)[home][name] = value if is_layer else value.array
@@ -243,7 +244,7 @@ def _register(layer: Any, name: str, value: Any, is_layer: bool) -> None:
 
 
 def _check_new(layer: Any, name: str, child: Any) -> None:
-    """Refuse a layer object that would be in two places; the child that it replaces does not count."""
+    """Refuse a layer object that would be in two places, apart from the child that it replaces."""
     there = {id(one) for one in layer.modules()}
     if name in layer._children:
         there -= {id(one) for one in layer._children[name].modules()}
@@ -257,5 +258,5 @@ def _refuse_layers_in(layer: Any, name: str, value: Any) -> None:
     if layers and not layers <= {id(one) for one in layer.modules()}:
         raise TypeError(
             f"`{name}` (a {type(value).__name__} of layers) would not be trained or saved: "
-            "use a Sequential, or assign each layer to an attribute of its own"
+            "use a Sequential, or assign each layer to a separate attribute"
         )

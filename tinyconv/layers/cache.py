@@ -1,4 +1,4 @@
-"""What layers and losses keep from one pass to the next, and passes that leave them untouched."""
+"""What layers and losses keep from one pass to the next, and passes that do not modify them."""
 
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -12,18 +12,18 @@ from tinyconv.arrays import Array, array_module
 
 
 class Pass:
-    """A pass through layers and losses that leaves them as they are, from any number of threads at once.
+    """A pass that does not modify layers and losses, for any number of threads at once.
 
-    Within `with Pass(...)` what forward, jvp and backward would keep in layers and losses is kept here, and
-    gradients of parameters are not added. A pass can be entered again, and then goes on.
+    Within `with Pass(...)`, what forward, jvp and backward would keep in layers and losses is kept here, and
+    gradients of parameters are not added. A pass can be entered again, and then continues.
 
     Args:
-        keeps: whether forward keeps what backward needs. A backward leaves it there for the next one.
-        evaluates: whether layers are in evaluation mode, whatever their own mode is. A pass within another
-            that evaluates does so as well.
+        keeps: whether forward keeps what backward needs. A backward does not release it.
+        evaluates: whether layers are in evaluation mode, whatever their own mode is. So they are in a pass
+            within one that evaluates.
 
     Attributes:
-        caches: id of a layer or loss -> what it keeps; None where nothing is kept.
+        caches: id of a layer or loss -> what it keeps; None if nothing is kept.
         grads_dot: id of a layer -> the tangents of its gradients, by name.
     """
 
@@ -49,29 +49,29 @@ current_pass = _current.get  # the pass that this thread is in, or None
 
 
 def keeps_nothing() -> bool:
-    """Whether this thread is in a pass that keeps nothing for a backward, as `predict` is."""
+    """Return whether this thread is in a pass that keeps nothing for a backward, as `predict` is."""
     current = current_pass()
     return current is not None and current.caches is None
 
 
 class ForwardCache:
-    """Carries values from a forward to its one backward, and tangents from a jvp to its backward_jvp.
+    """Carry values from forward to backward, and tangents from jvp to backward_jvp.
 
-    A backward releases what forward kept, unless a jvp came between them: then backward_jvp does. A copy, and
-    a pickled one, keeps nothing.
+    A backward releases what forward kept, unless a jvp was called between them: then backward_jvp does. A
+    copy or a pickle has none of it.
     """
 
     _own_caches: "dict[int, _Cache]"
 
     def __init__(self) -> None:
-        # As in a Pass, and with one entry at most. (Layer.__setattr__ would take its time.)
+        # As in a Pass, and with one entry at most. (Layer.__setattr__ would be slow.)
         vars(self)["_own_caches"] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_own_caches": {}}
 
     def save(self, output: Array, *values: Any) -> Array:
-        """Keep `values` for `saved`, and return `output`; `predict` keeps nothing."""
+        """Keep `values` for `saved`, unless in `predict`, and return `output`."""
         current = current_pass()
         caches = self._own_caches if current is None else current.caches
         if caches is not None:
@@ -79,10 +79,10 @@ class ForwardCache:
         return output
 
     def saved(self, grad_output: Array) -> tuple[Any, ...]:
-        """The values that `save` kept, once, after checking that `grad_output` fits the output.
+        """Return, once, the values that `save` kept, after checking that `grad_output` fits the output.
 
         Raises:
-            RuntimeError: no forward before it, or one that a backward has used already.
+            RuntimeError: there was no forward, or a backward has used it already.
             ValueError, TypeError: `grad_output` does not have the shape, dtype or device of the output.
         """
         cache = self._cache("backward")
@@ -94,10 +94,10 @@ class ForwardCache:
         return cache.values
 
     def kept(self) -> tuple[Any, ...]:
-        """The values that `save` kept, for a jvp, which leaves them there.
+        """Return the values that `save` kept, for a jvp, without releasing them.
 
         Raises:
-            RuntimeError: no forward before it, or one that a backward has used already.
+            RuntimeError: there was no forward, or a backward has used it already.
         """
         return self._cache("jvp").values
 
@@ -105,8 +105,8 @@ class ForwardCache:
         """Keep `tangents` for `saved_tangents`, and return `output_dot`.
 
         Raises:
-            ValueError, TypeError: `output_dot` does not have the shape or dtype of the output, as what was
-                given to jvp does not fit the input.
+            ValueError, TypeError: `output_dot` does not have the shape or dtype of the output, as jvp's
+                arguments do not fit the input.
         """
         cache = self._cache("jvp")
         cache.check("the tangent of the output", output_dot)
@@ -114,10 +114,10 @@ class ForwardCache:
         return output_dot
 
     def saved_tangents(self, grad_output_dot: Array) -> tuple[tuple[Any, ...], tuple[Any, ...], Array]:
-        """What `save` and `save_tangents` kept, and the gradient that backward was given; once.
+        """Return, once, what `save` and `save_tangents` kept, and the argument of backward.
 
         Raises:
-            RuntimeError: not a forward, a jvp and a backward before it.
+            RuntimeError: there was no forward, jvp and backward, in this order.
             ValueError, TypeError: `grad_output_dot` does not have the shape, dtype or device of the output.
         """
         cache = self._found()
@@ -131,7 +131,7 @@ class ForwardCache:
         return values, tangents, grad_output
 
     def full(self, value: float) -> Array:
-        """An array of the form of the last forward's output, with `value` in all places."""
+        """Return an array of the shape and dtype of the last forward's output, filled with `value`."""
         cache = self._cache("backward")
         array: Array = cache.xp.full(cache.shape, value, cache.dtype)
         return array
@@ -141,7 +141,7 @@ class ForwardCache:
         self._own_caches.clear()
 
     def _convert(self, convert: Callable[[Array], Array]) -> None:
-        """Convert the arrays that this object has."""
+        """Convert the arrays of this object."""
 
     def _found(self) -> "_Cache | None":
         """What this thread's pass has kept here."""
@@ -166,7 +166,7 @@ class _Cache:
         self.grad_output: Array | None = None
 
     def check(self, name: str, array: Array) -> None:
-        """Check that `array` has the form of the output."""
+        """Check that `array` has the shape, dtype and device of the output."""
         xp = np if type(array) is np.ndarray else check_kinds(**{name: array})
         is_on_device = xp is self.xp
         if is_on_device and array.shape == self.shape and array.dtype == self.dtype:

@@ -71,8 +71,8 @@ class Convolution(Layer):
 class PaddedConvolution(Convolution, Affine):
     """Base class of Conv1d and Conv2d.
 
-    In another padding mode than zeros the input is padded first, and then convolved without padding;
-    backward goes back through both.
+    In a padding mode other than "zeros" the input is padded first, and then convolved without padding;
+    backward runs through both.
     """
 
     _function: Callable[..., Array]
@@ -85,7 +85,7 @@ class PaddedConvolution(Convolution, Affine):
 
     @property
     def pads(self) -> list[int]:
-        """The padding as `functional.pad` takes it: around the last dimension first."""
+        """Return the padding as `functional.pad` takes it: around the last dimension first."""
         padding = self.padding if isinstance(self.padding, str) else _two(self.padding, 0)
         window = (_two(option, 1) for option in (self.kernel_size, self.stride, self.dilation))
         pads = named_padding(padding, *window)
@@ -154,9 +154,9 @@ class PaddedConvolution(Convolution, Affine):
     def _joined(
         self, moving: Array, still: Array, weight_dot: Array | None, outputs: bool = False
     ) -> tuple[Array, Array]:
-        """`moving` and the weight; or with their channels side by side `still` and `weight_dot` as well.
+        """`moving` and the weight; or, with their channels concatenated, `still` and `weight_dot` as well.
 
-        Then one convolution makes the sum of two. Groups would have to be joined one by one.
+        Then one convolution computes the sum of two. Groups would have to be concatenated one by one.
         """
         weight = self._params["weight"]
         if weight_dot is None or self.groups > 1:
@@ -184,12 +184,12 @@ class PaddedConvolution(Convolution, Affine):
 
 
 def _two(option: tuple[int, ...], missing: int) -> Pair:
-    """An option of a sequence, (K,), or of an image, (KH, KW), as that of an image."""
+    """An option for a sequence, (K,), or for an image, (KH, KW), as one for an image."""
     return option[-2] if len(option) == 2 else missing, option[-1]
 
 
 class Conv1d(PaddedConvolution):
-    """Convolution of (N, C, L) or (C, L) sequences; formula and shapes in `functional.conv1d`.
+    """Convolve (N, C, L) or (C, L) sequences; formula and shapes in `functional.conv1d`.
 
     Args:
         in_channels, out_channels: C and O.
@@ -198,8 +198,8 @@ class Conv1d(PaddedConvolution):
         groups: number of groups; it divides both channel numbers.
         bias: whether to add a bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
-        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which they
-            choose for 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which is chosen
+            for many 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -249,7 +249,7 @@ class Conv1d(PaddedConvolution):
 
 
 class Conv2d(PaddedConvolution):
-    """Convolution of (N, C, H, W) or (C, H, W) images; formula and shapes in `functional.conv2d`.
+    """Convolve (N, C, H, W) or (C, H, W) images; formula and shapes in `functional.conv2d`.
 
     Args:
         in_channels, out_channels: C and O.
@@ -258,8 +258,8 @@ class Conv2d(PaddedConvolution):
         groups: number of groups; it divides both channel numbers.
         bias: whether to add a bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
-        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which they
-            choose for 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which is chosen
+            for many 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -311,10 +311,11 @@ class Conv2d(PaddedConvolution):
 
 
 class ConvTranspose2d(Convolution):
-    """Transposed convolution of (N, C, H, W) or (C, H, W) images; see `functional.conv_transpose2d`.
+    """Compute the transposed convolution of images; see `functional.conv_transpose2d`.
 
-    Its forward takes the output's size as a second argument, `forward(x, output_size=None)`: (OH, OW), or
-    a whole shape that ends so. It replaces `output_padding` where the stride leaves a choice.
+    The input is (N, C, H, W) or (C, H, W). Forward takes the output's size as a second argument, `forward(x,
+    output_size=None)`: (OH, OW), or a whole shape that ends in it. It replaces `output_padding` where the
+    stride leaves a choice.
 
     Args:
         in_channels, out_channels: C and O.
@@ -322,8 +323,8 @@ class ConvTranspose2d(Convolution):
         groups: number of groups; it divides both channel numbers.
         bias: whether to add a bias.
         padding_mode: "zeros", as in PyTorch.
-        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which they
-            choose for 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
+        algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which is chosen
+            for many 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 

@@ -12,7 +12,7 @@ __all__ = ["Dropout", "Dropout2d"]
 
 
 class Dropout(Layer):
-    """In training, zero each element with probability `p` and scale the others by 1 / (1 - p).
+    """Zero each element with probability `p` in training, and scale the others by 1 / (1 - p).
 
     Args:
         p: probability of a zero, 0 to 1.
@@ -58,7 +58,7 @@ class Dropout(Layer):
 
 
 class Dropout2d(Dropout):
-    """In training, zero each channel of each sample with probability `p`; see `functional.dropout2d`.
+    """Zero each channel of each sample with probability `p` in training; see `functional.dropout2d`.
 
     Args:
         p: probability that a channel is zero, 0 to 1.

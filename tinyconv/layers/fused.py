@@ -8,21 +8,20 @@ from tinyconv.layers.layer import ERRORS, Layer, located
 from tinyconv.layers.linear import Linear
 from tinyconv.layers.pool import MaxPool2d
 
-FUSIBLE = (Conv1d, Conv2d, Linear)  # and no subclass, which may do something else
+FUSIBLE = (Conv1d, Conv2d, Linear)  # but no subclass, which may compute something else
 
 
 class Fused(Layer):
-    """A layer, then max-pooling, then its bias and ReLU in place: as the layer, ReLU, max-pooling.
+    """Compute a layer, max-pooling, then bias and ReLU in place, instead of layer, ReLU, max-pooling.
 
-    Adding a number and ReLU keep the order of values, rounding included, so the values are the same; pooled
-    first, there is a quarter left to do. The gradients are those of the plain layers, except where rounding
-    or ReLU makes values of a window equal that were not: there the plain layers give the gradient to the
-    first of them, and this one to the largest. `Sequential.fused` makes them; the second order is left to
-    the plain layers.
+    Adding a number and ReLU are monotonic, rounding included, so the values are the same; after pooling, a
+    quarter of them are left. The gradients are those of the plain layers, except where rounding or ReLU makes
+    different values of a window equal: there the plain layers give the gradient to the first of them, and
+    this one to the largest. `Sequential.fused` creates these layers; they do not support the second order.
 
     Args:
-        layer: any layer. Only the bias of an `Affine` is added after the pooling.
-        pools: the MaxPool2d by its name in the network; empty for none, with an `Affine` alone.
+        layer: any layer. Only an `Affine`'s bias is added after the pooling.
+        pools: the MaxPool2d by its name in the network; it may be empty for an `Affine` only.
     """
 
     layer: Layer
@@ -32,7 +31,7 @@ class Fused(Layer):
     def __init__(self, layer: Layer, pools: dict[str, MaxPool2d]) -> None:
         super().__init__()
         affine = layer if isinstance(layer, Affine) and type(layer) in FUSIBLE else None
-        # Past the registration of layers, as one is made for each prediction.
+        # Bypasses the registration of layers, as one is created for each prediction.
         vars(self).update(layer=layer, pools=pools, _affine=affine)
         self._children.update({"layer": layer, **pools})
 

@@ -1,4 +1,4 @@
-"""First values of parameters."""
+"""Initial values of parameters."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ from tinyconv.arrays import Array
 def fan_in_uniform(
     shape: tuple[int, ...], fan_in: int, dtype: npt.DTypeLike, generator: "np.random.Generator"
 ) -> Array:
-    """Uniform in +-1 / sqrt(fan_in): what PyTorch draws weights (Kaiming, a = sqrt 5) and biases from.
+    """Draw from +-1 / sqrt(fan_in) uniformly, as PyTorch does weights (Kaiming, a = sqrt 5) and biases.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
     """

@@ -1,12 +1,12 @@
-"""The contract of a layer, stated once.
+"""The contract of a layer.
 
-A layer keeps parameters, and between forward and backward what backward needs:
+A layer has parameters, and keeps between forward and backward what backward needs:
 
     y = layer.forward(x)
     dx = layer.backward(grad_output)   # gradient with respect to x; adds the parameters' to layer.grads
 
-One forward serves one backward, in training and in evaluation mode. A subclass writes the two side
-by side; `save` and `saved` carry values from one to the other and check the gradient that comes in:
+One forward serves one backward, in training and in evaluation mode. A subclass implements both; `save` and
+`saved` carry values from one to the other and check the gradient that comes in:
 
 >>> import numpy as np
 >>> from tinyconv import Parameter
@@ -39,7 +39,7 @@ by side; `save` and `saved` carry values from one to the other and check the gra
 >>> layer.backward(np.array([1.0, 10.0], np.float32)), float(layer.grads["factor"])
 (array([ 1., 10.], dtype=float32), 21.0)
 
-The last two methods are the second order (see `tinyconv.gradients.second_order`), and may be left out.
+The last two methods are for the second order (see `tinyconv.gradients.second_order`), and optional.
 
 A layer that is assigned to an attribute becomes a child, whose parameters belong to the layer:
 
@@ -78,36 +78,38 @@ class Communicator(Protocol):
     """What a layer needs where several workers each have a part of the batch."""
 
     def allreduce(self, array: Array) -> Array:
-        """The sum of the arrays that all workers give."""
+        """Return the sum of the arrays of all workers."""
 
 
-ERRORS = (ValueError, TypeError, RuntimeError)  # that get the name of the layer they arise in
+ERRORS = (ValueError, TypeError, RuntimeError)  # to which the name of the layer that raised them is added
 
 
 class Layer(ForwardCache):
     """Base class of all layers.
 
     Assigning a Layer, a `Parameter` or a `Buffer` to an attribute registers it; assigning None, and `del`,
-    remove it. Assigning an array to a parameter or a buffer copies the values. `predict` writes nothing into
-    a layer, so any number of threads can call it, if a forward of your own writes to `self` by `save` alone.
+    remove it. Assigning an array to a parameter or a buffer copies the values. `predict` does not modify a
+    layer, so any number of threads can call it, provided that your own forward writes to `self` only by
+    `save`.
 
     Attributes:
-        params: name -> parameter, in order. A layer with children has theirs as "child.name".
-        grads: name -> gradient, with the same names but those of frozen layers; backward adds to them,
+        params: name -> parameter, in order. Those of children are named "child.name".
+        grads: name -> gradient, with the same names except those of frozen layers; backward adds to them,
             `zero_grad` clears them.
-        grads_dot: name -> tangent of the gradient; backward_jvp adds to them, `zero_grad` empties it.
+        grads_dot: name -> tangent of the gradient; backward_jvp adds to them, `zero_grad` removes them.
         buffers: name -> array of the state that is not trained (running statistics).
-        children: name -> layer, for layers that are made of layers; read only.
+        children: name -> layer, for layers that contain layers; read-only.
         training: whether dropout drops and batch norm uses the batch's statistics.
-        communicator: set in the workers of a parallel training, else None.
-        capturable: whether a training step with this layer can be one CUDA graph: whether it runs the same
-            kernels on the same arrays each time, and neither draws random numbers nor reads any on the host.
+        communicator: set in the workers of parallel training, else None.
+        capturable: whether a training step with this layer can be a CUDA graph: whether it runs the same
+            kernels on the same arrays each time, and neither draws random numbers nor reads numbers on the
+            host.
 
     Raises:
-        RuntimeError: a layer or parameter is assigned before `super().__init__()`.
+        RuntimeError: a layer or parameter is assigned before `super().__init__()` is called.
         TypeError: a list, tuple or dict of layers is assigned, whose layers would not be trained or saved.
         ValueError: a layer that is part of this one already, as a layer keeps what backward needs for one
-            place only; a name that the class uses itself.
+            place only; a name that the class uses.
     """
 
     capturable = True
@@ -118,11 +120,11 @@ class Layer(ForwardCache):
     _own_grads_dot: dict[str, Array]
     _buffers: dict[str, Array]
     _children: dict[str, "Layer"]
-    _changes: int  # of what is registered
+    _changes: int  # number of changes of what is registered
 
     def __init__(self) -> None:
         super().__init__()
-        # Past __setattr__, which takes its time: fused layers are made for each prediction.
+        # Bypasses __setattr__, which is slow: fused layers are created for each prediction.
         vars(self).update(_training=True, communicator=None, _params={}, _own_grads={}, _own_grads_dot={})
         vars(self).update(_buffers={}, _children={}, _changes=0)
 
@@ -130,7 +132,7 @@ class Layer(ForwardCache):
         if not attributes.assign(self, name, value, is_layer=isinstance(value, Layer)):
             super().__setattr__(name, value)
 
-    def __getattr__(self, name: str) -> Any:  # where there is no usual attribute
+    def __getattr__(self, name: str) -> Any:  # if there is not an ordinary attribute
         return attributes.found(self, name)
 
     def __delattr__(self, name: str) -> None:
@@ -140,100 +142,100 @@ class Layer(ForwardCache):
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._params, *self._buffers, *self._children})
 
-    # What a subclass writes
+    # What a subclass implements
 
     def forward(self, x: Array) -> Array:
-        """Output for the input `x`; keeps what `backward` needs.
+        """Compute the output for the input `x`; keep what `backward` needs.
 
         Raises:
             ValueError: `x` has a shape that the layer cannot take.
-            TypeError: `x` has another dtype than the layer, or is no floating array.
+            TypeError: `x` has another dtype than the layer, or is not a floating array.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
 
     def backward(self, grad_output: Array) -> Array:
-        """Gradient by the input of the last forward; adds the parameters' gradients to `grads`.
+        """Compute the gradient with respect to the input; add the parameters' gradients to `grads`.
 
         Raises:
             RuntimeError: no forward before it, or one that a backward has used already.
-            ValueError, TypeError: `grad_output` has not the shape or dtype of the output.
+            ValueError, TypeError: `grad_output` does not have the shape or dtype of the output.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no backward")
+        raise NotImplementedError(f"{type(self).__name__} does not implement backward")
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
-        """Tangent of the last forward's output when the input and the parameters move.
+        """Compute the tangent of the last forward's output for tangents of input and parameters.
 
         Args:
             x_dot: tangent of the input, of its shape and dtype.
-            params_dot: name -> tangent of a parameter; the others stand still.
+            params_dot: name -> tangent of a parameter; the others are constant.
 
         Raises:
             RuntimeError: no forward before it, or one that a backward has used already.
-            ValueError, TypeError: a tangent that has not the form of what it is the tangent of, or an
-                unknown name.
+            ValueError, TypeError: a tangent whose shape or dtype is not that of its array, or an unknown
+                name.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no jvp")
+        raise NotImplementedError(f"{type(self).__name__} does not implement jvp")
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
-        """Tangent of the last backward when its input, the parameters and `grad_output` move.
+        """Compute the tangent of the last backward for tangents of input, parameters and `grad_output`.
 
-        Comes after forward, jvp (which says how input and parameters move) and backward. Returns the
-        tangent of the gradient by the input; adds the tangents of the parameters' gradients to
-        `grads_dot`.
+        Call it after forward, jvp (which takes the tangents of input and parameters) and backward. It returns
+        the tangent of the gradient with respect to the input, and adds the tangents of the parameters'
+        gradients to `grads_dot`.
 
         Args:
-            grad_output_dot: tangent of the gradient that backward was given.
+            grad_output_dot: tangent of the `grad_output` that was passed to backward.
 
         Raises:
             RuntimeError: not a forward, a jvp and a backward before it.
-            ValueError, TypeError: `grad_output_dot` has not the shape or dtype of the output.
+            ValueError, TypeError: `grad_output_dot` does not have the shape or dtype of the output.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no backward_jvp")
+        raise NotImplementedError(f"{type(self).__name__} does not implement backward_jvp")
 
     def backward_params(self, grad_output: Array) -> None:
-        """`backward` without the gradient by the input, for the first layer of a network."""
+        """Run `backward` without the gradient with respect to the input, for a network's first layer."""
         self.backward(grad_output)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the output for an input of `input_shape`; raises ValueError where it does not fit.
+        """Return the output's shape for an input of `input_shape`; raise ValueError if it does not fit.
 
-        Where a subclass does not write it, a copy of the layer computes the output of zeros.
+        Unless a subclass implements it, a copy of the layer computes the output of zeros.
         """
         return dry_run(self, input_shape)[0]
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
-        """Number of multiplications that forward adds up, for an input of `input_shape`.
+        """Return the number of multiply-adds in forward, for an input of `input_shape`.
 
-        Where a subclass does not write it, those of its children.
+        Unless a subclass implements it, it is that of its children.
         """
         if not self._children:
             return 0
         return sum(step.layer.multiply_adds(step.input_shape) for step in self.steps(input_shape))
 
     def extra_repr(self) -> str:
-        """The arguments in the layer's repr: those of its constructor that are attributes of these names."""
+        """Return the arguments in the layer's repr: the constructor's that are attributes."""
         return shown_arguments(self)
 
     # What a subclass calls
 
     def tangents_of(self, params_dot: Mapping[str, Array] | None, *names: str) -> list[Array | None]:
-        """The tangents in `params_dot` of this layer's parameters `names`, checked; None for none."""
+        """Return the tangents in `params_dot` of this layer's parameters `names`, checked; None for none."""
         params_dot = params_dot or {}
         unknown = [name for name in params_dot if name not in self._params]
         if unknown:
-            raise ValueError(f"`params_dot` holds unknown {unknown}")
+            raise ValueError(f"`params_dot` has unknown {unknown}")
         for name, tangent in params_dot.items():
             check_arrays(**{name: self._params[name], f"params_dot[{name!r}]": tangent})
             check_shape(f"params_dot[{name!r}]", tangent, self._params[name].shape, "of the parameter")
         return [params_dot.get(name) for name in names]
 
     def tangents_by_child(self, params_dot: Mapping[str, Array] | None) -> dict[str, dict[str, Array]]:
-        """`params_dot`, whose names begin with a child's, as one mapping a child."""
+        """Return `params_dot`, whose names begin with a child's, as one mapping per child."""
         split: dict[str, dict[str, Array]] = {name: {} for name in self._children}
         for name, tangent in (params_dot or {}).items():
             child, _, rest = name.partition(".")
             if child not in split or not rest:
-                raise ValueError(f"`params_dot` holds unknown {[name]}")
+                raise ValueError(f"`params_dot` has unknown {[name]}")
             split[child][rest] = tangent
         return split
 
@@ -261,7 +263,7 @@ class Layer(ForwardCache):
 
     @property
     def training(self) -> bool:
-        """Whether the layer is in training mode; never within `predict`."""
+        """Return whether the layer is in training mode; never within `predict`."""
         current = current_pass()
         return self._training and not (current is not None and current.evaluates)
 
@@ -271,12 +273,12 @@ class Layer(ForwardCache):
 
     @property
     def params(self) -> Arrays:
-        """Name -> parameter."""
+        """Return a mapping of name -> parameter."""
         return Arrays(self._with_children("_params"))
 
     @property
     def grads(self) -> dict[str, Array]:
-        """Name -> gradient of the parameter of that name."""
+        """Return a mapping of name -> gradient of the parameter of that name."""
         current = current_pass()
         if current is not None and current.caches is not None:
             return Unwanted(self._with_children("_params"))
@@ -284,12 +286,12 @@ class Layer(ForwardCache):
 
     @property
     def grads_dot(self) -> dict[str, Array]:
-        """Name -> tangent of the gradient of the parameter of that name, where backward_jvp has added one."""
+        """Return a dict of name -> tangent of the parameter's gradient, where backward_jvp has added one."""
         return self._with_children("_grads_dot")
 
     @property
     def buffers(self) -> Arrays:
-        """Name -> array of the state that is not trained."""
+        """Return a mapping of name -> array of the state that is not trained."""
         return Arrays(self._with_children("_buffers"))
 
     def _with_children(self, kind: str) -> dict[str, Array]:
@@ -304,7 +306,7 @@ class Layer(ForwardCache):
 
     @property
     def _grads(self) -> dict[str, Array]:
-        """The layer's own gradients, to add to; in a Pass ones that nobody wants."""
+        """The layer's own gradients, to add to; in a Pass, ones that are dropped."""
         current = current_pass()
         return self._own_grads if current is None or current.caches is None else Unwanted(self._params)
 
@@ -317,7 +319,7 @@ class Layer(ForwardCache):
 
     @property
     def children(self) -> MappingProxyType[str, "Layer"]:
-        """Name -> layer, for layers that are made of layers."""
+        """Return a mapping of name -> layer, for layers that contain layers."""
         return MappingProxyType(self._children)
 
     def parameters(self) -> Iterator[Array]:
@@ -336,15 +338,15 @@ class Layer(ForwardCache):
         return iter(found)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
-        """Iterate over the same layers with the names that their parameters begin with; "" is this one's."""
+        """Iterate over the same layers with the prefixes of their parameters' names; this layer's is ""."""
         yield prefix, self
         for name, child in self._children.items():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def changes(self) -> tuple[int, ...]:
-        """How often layers and arrays have been registered or removed, in this layer and in those in it.
+        """Return how often layers and arrays were registered or removed, here and in the layers within.
 
-        Equal ones mean that names and parameters are the same, wherever these are stored now.
+        Equal values mean that names and parameters are the same, wherever these are stored now.
         """
         return tuple([layer._changes for layer in self.modules()])
 
@@ -352,29 +354,29 @@ class Layer(ForwardCache):
         """Refuse a network of which some layers are in two places, or in a list and nowhere else.
 
         Raises:
-            ValueError: one layer object in two places, as it keeps what backward needs for one only.
+            ValueError: one layer object is in two places, but can keep what backward needs for one only.
             TypeError: a list, tuple or dict among the attributes holds layers that are not registered.
         """
         attributes.check_whole(self)
 
     def has_grads(self) -> bool:
-        """Whether there is any gradient to compute: whether a parameter is not frozen."""
+        """Return whether there is a gradient to compute, that is, a parameter that is not frozen."""
         return bool(self._grads) or any(child.has_grads() for child in self._children.values())
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training mode (or, with False, to evaluation mode); returns the layer."""
+        """Switch to training mode (or, with False, to evaluation mode); return the layer."""
         for layer in self.modules():
             layer.training = mode
         return self
 
     def eval(self) -> Self:
-        """Switch to evaluation mode; returns the layer."""
+        """Switch to evaluation mode; return the layer."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """With False, freeze the parameters: backward computes no gradients for them, optimisers skip them.
+        """Freeze the parameters with False: backward computes no gradients for them, optimisers skip them.
 
-        The layer's `grads` are then without their names. Their tangents (`grads_dot`) are still computed. A
+        The layer's `grads` then do not have their names. Their tangents (`grads_dot`) are still computed. A
         frozen batch norm in training still updates its running statistics. Returns the layer.
         """
         for layer in self.modules():
@@ -383,7 +385,7 @@ class Layer(ForwardCache):
         return self
 
     def zero_grad(self) -> None:
-        """Set all gradients to zero, and forget their tangents."""
+        """Set all gradients to zero, and remove their tangents."""
         for layer in self.modules():
             for grad in layer._own_grads.values():
                 grad.fill(0)
@@ -395,13 +397,15 @@ class Layer(ForwardCache):
             layer._own_caches.clear()
 
     def fused(self) -> "Layer":
-        """A layer that computes the same with the same layers, faster if it can (see `Sequential.fused`)."""
+        """Return a faster layer that computes the same with the same layers (see `Sequential.fused`)."""
         return self
 
     def predict(self, x: Array, batch_size: int = 256) -> Array:
-        """Output in evaluation mode, computed `batch_size` samples at a time, keeping nothing for backward.
+        """Compute the output in evaluation mode, `batch_size` samples at a time, for no backward.
 
-        The mode, and what an earlier forward kept, stay as they are.
+        Nothing is written into the layer, so any number of threads may call it. (With OpenBLAS, NumPy before
+        2.5 may compute wrong products where several threads start products that are large enough for BLAS's
+        own threads, numpy issue 31618: hold BLAS to one thread by `threadpoolctl.threadpool_limits(1)`.)
         """
         check_kinds(x=x)
         batch_size = integer("batch_size", batch_size)
@@ -417,7 +421,7 @@ class Layer(ForwardCache):
         return joined
 
     def steps(self, input_shape: tuple[int, ...]) -> list[Step]:
-        """The children in the order in which forward calls them, with the shapes of inputs and outputs.
+        """Return the children in the order in which forward calls them, with input and output shapes.
 
         Args:
             input_shape: shape of the input of this layer, with the batch.
@@ -439,7 +443,7 @@ class Layer(ForwardCache):
         return summary_table(self, tuple(input_shape))
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and buffers, under the names that PyTorch gives them."""
+        """Return copies of all parameters and buffers, under the names that PyTorch gives them."""
         self.check_whole()
         state = {name: array.copy() for name, array in {**self._params, **self._buffers}.items()}
         for name, child in self._children.items():
@@ -456,16 +460,16 @@ class Layer(ForwardCache):
         load({**self.params, **self.buffers}, state_dict)
 
     def to(self, target: npt.DTypeLike) -> Self:
-        """Move all arrays to a device, or convert floating ones to a dtype; returns the layer.
+        """Move all arrays to a device, or convert floating ones to a dtype; return the layer.
 
-        An optimiser that has taken steps follows by its own `to`.
+        An optimiser that has taken steps is moved by its own `to`.
 
         Args:
             target: "cpu", "cuda", float32 or float64.
 
         Raises:
             ValueError: another device or dtype.
-            RuntimeError: "cuda", and there is no GPU, no driver or no CuPy.
+            RuntimeError: "cuda" without a GPU, its driver or CuPy.
         """
         convert = conversion(target)
         self.release()
@@ -474,7 +478,7 @@ class Layer(ForwardCache):
         return self
 
     def _convert(self, convert: Callable[[Array], Array]) -> None:
-        """Convert what this layer itself has, and what the losses have that it holds."""
+        """Convert the arrays of this layer itself, and of the losses among its attributes."""
         self._own_grads_dot.clear()
         for arrays in (self._params, self._own_grads, self._buffers):
             arrays.update({name: convert(array) for name, array in arrays.items()})
@@ -484,6 +488,6 @@ class Layer(ForwardCache):
 
 
 def located(name: str, layer: Layer, error: Exception) -> Exception:
-    """The error with the layer's name before its message."""
+    """Return the error with the layer's name before its message."""
     kind = next(k for k in ERRORS if isinstance(error, k))
     return kind(f"layer {name!r} ({type(layer).__name__}): {error}")

@@ -18,7 +18,7 @@ __all__ = ["Linear"]
 
 
 class Linear(Affine):
-    """x @ weight.T + bias on the last dimension of (..., in_features).
+    """Compute x @ weight.T + bias on the last dimension of (..., in_features).
 
     Args:
         in_features, out_features: lengths of the last dimension of input and output.

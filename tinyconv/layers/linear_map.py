@@ -1,4 +1,4 @@
-"""LinearMap: what the layers share that are linear in their input and have no parameters."""
+"""LinearMap: base class of the layers that are linear in their input and have no parameters."""
 
 from collections.abc import Mapping
 
@@ -10,17 +10,17 @@ from tinyconv.layers.layer import Layer
 class LinearMap(Layer):
     """Base class of the layers without parameters that are linear in their input.
 
-    Such a map is its own tangent, and its backward, which does not depend on the input's values, that of
-    its backward. A subclass writes the two.
+    Such a map is its own tangent, and so is its backward, which does not depend on the input's values. A
+    subclass implements both.
     """
 
     def map(self, x: Array) -> Array:
-        """The map."""
-        raise NotImplementedError(f"{type(self).__name__} has no map")
+        """Apply the map."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement map")
 
     def map_backward(self, grad_output: Array, x: Array) -> Array:
-        """Its transpose; `x` gives the input's form."""
-        raise NotImplementedError(f"{type(self).__name__} has no map_backward")
+        """Apply its transpose; `x` has the input's shape."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement map_backward")
 
     def forward(self, x: Array) -> Array:
         return self.save(self.map(x), x)

@@ -33,7 +33,7 @@ class Loss(ForwardCache):
         grad = criterion.backward()   # gradient with respect to the prediction
 
     As with a layer, one forward serves one backward. The arguments of the constructor are attributes of the
-    same names; the next forward takes what is assigned to them.
+    same names; the next forward uses what is assigned to them.
 
     Args:
         reduction: "none", "mean" or "sum".
@@ -42,7 +42,7 @@ class Loss(ForwardCache):
         ValueError: another `reduction`.
     """
 
-    _options: ClassVar[tuple[str, ...]] = ("reduction",)  # the attributes that the function is given
+    _options: ClassVar[tuple[str, ...]] = ("reduction",)  # the attributes that are passed to the function
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
@@ -51,15 +51,15 @@ class Loss(ForwardCache):
     def denominator(self, prediction: Array, target: Array) -> Any:
         """Return what the reduction "mean" divides the sum of the losses by, whatever `reduction` is.
 
-        So that sum / denominator is the mean, and the mean over several batches is the sum of their
-        mean * denominator over the sum of their denominators: this is how `Trainer` combines batches. A loss
-        of your own has its batch size, unless it overrides this. 0 says that no target counts.
+        The mean is sum / denominator, and the mean over several batches is the sum of their mean *
+        denominator over the sum of their denominators: this is how `Trainer` combines batches. For a custom
+        loss it is the batch size, unless overridden. 0 means that no target counts.
 
         Args:
             prediction, target: as `forward` takes them.
 
         Returns:
-            A number; on a GPU, where the values decide, a 0-d array of the dtype of the prediction.
+            A number; on a GPU, if it depends on the values, a 0-d array of the dtype of the prediction.
 
         >>> import numpy as np
         >>> from tinyconv import CrossEntropyLoss, MSELoss
@@ -90,7 +90,7 @@ class Loss(ForwardCache):
                 setattr(self, name, convert(value))
 
     def _arguments(self) -> dict[str, Any]:
-        """What the function is given besides prediction and target, as the attributes are now."""
+        """The function's arguments besides prediction and target, from the present attributes."""
         return {name: getattr(self, name) for name in self._options}
 
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ class Loss(ForwardCache):
 
     def forward(self, prediction: Array, target: Array) -> Array:
         """Compute the loss; keep what `backward` needs."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
 
     def backward(self, grad_output: Array | None = None) -> Array:
         """Compute the gradient with respect to the prediction.
@@ -117,21 +117,21 @@ class Loss(ForwardCache):
             RuntimeError: no forward before it, or one that a backward has used already.
             ValueError, TypeError: `grad_output` does not have the shape or dtype of the loss.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no backward")
+        raise NotImplementedError(f"{type(self).__name__} does not implement backward")
 
     def jvp(self, prediction_dot: Array) -> Array:
-        """Compute the tangent of the last forward's loss when the prediction moves.
+        """Compute the tangent of the last forward's loss for a tangent of the prediction.
 
         Raises:
             RuntimeError: no forward before it, or one that a backward has used already.
             ValueError, TypeError: `prediction_dot` does not have the shape or dtype of the prediction.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no jvp")
+        raise NotImplementedError(f"{type(self).__name__} does not implement jvp")
 
     def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
-        """Compute the tangent of the last backward when the prediction and `grad_output` move.
+        """Compute the tangent of the last backward for tangents of the prediction and `grad_output`.
 
-        Comes after forward, jvp and backward.
+        Call it after forward, jvp and backward.
 
         Args:
             grad_output_dot: tangent of `grad_output` (default: zeros).
@@ -140,7 +140,7 @@ class Loss(ForwardCache):
             RuntimeError: not a forward, a jvp and a backward before it.
             ValueError, TypeError: `grad_output_dot` does not have the shape or dtype of the loss.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no backward_jvp")
+        raise NotImplementedError(f"{type(self).__name__} does not implement backward_jvp")
 
 
 class ElementLoss(Loss):
@@ -179,7 +179,7 @@ class ElementLoss(Loss):
 
 
 class MSELoss(ElementLoss):
-    """Squared error; see `functional.mse_loss`.
+    """Compute the squared error; see `functional.mse_loss`.
 
     Args:
         reduction: "none", "mean" or "sum".
@@ -199,7 +199,7 @@ class MSELoss(ElementLoss):
 
 
 class L1Loss(ElementLoss):
-    """Absolute error; see `functional.l1_loss`.
+    """Compute the absolute error; see `functional.l1_loss`.
 
     Args:
         reduction: "none", "mean" or "sum".
@@ -219,11 +219,11 @@ class L1Loss(ElementLoss):
 
 
 class SmoothL1Loss(ElementLoss):
-    """Squared error near 0, absolute error beyond `beta`; see `functional.smooth_l1_loss`.
+    """Compute the squared error near 0, the absolute error beyond `beta`; see `functional.smooth_l1_loss`.
 
     Args:
         reduction: "none", "mean" or "sum".
-        beta: where the parabola becomes a straight line.
+        beta: the distance at which the parabola becomes a straight line.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
@@ -242,7 +242,7 @@ class SmoothL1Loss(ElementLoss):
 
 
 class BCELoss(ElementLoss):
-    """Binary cross-entropy of probabilities; see `functional.binary_cross_entropy`.
+    """Compute the binary cross-entropy of probabilities; see `functional.binary_cross_entropy`.
 
     Args:
         weight: a factor for each element, of a shape that broadcasts to that of the prediction, and of
@@ -266,13 +266,13 @@ class BCELoss(ElementLoss):
 
 
 class BCEWithLogitsLoss(ElementLoss):
-    """Binary cross-entropy of logits; see `functional.binary_cross_entropy_with_logits`.
+    """Compute the binary cross-entropy of logits; see `functional.binary_cross_entropy_with_logits`.
 
     Args:
         weight: a factor for each element, of a shape that broadcasts to that of the prediction, and of
             its dtype.
         reduction: "none", "mean" or "sum".
-        pos_weight: a factor for the positive part of the targets: one for each class, say.
+        pos_weight: a factor for the positive part of the targets, for example one for each class.
 
     Raises:
         ValueError: another `reduction`.
@@ -293,7 +293,7 @@ class BCEWithLogitsLoss(ElementLoss):
 
 
 class NLLLoss(ElementLoss):
-    """Negative log-likelihood of class indices, for log-probabilities; see `functional.nll_loss`.
+    """Compute the negative log-likelihood of class indices, for log-probabilities; see `functional.nll_loss`.
 
     Args:
         weight: (C,), a factor for each class, of the dtype of the log-probabilities.
@@ -335,7 +335,7 @@ class NLLLoss(ElementLoss):
 
 
 class CrossEntropyLoss(Loss):
-    """Cross-entropy of logits with class indices or class probabilities; see `functional.cross_entropy`.
+    """Compute the cross-entropy of logits and class indices or probabilities; see `functional.cross_entropy`.
 
     Args:
         weight: (C,), a factor for each class, of the dtype of the logits.

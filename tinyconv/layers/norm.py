@@ -15,7 +15,7 @@ __all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"]
 
 
 class AffineNorm(Layer):
-    """Base class of the normalisations, which then scale by a weight of ones and shift by a bias of zeros."""
+    """Base class of the normalisations, which then multiply by a weight (ones) and add a bias (zeros)."""
 
     def _add_affine(self, shape: tuple[int, ...], affine: bool, bias: bool, dtype: npt.DTypeLike) -> None:
         self.weight = Parameter(np.ones(shape, floating_dtype(dtype))) if affine else None
@@ -91,7 +91,7 @@ class BatchNorm(AffineNorm):
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         (saved,) = self.kept()
         if self.communicator is not None and saved.size:
-            raise RuntimeError("jvp of a batch norm in training needs the whole batch, not a worker's part")
+            raise RuntimeError("jvp of batch norm in training needs the whole batch, not a worker's part")
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         weight = self._params.get("weight")
         output_dot, moved = F.batch_norm_saved_jvp(x_dot, weight_dot, bias_dot, saved, weight)
@@ -117,7 +117,7 @@ class BatchNorm(AffineNorm):
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]
-        """An average of all batches reads their number."""
+        """Return whether `momentum` is set: an average of all batches reads their number on the host."""
         return self.momentum is not None
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ class BatchNorm(AffineNorm):
 
 
 class BatchNorm1d(BatchNorm):
-    """Normalisation of each channel of (N, C) or (N, C, L) over the batch and all positions.
+    """Normalise each channel of (N, C) or (N, C, L) over the batch and all positions.
 
     Args:
         num_features: C.
@@ -137,7 +137,7 @@ class BatchNorm1d(BatchNorm):
         affine: whether to scale by a weight and shift by a bias.
         track_running_stats: whether to keep running statistics, which evaluation uses; without
             them evaluation uses the batch's own.
-        bias: with False there is no bias, but a weight if `affine`.
+        bias: whether to shift by a bias, if `affine`.
         dtype: float32 (default) or float64.
 
     Parameters: weight (C,), ones; bias (C,), zeros. Buffers: running_mean and running_var (C,),
@@ -155,7 +155,7 @@ class BatchNorm1d(BatchNorm):
 
 
 class BatchNorm2d(BatchNorm):
-    """Normalisation of each channel of (N, C, H, W) over the batch and all positions.
+    """Normalise each channel of (N, C, H, W) over the batch and all positions.
 
     Args:
         num_features: C.
@@ -164,7 +164,7 @@ class BatchNorm2d(BatchNorm):
         affine: whether to scale by a weight and shift by a bias.
         track_running_stats: whether to keep running statistics, which evaluation uses; without
             them evaluation uses the batch's own.
-        bias: with False there is no bias, but a weight if `affine`.
+        bias: whether to shift by a bias, if `affine`.
         dtype: float32 (default) or float64.
 
     Parameters: weight (C,), ones; bias (C,), zeros. Buffers: running_mean and running_var (C,),
@@ -221,13 +221,13 @@ class SampleNorm(AffineNorm):
 
 
 class LayerNorm(SampleNorm):
-    """Normalisation of each sample over its last dimensions; see `functional.layer_norm`.
+    """Normalise each sample over its last dimensions; see `functional.layer_norm`.
 
     Args:
         normalized_shape: the last dimensions of the input, or an int for the last one alone.
         eps: added to the variance.
         elementwise_affine: whether to scale by a weight and shift by a bias.
-        bias: with False there is no bias, but a weight if `elementwise_affine`.
+        bias: whether to shift by a bias, if `elementwise_affine`.
         dtype: float32 (default) or float64.
 
     Parameters: weight, ones, and bias, zeros, of `normalized_shape`.
@@ -275,14 +275,14 @@ class LayerNorm(SampleNorm):
 
 
 class GroupNorm(SampleNorm):
-    """Normalisation of each sample over the channels of a group; see `functional.group_norm`.
+    """Normalise each sample over the channels of a group; see `functional.group_norm`.
 
     Args:
         num_groups: number of groups of neighbouring channels; it divides `num_channels`.
         num_channels: C.
         eps: added to the variance.
         affine: whether to scale by a weight and shift by a bias, one for each channel.
-        bias: with False there is no bias, but a weight if `affine`.
+        bias: whether to shift by a bias, if `affine`.
         dtype: float32 (default) or float64.
 
     Parameters: weight (C,), ones, and bias (C,), zeros.

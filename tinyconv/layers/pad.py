@@ -46,8 +46,8 @@ class ConstantPad2d(Pad2d):
     """Put `value` around images.
 
     Args:
-        padding: an int for all sides, or (left, right, top, bottom); negative ones take pixels away.
-        value: what to put there.
+        padding: an int for all sides, or (left, right, top, bottom); negative ones remove pixels.
+        value: the value of the padding.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
@@ -69,7 +69,7 @@ class ZeroPad2d(Pad2d):
     """Put zeros around images.
 
     Args:
-        padding: an int for all sides, or (left, right, top, bottom); negative ones take pixels away.
+        padding: an int for all sides, or (left, right, top, bottom); negative ones remove pixels.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
@@ -79,7 +79,7 @@ class ZeroPad2d(Pad2d):
 
 
 class ReflectionPad2d(Pad2d):
-    """Put the image's reflection around images, the border itself not repeated.
+    """Put the image's reflection around images, without repeating the border.
 
     Args:
         padding: an int for all sides, or (left, right, top, bottom); less than the image's size.

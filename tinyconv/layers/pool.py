@@ -18,7 +18,7 @@ __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d", "MaxUnpool2d"]
 
 
 class MaxPool2d(Layer):
-    """Maximum over windows of (N, C, H, W) or (C, H, W) images; see `functional.max_pool2d`.
+    """Compute the maxima of windows of (N, C, H, W) or (C, H, W) images; see `functional.max_pool2d`.
 
     Args:
         kernel_size, padding, dilation: an int, or a pair for height and width.
@@ -87,7 +87,7 @@ class MaxUnpool2d(Layer):
     `forward(x, indices, output_size=None)`; see `functional.max_unpool2d`.
 
     Args:
-        kernel_size, padding: of the pooling; an int, or a pair for height and width.
+        kernel_size, padding: those of the pooling; an int, or a pair for height and width.
         stride: the same; default `kernel_size`.
 
     Raises:
@@ -106,7 +106,7 @@ class MaxUnpool2d(Layer):
     def _window(self) -> tuple[Pair, Pair, Pair]:
         return self.kernel_size, self.stride, self.padding
 
-    def forward(  # type: ignore[override]  # one argument more: not for a Sequential
+    def forward(  # type: ignore[override]  # one more argument: not for a Sequential
         self, x: Array, indices: Array, output_size: Sequence[int] | None = None
     ) -> Array:
         output = F.max_unpool2d(x, indices, *self._window, output_size)
@@ -130,7 +130,7 @@ class MaxUnpool2d(Layer):
 
 
 class AvgPool2d(LinearMap):
-    """Mean over windows of (N, C, H, W) or (C, H, W) images; see `functional.avg_pool2d`.
+    """Compute the means of windows of (N, C, H, W) or (C, H, W) images; see `functional.avg_pool2d`.
 
     Args:
         kernel_size, padding: an int, or a pair for height and width.
@@ -181,10 +181,10 @@ class AvgPool2d(LinearMap):
 
 
 class AdaptiveAvgPool2d(LinearMap):
-    """Mean over OH x OW windows that divide an image; see `functional.adaptive_avg_pool2d`.
+    """Compute the means of OH x OW windows that cover an image; see `functional.adaptive_avg_pool2d`.
 
     Args:
-        output_size: an int, or a pair (OH, OW); None stands for the input's length.
+        output_size: an int, or a pair (OH, OW); None means the input's length.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.

@@ -1,4 +1,4 @@
-"""Residual: a body of layers with a connection around it."""
+"""Residual: a body of layers with a skip connection."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,12 +10,12 @@ __all__ = ["Residual"]
 
 
 class Residual(Layer):
-    """body(x) + shortcut(x), the building block of a ResNet.
+    """Compute body(x) + shortcut(x), the building block of a ResNet.
 
     Args:
         body: a layer, usually a Sequential.
-        shortcut: a layer that brings x to the shape of the body's output, a 1x1 convolution say; None
-            for x itself. The two shapes must be equal: they are not broadcast.
+        shortcut: a layer that maps x to the shape of the body's output, such as a 1x1 convolution; None for x
+            itself. The two shapes must be equal: they are not broadcast.
 
     The children are named "body" and "shortcut", so a parameter is "body.0.weight" in the state.
 

@@ -1,4 +1,4 @@
-"""Sequential: layers one after another."""
+"""Sequential: layers applied one after another."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
@@ -15,15 +15,15 @@ __all__ = ["Sequential"]
 
 
 class Sequential(Layer):
-    """Layers one after another; backward runs through them in reverse.
+    """Apply layers one after another; backward runs through them in reverse.
 
     Args:
         layers: layers, named "0", "1", ...; or one mapping of names to layers.
 
-    It is a list: layers are found by index, name or slice (a slice is a Sequential of the same layers), and
-    `append`, `extend`, `insert`, assignment and `del` change it. Names that are numbers count the layers anew
-    after each change; others stay. Forward, backward and all else use the layers that it has now. An error in
-    a child says which one.
+    It can be used as a list: layers are found by index, name or slice (a slice is a Sequential of the same
+    layers), and `append`, `extend`, `insert`, assignment and `del` change it. After a change, layers that are
+    named by numbers are numbered again; other names do not change. All methods use the present layers. An
+    error in a child says which one.
 
     Raises:
         TypeError: a child that is not a Layer.
@@ -61,21 +61,21 @@ class Sequential(Layer):
         self._set(named)
 
     def append(self, layer: Layer) -> Self:
-        """Add a layer at the end; returns the Sequential."""
+        """Add a layer at the end; return the Sequential."""
         return self.extend([layer])
 
     def extend(self, layers: Iterable[Layer]) -> Self:
-        """Add layers at the end; returns the Sequential."""
+        """Add layers at the end; return the Sequential."""
         return self._set([*self._children.items(), *(("0", layer) for layer in layers)])
 
     def insert(self, index: int, layer: Layer) -> Self:
-        """Add a layer before the one at `index`, from the end where negative; returns the Sequential."""
+        """Add a layer before the one at `index`, from the end if negative; return the Sequential."""
         pairs = list(self._children.items())
         pairs.insert(integer("index", index, minimum=-(1 << 62)), ("0", layer))
         return self._set(pairs)
 
     def _set(self, pairs: Iterable[tuple[Any, Any]]) -> Self:
-        """Take these layers in place of those of now, if all is well with them."""
+        """Replace the present layers by these, if all of them are valid."""
         children: dict[str, Layer] = {}
         for i, (name, layer) in enumerate(pairs):
             if not isinstance(layer, Layer):
@@ -131,7 +131,7 @@ class Sequential(Layer):
 
     @underflow_allowed
     def backward_params(self, grad_output: Array) -> None:
-        """`backward` down to the first layer that wants gradients, and no further."""
+        """Run `backward` down to the first layer that needs gradients, and no further."""
         first = next((name for name, child in self._children.items() if child.has_grads()), None)
         for name, layer in reversed(self._children.items()):
             try:
@@ -159,11 +159,12 @@ class Sequential(Layer):
         return steps
 
     def fused(self) -> "Sequential":
-        """The same layers in a Sequential that computes the same faster; Trainer and `predict` use it.
+        """Return the same layers in a faster Sequential, which Trainer and `predict` use.
 
         A convolution or Linear and the ReLU after it, and any layer with a ReLU and a MaxPool2d after it,
-        become one (see `layers.fused.Fused`): the values are the same, and the gradients but for ties. The
-        layers are this one's own, so that gradients add up in `grads` as always. It has no second order.
+        become one (see `layers.fused.Fused`): the values are the same, and so are the gradients except for
+        ties. The layers are this one's own, so gradients add up in `grads` as always. It does not support the
+        second order.
         """
         if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
             return self
@@ -214,11 +215,11 @@ class Sequential(Layer):
         """The name of the layer at an index, or of that name."""
         if isinstance(key, str):
             if key not in self._children:
-                raise KeyError(f"there is no layer {key!r} among {list(self._children)}")
+                raise KeyError(f"layer {key!r} is not among {list(self._children)}")
             return key
         index = integer("index", key, minimum=-(1 << 62))
         if not -len(self) <= index < len(self):
-            raise IndexError(f"there is no layer {index} among {len(self)}")
+            raise IndexError(f"layer {index} is out of range for {len(self)} layers")
         return list(self._children)[index]
 
     def __contains__(self, layer: object) -> bool:
@@ -231,4 +232,4 @@ class Sequential(Layer):
         return iter(list(self._children.values()))
 
     def __bool__(self) -> bool:
-        return True  # an empty one is a layer as well
+        return True  # an empty one is a layer, too

@@ -14,10 +14,10 @@ __all__ = ["Flatten", "Unflatten", "Upsample"]
 
 
 class Flatten(LinearMap):
-    """Make one dimension of the dimensions `start_dim` to `end_dim`; by default all but the batch.
+    """Merge the dimensions `start_dim` to `end_dim` into one; by default all but the batch.
 
     Args:
-        start_dim, end_dim: dimensions (both included), counted from the end where negative.
+        start_dim, end_dim: dimensions (both included), counted from the end if negative.
 
     Raises:
         TypeError: a dimension that is not an integer.
@@ -41,10 +41,10 @@ class Flatten(LinearMap):
 
 
 class Unflatten(LinearMap):
-    """Make several dimensions of the dimension `dim`: the inverse of Flatten.
+    """Split the dimension `dim` into several: the inverse of Flatten.
 
     Args:
-        dim: the dimension, counted from the end where negative.
+        dim: the dimension, counted from the end if negative.
         unflattened_size: lengths of the new dimensions, whose product is that of `dim`; one may be -1.
 
     Raises:
@@ -79,7 +79,7 @@ class Upsample(LinearMap):
 
     Args:
         size: the output's lengths, an int for all spatial dimensions or one for each.
-        scale_factor: instead of `size`, numbers to multiply the lengths with, rounded down.
+        scale_factor: instead of `size`, factors of the lengths; the results are rounded down.
         mode: "nearest" or "nearest-exact".
 
     Raises:

@@ -1,4 +1,4 @@
-"""Shapes of the layers in a network: by a dry run where no rule is written, and as a table."""
+"""Shapes of the layers in a network: by a dry run if a layer lacks a rule, and as a table."""
 
 import copy
 from typing import Any, NamedTuple, TypeAlias
@@ -34,7 +34,7 @@ def dry_run(layer: Any, input_shape: Shape) -> tuple[Shape, list[Step]]:
     with Pass(keeps=False, evaluates=True):
         output = trial.forward(array_module(like).zeros(tuple(input_shape), like.dtype))
     if not hasattr(output, "shape"):
-        raise ValueError(f"{type(layer).__name__} returns a {type(output).__name__}, and not one array")
+        raise ValueError(f"{type(layer).__name__} returns a {type(output).__name__}, not one array")
     return tuple(output.shape), steps
 
 
@@ -48,7 +48,7 @@ def _recorded(name: str, layer: Any, forward: Any, steps: list[Step]) -> Any:
 
 
 def summary_table(layer: Any, input_shape: Shape) -> str:
-    """See `Layer.summary`."""
+    """Return a table of the layers; see `Layer.summary`."""
     steps = layer.steps(input_shape) or [Step("", layer, input_shape, layer.output_shape(input_shape))]
     rows: list[tuple[str, ...]] = [("", "layer", "output shape", "parameters", "multiply-adds")]
     for step in steps:

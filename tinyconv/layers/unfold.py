@@ -10,7 +10,7 @@ __all__ = ["Fold", "Unfold"]
 
 
 class Unfold(LinearMap):
-    """(N, C, H, W) images to (N, C * KH * KW, L) columns; see `functional.unfold`.
+    """Copy windows of (N, C, H, W) images to (N, C * KH * KW, L) columns; see `functional.unfold`.
 
     Args:
         kernel_size, dilation, padding, stride: an int, or a pair for height and width.
@@ -47,7 +47,7 @@ class Unfold(LinearMap):
 
 
 class Fold(LinearMap):
-    """(N, C * KH * KW, L) columns, added up to (N, C, H, W) images; see `functional.fold`.
+    """Add (N, C * KH * KW, L) columns up to (N, C, H, W) images; see `functional.fold`.
 
     Args:
         output_size: (H, W).

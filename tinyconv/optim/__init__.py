@@ -1,6 +1,6 @@
-"""Optimisers and learning-rate schedules, step by step the same as torch.optim's.
+"""Optimisers and learning-rate schedules, the same as torch.optim's in each step.
 
-An optimiser is made for a model and updates its parameters in place from its gradients:
+An optimiser belongs to a model and updates its parameters in place from its gradients:
 
     optimizer.zero_grad(); model.backward(grad); optimizer.step(); schedule.step()
 """

@@ -1,4 +1,4 @@
-"""Optimisers: what updates a model's parameters from their gradients."""
+"""Optimisers, which update a model's parameters from their gradients."""
 
 import math
 from collections import UserDict
@@ -21,10 +21,10 @@ Groups: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 class Option(Generic[T]):
-    """An option as an attribute of an optimiser: it is that of all groups that do not have their own.
+    """An option as an attribute of an optimiser, for all groups that do not have their own.
 
-    `check` returns the value as it is kept, a plain Python one, or refuses it. (NumPy's float64 numbers
-    would make float64 arrays of float32 ones, and JSON does not know them.)
+    `check` returns the value to store, a plain Python one, or raises. (NumPy's float64 numbers would turn
+    float32 arrays into float64, and JSON cannot represent them.)
     """
 
     def __init__(self, check: Callable[[str, Any], T]) -> None:
@@ -49,10 +49,10 @@ def _not_nan(name: str, value: Any) -> float:
 
 
 class Group(UserDict[str, Any]):
-    """Names of parameters or layers, "params", and all options of these, which are checked when assigned.
+    """Names of parameters or layers, "params", and all their options, which are checked when assigned.
 
     Attributes:
-        own: the names of the options that the group was made with.
+        own: the names of the options that were passed for the group.
     """
 
     def __init__(self, options: Mapping[str, Option[Any]], group: Any) -> None:
@@ -68,26 +68,26 @@ class Group(UserDict[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self.options:
-            raise ValueError(f"`groups` holds the unknown option {name!r}, not one of {tuple(self.options)}")
+            raise ValueError(f"`groups` has the unknown option {name!r}, not one of {tuple(self.options)}")
         self.data[name] = self.options[name].check(name, value)
 
 
 class Optimizer:
-    """Base class: walks over the parameters of `model`; a subclass says how one is updated.
+    """Base class of the optimisers; a subclass defines how one parameter is updated.
 
     Attributes:
-        lr, weight_decay and the other options: plain Python numbers. One that is assigned is used from the
-            next step on, by all parameters but those of a group that was made with its own.
-        groups: mappings of "params" and all options, as PyTorch's `param_groups`: the first is that of the
-            parameters which are in no other one. Schedules change their "lr", and so may you:
+        lr, weight_decay and the other options: plain Python numbers. An assigned one is used from the next
+            step on, by all parameters except those of a group that has its own.
+        groups: mappings of "params" and all options, as PyTorch's `param_groups`: the first has the
+            parameters that are in no other group. Schedules change their "lr", and you may, too:
             `optimizer.groups[1]["lr"] *= 0.5`.
-        initial_lrs: the groups' learning rates when the first schedule was made.
-        state: name of a parameter -> what the optimiser remembers of it.
+        initial_lrs: the groups' learning rates when the first schedule was created.
+        state: name of a parameter -> the optimiser's state for it.
     """
 
     options: ClassVar[dict[str, Option[Any]]] = {}
 
-    lr = Option(_not_nan)  # later also below 0: a linear OneCycleLR ends there, in PyTorch too
+    lr = Option(_not_nan)  # may become negative: a linear OneCycleLR ends there, in PyTorch too
     weight_decay = Option(partial(number, low=0.0))
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -111,7 +111,7 @@ class Optimizer:
         self.initial_lrs: list[float] = []
         self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
         self._steps = 0
-        # Of parameters that are alike -> the numbers of the last step, and where they lie.
+        # Key of parameters that share numbers -> the numbers of the last step, and where they are stored.
         self._on_device: dict[Any, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class Optimizer:
         return f"{type(self).__name__}({', '.join([*shown, options])})"
 
     def _members(self) -> dict[str, int]:
-        """For each parameter the number of its group."""
+        """The number of the group of each parameter."""
         members = dict.fromkeys(self.model.params, 0)
         for index, group in enumerate(self.groups[1:], 1):
             for chosen in group["params"]:
@@ -134,7 +134,7 @@ class Optimizer:
         return members
 
     def to(self, target: npt.DTypeLike) -> Self:
-        """Move what is remembered of the parameters to a device, or convert it to a dtype, as the model was.
+        """Move the state of the parameters to a device, or convert it to a dtype, as the model was.
 
         Raises:
             ValueError, TypeError, RuntimeError: as `Layer.to`.
@@ -153,26 +153,26 @@ class Optimizer:
         """Update all parameters from their gradients.
 
         Raises:
-            RuntimeError: layers or parameters of the model have come, gone or been replaced since the
-                optimiser was made.
+            RuntimeError: layers or parameters of the model were added, removed or replaced since the
+                optimiser was created.
         """
         for update in self.begin_step():
             update()
 
     def begin_step(self) -> list[Callable[[], None]]:
-        """Count the step, and return the updates that it consists of.
+        """Count the step, and return its updates.
 
         Raises:
-            RuntimeError: layers or parameters of the model have come, gone or been replaced since the
-                optimiser was made.
+            RuntimeError: layers or parameters of the model were added, removed or replaced since the
+                optimiser was created.
 
-        What changes from step to step are numbers. On a GPU they are arrays that this call writes, so that
-        the updates are the same kernels on the same arrays in each step, and can be a part of a CUDA graph.
+        Only numbers change from step to step. On a GPU this call writes them to arrays, so that the updates
+        are the same kernels on the same arrays in each step, and can be part of a CUDA graph.
         """
         if self.model.changes() != self._changes:
             raise RuntimeError(
-                "`model` has changed since the optimiser was made, which would not update its new layers and "
-                "parameters as they are: make another optimiser"
+                "`model` has changed since the optimiser was created, which would not update new layers and "
+                "parameters: create another optimiser"
             )
         self._steps += 1
         numbers: dict[Any, tuple[Any, ...]] = {}
@@ -189,14 +189,14 @@ class Optimizer:
         return updates
 
     def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
-        """What the update takes besides arrays, in a parameter's `step`; None for what it does without."""
+        """The numbers for the update, in a parameter's `step`; None for those that it does not need."""
         raise NotImplementedError
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
         raise NotImplementedError
 
     def _placed(self, alike: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
-        """`numbers`, those of the parameters that are `alike`, where `like` lies."""
+        """`numbers`, those of the parameters that are `alike`, on the device of `like`."""
         xp = array_module(like)
         if xp is np:
             return numbers
@@ -211,15 +211,15 @@ class Optimizer:
         return placed
 
     def arrays(self) -> list[Array]:
-        """All arrays that the updates read and write besides parameters and gradients."""
+        """Return all arrays that the updates read and write besides parameters and gradients."""
         kept = [value for own in self.state.values() for value in own.values() if hasattr(value, "shape")]
         placed = [array for _, arrays in self._on_device.values() for array in arrays if array is not None]
         return kept + placed
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs to go on: "steps", "initial_lrs", "groups" (their present options), "state".
+        """Return what a run needs to continue: "steps", "initial_lrs", "groups" (their options), "state".
 
-        "state" holds, for each parameter's name, copies of what is remembered of it.
+        "state" has, for each parameter's name, copies of its state.
         """
         state = {
             name: {key: value.copy() if hasattr(value, "copy") else value for key, value in own.items()}
@@ -229,7 +229,7 @@ class Optimizer:
         return {"steps": self._steps, "initial_lrs": list(self.initial_lrs), "groups": groups, "state": state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave; arrays are copied to where the parameters lie.
+        """Load what `state_dict` returned; arrays are copied to the device of the parameters.
 
         Raises:
             ValueError, TypeError: a name that is missing or unknown, an option out of range, or an array of
@@ -240,7 +240,7 @@ class Optimizer:
         different |= {name for group in found for name in set(group).symmetric_difference(self.options)}
         if different or len(found) != len(self.groups):
             raise ValueError(
-                f"`state_dict` is of an optimiser of other parameters or options: {len(found)} groups, not "
+                f"`state_dict` is of other parameters or options: {len(found)} groups, not "
                 f"{len(self.groups)}, and {len(different)} names that one of the two lacks: "
                 f"{sorted(different)[:3]}"
             )
@@ -266,7 +266,7 @@ class Optimizer:
 
 
 def _copied(value: Any, param: Array) -> Any:
-    """A copy of `value`, if it is an array, of the dtype of `param` and where it lies."""
+    """A copy of `value`, if it is an array, with the dtype and device of `param`."""
     if not hasattr(value, "shape"):
         return value
     copy = array_module(param).empty_like(param)
@@ -275,7 +275,7 @@ def _copied(value: Any, param: Array) -> Any:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum.
+    """Implement stochastic gradient descent with momentum.
 
     g = grad + weight_decay * param;  v = momentum * v + (1 - dampening) * g  (v = g at first);
     param -= lr * v, or with nesterov lr * (g + momentum * v)
@@ -284,9 +284,9 @@ class SGD(Optimizer):
         model: the layer whose parameters are updated.
         lr: learning rate.
         momentum, dampening, weight_decay: as in the formula.
-        nesterov: needs a momentum and no dampening.
-        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
-            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+        nesterov: whether to use Nesterov momentum; it needs a momentum and no dampening.
+        groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
+            of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
             changes the learning rate of each group.
 
     Raises:
@@ -371,7 +371,7 @@ def _betas(name: str, value: Any) -> tuple[float, float]:
 
 
 class Adam(Optimizer):
-    """Adam; its weight decay adds weight_decay * param to the gradient.
+    """Implement Adam, whose weight decay adds weight_decay * param to the gradient.
 
     m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
     param -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
@@ -382,8 +382,8 @@ class Adam(Optimizer):
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: added to the denominator.
         weight_decay: as above.
-        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
-            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+        groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
+            of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
             changes the learning rate of each group.
 
     Raises:
@@ -415,7 +415,7 @@ class Adam(Optimizer):
         return *corrected, beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], *decay
 
     def _decay(self, lr: float, weight_decay: float) -> tuple[float | None, float | None]:
-        """What times a parameter is added to its gradient, and what the parameter itself is multiplied by."""
+        """The factor of the parameter in its gradient, and the factor of the parameter itself."""
         return weight_decay or None, None
 
     def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
@@ -459,7 +459,7 @@ def _adam(
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: each step first multiplies param by 1 - lr * weight_decay.
+    """Implement Adam with decoupled weight decay: each step first multiplies param by 1 - lr * weight_decay.
 
     Args:
         model: the layer whose parameters are updated.
@@ -467,8 +467,8 @@ class AdamW(Adam):
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: added to the denominator.
         weight_decay: as above.
-        groups: parameters with options of their own: mappings with "params", names of parameters ("0.weight")
-            or of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+        groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
+            of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
             changes the learning rate of each group.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Schedules: what changes an optimiser's learning rates from epoch to epoch, or from step to step."""
+"""Schedules, which change an optimiser's learning rates after each epoch or step."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ __all__ = ["ConstantLR", "CosineAnnealingLR", "OneCycleLR", "Schedule", "StepLR"
 
 
 class Schedule:
-    """Base class: sets the learning rate of each group of `optimizer` at once, and again after each `step`.
+    """Base class: set the learning rate of each group of `optimizer` now, and again by each `step`.
 
-    As in PyTorch, a schedule goes on from the present learning rate: one that you have changed in between,
-    by `optimizer.lr *= 0.5`, stays changed. (OneCycleLR alone goes by the number of steps.)
+    As in PyTorch, a schedule continues from the present learning rate: `optimizer.lr *= 0.5` in between has a
+    lasting effect. (Only OneCycleLR depends on the number of steps alone.)
 
     Attributes:
         interval: when a Trainer calls `step`: after each "epoch" or after each optimiser "step".
-        optimizer: as it was given; so are all arguments of a schedule attributes of it.
-        base_lrs: the groups' learning rates when the optimiser's first schedule was made.
+        optimizer: the argument; all arguments of a schedule are attributes of it.
+        base_lrs: the groups' learning rates when the optimiser's first schedule was created.
         count: number of calls of `step`.
     """
 
@@ -40,19 +40,19 @@ class Schedule:
         return f"{type(self).__name__}({shown_arguments(self)})"
 
     def step(self) -> None:
-        """Go on to the next learning rate."""
+        """Set the next learning rate."""
         self.count += 1
         self._apply()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs to go on, besides the optimiser's: "count" and "base_lrs"."""
+        """Return what a run needs to continue, besides the optimiser's: "count" and "base_lrs"."""
         return {"count": self.count, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave. The learning rates are in the optimiser's own `state_dict`.
+        """Load what `state_dict` returned. The learning rates are in the optimiser's own `state_dict`.
 
         Raises:
-            ValueError, TypeError: a number that is out of range or not one; nothing is changed then.
+            ValueError, TypeError: a value that is out of range or not a number; nothing is changed then.
         """
         count = integer("count", state_dict["count"], minimum=0)
         base_lrs = [number("base_lrs", lr) for lr in state_dict["base_lrs"]]
@@ -70,7 +70,7 @@ class Schedule:
 
 
 class ConstantLR(Schedule):
-    """lr * factor for the first `total_iters` epochs, lr afterwards.
+    """Use lr * factor for the first `total_iters` epochs, and lr afterwards.
 
     A learning rate that never changes needs no schedule.
 
@@ -91,7 +91,7 @@ class ConstantLR(Schedule):
 
 
 class StepLR(Schedule):
-    """lr * gamma^floor(epoch / step_size).
+    """Use lr * gamma^floor(epoch / step_size).
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.StepLR.html
     """
@@ -106,7 +106,7 @@ class StepLR(Schedule):
 
 
 class CosineAnnealingLR(Schedule):
-    """eta_min + (lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2.
+    """Use eta_min + (lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
     """
@@ -119,23 +119,23 @@ class CosineAnnealingLR(Schedule):
     def _next(self, lr: float, base_lr: float) -> float:
         if self.count == 0:
             return lr
-        if (self.count - 1) % (2 * self.T_max) == self.T_max:  # up again from eta_min: no ratio to 0
+        if (self.count - 1) % (2 * self.T_max) == self.T_max:  # it rises again from eta_min, which may be 0
             return lr + (base_lr - self.eta_min) * (1 - math.cos(math.pi / self.T_max)) / 2
         before, now = (1 + math.cos(math.pi * i / self.T_max) for i in (self.count - 1, self.count))
         return now / before * (lr - self.eta_min) + self.eta_min
 
 
 class OneCycleLR(Schedule):
-    """Up from max_lr / div_factor to max_lr, down to max_lr / div_factor / final_div_factor.
+    """Rise from max_lr / div_factor to max_lr, then fall to max_lr / div_factor / final_div_factor.
 
-    Stepped after each optimiser step. The momentum (SGD's, or Adam's beta1) runs the other way, from
-    max_momentum down to base_momentum and up again.
+    It is stepped after each optimiser step. The momentum (SGD's, or Adam's beta1) changes in the opposite
+    direction, from max_momentum down to base_momentum and up again.
 
     Args:
         optimizer: its own learning rates, and those of its groups, are not used.
         max_lr: the highest learning rate: a number, or a list with one for each of `optimizer.groups`.
-        total_steps: number of steps of the whole cycle; or give `epochs` and `steps_per_epoch`.
-        pct_start: share of the steps on the way up.
+        total_steps: number of steps of the whole cycle; alternatively pass `epochs` and `steps_per_epoch`.
+        pct_start: fraction of the steps in which the learning rate rises.
         anneal_strategy: "cos" or "linear".
         cycle_momentum, base_momentum, max_momentum: whether and how the momentum of all groups changes.
         div_factor, final_div_factor: as above.
@@ -185,12 +185,12 @@ class OneCycleLR(Schedule):
         if self.cycle_momentum and not (isinstance(optimizer, Adam) or getattr(optimizer, "momentum", None)):
             raise ValueError("`cycle_momentum` needs an `optimizer` with momentum")
         self.max_lr, max_lrs = _max_lrs(max_lr, len(optimizer.groups))
-        # The schedule's own beginning is what a later one starts from, as in PyTorch.
+        # A later schedule starts from where this one began, as in PyTorch.
         optimizer.initial_lrs = [highest / self.div_factor for highest in max_lrs]
         super().__init__(optimizer)
 
     def step(self) -> None:
-        """Go on to the next learning rate, and the next momentum."""
+        """Set the next learning rate and the next momentum."""
         if self.count == self.total_steps:
             raise ValueError(f"`step` was called {self.count + 1} times, `total_steps` is {self.total_steps}")
         super().step()
@@ -219,7 +219,7 @@ class OneCycleLR(Schedule):
 
 
 def _max_lrs(value: Any, count: int) -> tuple[float | list[float], list[float]]:
-    """`max_lr` as it was given, as Python's numbers, and as one of them for each of the `count` groups."""
+    """`max_lr` as it was passed, in Python's numbers, and as a list of one for each of the groups."""
     if not isinstance(value, (list, tuple, np.ndarray)):
         highest = number("max_lr", value, 0.0)
         return highest, [highest] * count

@@ -1,6 +1,6 @@
 """Pictures of networks and of training runs.
 
-`draw` writes SVG or DOT and needs nothing; the others need matplotlib (`pip install tinyconv[plots]`).
+`draw` writes SVG or DOT without other packages; the others need matplotlib (`pip install tinyconv[plots]`).
 """
 
 from tinyconv.plots.graph import draw

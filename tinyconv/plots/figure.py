@@ -1,4 +1,4 @@
-"""What all pictures share: a figure to draw on, and its file."""
+"""Helpers of all pictures: a figure to draw on, and its file."""
 
 import os
 import pathlib
@@ -16,10 +16,10 @@ Path = str | os.PathLike[str] | None
 def new_figure(
     width: float, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> "Figure":
-    """A figure of a size in inches, which needs no screen.
+    """Return a figure of a size in inches, which does not need a screen.
 
     Raises:
-        ImportError: there is no matplotlib.
+        ImportError: matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,10 +33,10 @@ def new_figure(
 
 
 def saved(figure: "Figure", path: Path) -> "Figure":
-    """`figure`, written to `path` if there is one, whole or not at all.
+    """Return `figure`; write it to `path`, if there is one, completely or not at all.
 
     Raises:
-        ValueError: the ending of `path` is no format of matplotlib's.
+        ValueError: matplotlib does not have a format for the ending of `path`.
         OSError: the file cannot be written.
     """
     if path is not None:
@@ -46,7 +46,7 @@ def saved(figure: "Figure", path: Path) -> "Figure":
 
 
 def format_of(path: str | os.PathLike[str], formats: Iterable[str]) -> str:
-    """The ending of `path`, without the dot and in small letters.
+    """Return the ending of `path`, without the dot and in lower case.
 
     Raises:
         ValueError: it is none of `formats`.

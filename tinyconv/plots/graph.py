@@ -1,4 +1,4 @@
-"""The graph of a model's layers as text: SVG, laid out here, or DOT for Graphviz."""
+"""The graph of a model's layers as text: SVG, with its own layout, or DOT for Graphviz."""
 
 import pathlib
 import textwrap
@@ -29,7 +29,7 @@ NARROWEST = 40
 
 
 class Node(NamedTuple):
-    """A box: its label, and side by side the columns of boxes in it, which are added up if there are two."""
+    """A box: its label and, side by side, the columns of boxes in it, which are added up if there are two."""
 
     label: tuple[str, ...]
     fill: str = WITHOUT
@@ -37,23 +37,23 @@ class Node(NamedTuple):
 
     @property
     def header(self) -> float:
-        """Height of the label."""
+        """Return the height of the label."""
         return len(self.label) * LINE + 2 * PADDING
 
     @property
     def inside(self) -> float:
-        """Width of the columns together."""
+        """Return the width of all columns."""
         return sum(map(_width, self.columns)) + BESIDE * (len(self.columns) - 1)
 
     @property
     def width(self) -> float:
-        """Width of the box."""
+        """Return the width of the box."""
         label = max(map(_characters, self.label)) * CHARACTER
         return max(label, self.inside) + 2 * PADDING
 
     @property
     def height(self) -> float:
-        """Height of the box."""
+        """Return the height of the box."""
         inside = max((_height(column) for column in self.columns), default=0.0)
         return self.header + inside + (ADD + GAP if len(self.columns) > 1 else 0)
 
@@ -70,26 +70,28 @@ class Drawing(str):
 def draw(
     model: Layer, input_shape: tuple[int, ...], path: Path = None, *, format: str | None = None
 ) -> Drawing:
-    """Draw the graph of a model's layers, with the ways forward and backward.
+    """Draw the graph of a model's layers, with the paths of forward and backward.
 
     Every layer shows its name (that of its parameters in the state), class, arguments, output shape and
-    number of parameters; those with parameters are blue. A layer with children is a frame around them. But
-    for a Residual they stand one under another, with the shapes that they have if each takes what the one
-    before it makes; a layer of another class than Sequential whose children do not fit so is one box.
+    number of parameters; those with parameters are blue. A layer with children is a frame around them. Except
+    in a Residual, they are drawn one under another, with the shapes that they have if each takes the output
+    of the one before; a layer of another class than Sequential whose children do not fit in this way is one
+    box.
 
     Args:
         model: any layer.
         input_shape: shape of the input, with the batch: (1, 1, 28, 28).
         path: the drawing's file, if any, which ends in .svg or .dot.
-        format: "svg", which every browser shows, or "dot" for Graphviz; by default as `path` ends, or "svg".
+        format: "svg", which every browser shows, or "dot" for Graphviz; by default from the ending of `path`,
+            or "svg".
 
     Returns:
         The text of the file, which a notebook shows as the picture.
 
     Raises:
-        ValueError: the shapes do not fit, and the message names the layer; an unknown `format`, or one that
-            `path` does not end in; another ending of `path`.
-        TypeError: `model` is no Layer.
+        ValueError: the shapes do not fit, and the message names the layer; an unknown `format`, or another
+            than the ending of `path`; an unknown ending of `path`.
+        TypeError: `model` is not a Layer.
         OSError: the file cannot be written.
 
     >>> from tinyconv import Linear
@@ -110,7 +112,7 @@ def draw(
 
 
 def _format(format: str | None, path: Path) -> str:
-    """The format that both arguments say, or one of them."""
+    """The format from the arguments."""
     if format is not None:
         one_of("format", format, FORMATS)
     if path is None:
@@ -144,7 +146,7 @@ def _columns(layer: Layer, prefix: str, shape: tuple[int, ...]) -> tuple[Column,
     except ERRORS:
         if isinstance(layer, Sequential):
             raise
-        return ()  # only the layer knows what its children are given
+        return ()  # only the layer knows the inputs of its children
 
 
 def _chain(layers: Layer, prefix: str, shape: tuple[int, ...]) -> Iterator[Node]:
@@ -154,7 +156,7 @@ def _chain(layers: Layer, prefix: str, shape: tuple[int, ...]) -> Iterator[Node]
 
 
 def _printable(text: str) -> str:
-    """`text` with what XML forbids, and what would break a line, written as an escape sequence."""
+    """`text` with escape sequences for characters that XML forbids or that would break a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -204,7 +206,7 @@ def _legend() -> Iterator[str]:
 
 
 def _box(node: Node, axis: float, top: float) -> Iterator[str]:
-    """The box of `node` with all that is in it, the middle at `axis`."""
+    """The box of `node` and its content, centred at `axis`."""
     yield _rectangle(axis - node.width / 2, top, node.width, node.height, node.fill)
     if node.columns:
         yield _rectangle(axis - node.width / 2, top, node.width, node.header, HEADER)
@@ -223,7 +225,7 @@ def _box(node: Node, axis: float, top: float) -> Iterator[str]:
 
 
 def _column(column: Column, axis: float, top: float, bottom: float | None = None) -> Iterator[str]:
-    """Boxes one under another; from the last one arrows go on to `bottom`, if there is one."""
+    """Boxes one under another, with arrows from the last one to `bottom`, if it is not None."""
     for node in column:
         yield from _arrows(axis, top, top + GAP)
         yield from _box(node, axis, top + GAP)
@@ -284,7 +286,7 @@ class _Dot:
         return "\n".join([*head, *self.lines, *self.edges, "}\n"])
 
     def column(self, column: Column, source: str) -> str:
-        """Write the boxes one after another, beginning from `source`; returns the last one."""
+        """Write the boxes one after another, beginning from `source`; return the last one."""
         for node in column:
             source = self.cluster(node, source) if node.columns else self.box(node, source)
         return source

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def image_grid(images: Array, columns: int, path: Path = None) -> "Figure":
-    """Draw images of one channel row by row, a line between them.
+    """Draw images of one channel row by row, with lines between them.
 
-    Black is the least value in all of them, white the largest.
+    Black is the smallest value of all images, white the largest.
 
     Args:
         images: (N, H, W) or (N, 1, H, W).
         columns: number of images in a row; the last row may have fewer.
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
 
     Raises:
-        ValueError: `images` has another form or is empty; `columns` is less than 1; an
+        ValueError: `images` has another shape or is empty; `columns` is less than 1; an
             unknown ending of `path`.
-        TypeError: `columns` is no integer.
-        ImportError: there is no matplotlib.
+        TypeError: `columns` is not an integer.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
 
     Example: `image_grid(mnist.test_images[:40], 10, "digits.png")`
@@ -46,16 +46,16 @@ def image_grid(images: Array, columns: int, path: Path = None) -> "Figure":
 
 
 def scatter(points: Array, labels: Array, path: Path = None) -> "Figure":
-    """Draw points of the plane, in a colour for each label.
+    """Draw points of the plane, with a colour for each label.
 
     Args:
         points: (N, 2).
-        labels: (N,), of which the picture's legend shows each once; the colours repeat after ten.
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+        labels: (N,), each of which the picture's legend shows once; the colours repeat after ten.
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
 
     Raises:
         ValueError: shapes other than these; an unknown ending of `path`.
-        ImportError: there is no matplotlib.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
 
     Example: `scatter(encoder.predict(images), labels, "codes.png")`

@@ -1,4 +1,4 @@
-"""Pictures of what a network has learnt and sees; they need matplotlib (`pip install tinyconv[plots]`)."""
+"""Pictures of kernels, feature maps and gradients; they need matplotlib (`pip install tinyconv[plots]`)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
     from tinyconv.plots.shown import Figure
 
-MOST = 16  # kernels or feature maps that stand beside or under one another
+MOST = 16  # kernels or feature maps beside or under one another
 
 
 def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
-    """Draw the kernels of a convolution as images: red above 0, blue below it, one scale for all.
+    """Draw the kernels of a convolution as images: red above 0, blue below 0, on one scale.
 
-    A kernel of one input channel is one image, and one of three input channels a picture in colours,
-    where grey is 0. Otherwise there is a row for each output channel and a column for each input channel
-    (of its group). No more than 16 rows and columns are drawn; the title says of how many. Values that are
-    not finite are black, and the title says how many there are.
+    A kernel of one input channel is one image, and one of three input channels a colour image, where grey is
+    0. Otherwise there is a row for each output channel and a column for each input channel (of its group). At
+    most 16 rows and columns are drawn; the title has their total number. Values that are not finite are
+    black, and the title has their number.
 
     Args:
         layer_or_model: a Conv2d, or a model, of which the first Conv2d is drawn.
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
 
     Raises:
-        TypeError: `layer_or_model` is no Layer.
-        ValueError: there is no Conv2d in it; an unknown ending of `path`.
-        ImportError: there is no matplotlib.
+        TypeError: `layer_or_model` is not a Layer.
+        ValueError: it does not have a Conv2d; an unknown ending of `path`.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
     _check_model("layer_or_model", layer_or_model)
     name, layer = next(((n, c) for n, c in _named(layer_or_model) if isinstance(c, Conv2d)), ("", None))
     if layer is None:
-        raise ValueError(f"`layer_or_model` ({given(layer_or_model)}) must be a Conv2d or hold one")
+        raise ValueError(f"`layer_or_model` ({given(layer_or_model)}) must be a Conv2d or have one")
     weight = layer.params["weight"]
     figure = new_figure(7.5, 7.5)
     axes = figure.subplots()
@@ -54,7 +54,7 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
 
 
 def _draw_pictures(axes: "Axes", weight: Array) -> str:
-    """One image a kernel; returns what is drawn."""
+    """One image per kernel; return what is drawn."""
     kernels = weight[: MOST * MOST]
     columns = int(np.ceil(np.sqrt(len(kernels))))
     largest = _largest(weight)
@@ -68,7 +68,7 @@ def _draw_pictures(axes: "Axes", weight: Array) -> str:
 
 
 def _draw_planes(axes: "Axes", weight: Array) -> str:
-    """A row for each output channel, a column for each input channel; returns what is drawn."""
+    """A row per output channel, a column per input channel; return what is drawn."""
     planes = weight[:MOST, :MOST]
     rows, columns = planes.shape[:2]
     image = _tiles(axes, planes.reshape(-1, *planes.shape[2:]), columns, **_around_zero(_largest(weight)))
@@ -85,21 +85,21 @@ def _draw_planes(axes: "Axes", weight: Array) -> str:
 
 
 def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
-    """Draw the feature maps that each layer makes of one image: a row for each layer, as it is written.
+    """Draw the feature maps of each layer for one image: a row for each layer, in order.
 
-    The layers run in evaluation mode and keep nothing; the model stays as it is. No more than 16
-    channels of a layer are drawn, each row on its own scale of values, which its title says.
+    The layers run in evaluation mode and keep nothing; the model is not changed. At most 16 channels of a
+    layer are drawn, each row on its own scale of values, which its title has.
 
     Args:
-        model: a Sequential or Residual (of such ones), whose layers are drawn, or another layer.
+        model: a Sequential or Residual (also nested), whose layers are drawn, or another layer.
         image: (C, H, W) or (1, C, H, W).
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
 
     Raises:
-        TypeError: `model` is no Layer; `image` is not of the model's dtype.
-        ValueError: `image` has another form; no layer's output has the form (N, C, H, W); an unknown ending
+        TypeError: `model` is not a Layer; `image` is not of the model's dtype.
+        ValueError: `image` has another shape; no layer's output has the form (N, C, H, W); an unknown ending
             of `path`.
-        ImportError: there is no matplotlib.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
     _check_model("model", model)
@@ -124,9 +124,9 @@ def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
 
 
 def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> Array:
-    """The output of `layer` for `x`; adds labels and outputs of it and of the layers in it to `found`."""
+    """The output of `layer` for `x`; add labels and outputs of it and of the layers in it to `found`."""
     prefix = f"{path}." if path else ""
-    if isinstance(layer, Sequential):  # its own forward may run a max-pooling before a ReLU
+    if isinstance(layer, Sequential):  # its forward may run a max-pooling before a ReLU
         for name, child in layer.children.items():
             try:
                 x = _run(child, prefix + name, x, found)
@@ -145,23 +145,23 @@ def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> A
 
 
 def saliency(model: Layer, image: Array, target_class: int | None = None, path: Path = None) -> "Figure":
-    """Draw on which pixels of an image the logit of a class depends: |d logit / d image|.
+    """Draw how much the logit of a class depends on each pixel of an image: |d logit / d image|.
 
-    The picture shows the image, the absolute gradient (of an image in colours the largest of the
-    channels), and one over the other. The model runs in evaluation mode, and stays as it is.
+    The picture shows the image, the absolute gradient (for a colour image the largest of the channels), and
+    one over the other. The model runs in evaluation mode, and is not changed.
 
     Args:
-        model: makes logits (1, classes) of the image.
+        model: computes logits (1, classes) of the image.
         image: (C, H, W) or (1, C, H, W).
         target_class: the class whose logit is differentiated; None for that of the largest logit.
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
 
     Raises:
-        TypeError: `model` is no Layer; `image` is not of the model's dtype.
-        ValueError: `image` has another form, the output is no (1, classes), there is no such class; an
-            unknown ending of `path`.
+        TypeError: `model` is not a Layer; `image` is not of the model's dtype.
+        ValueError: `image` has another shape, the output is not (1, classes), `target_class` is out of range;
+            an unknown ending of `path`.
         FloatingPointError: the gradient is not finite.
-        ImportError: there is no matplotlib.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
 
     Source: Simonyan et al., https://arxiv.org/abs/1312.6034
@@ -175,7 +175,7 @@ def saliency(model: Layer, image: Array, target_class: int | None = None, path: 
         cotangent[0, target] = 1
         heat = np.abs(model.backward(cotangent)[0]).max(axis=0)
     if not np.isfinite(heat).all():
-        raise FloatingPointError(f"the gradient of logit {target} by `image` is not finite")
+        raise FloatingPointError(f"the gradient of logit {target} with respect to `image` is not finite")
     predicted = int(logits[0].argmax())
     title = f"image {image.shape}, read as {predicted} ({softmax(logits, 1)[0, predicted]:.0%})"
     figure = _draw_saliency(batch[0], heat, title, f"|d logit {target} / d image|")
@@ -199,7 +199,7 @@ def _draw_saliency(image: Array, heat: Array, image_title: str, heat_title: str)
 def _target(logits: Array, target_class: int | None) -> int:
     """`target_class`, checked, or the class of the largest logit."""
     if logits.ndim != 2 or not logits.size:
-        raise ValueError(f"`model` must make (1, classes) of one image, not {logits.shape}")
+        raise ValueError(f"`model` must return (1, classes) for one image, not {logits.shape}")
     if target_class is None:
         return int(logits[0].argmax())
     target = integer("target_class", target_class, minimum=0)
@@ -209,14 +209,14 @@ def _target(logits: Array, target_class: int | None) -> int:
 
 
 def _picture(image: Array) -> Array:
-    """`image`, (C, H, W), for imshow: three channels in colours, else their mean; between 0 and 1."""
+    """`image`, (C, H, W), for imshow: three channels in colour, else their mean; between 0 and 1."""
     picture = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0)
     low, high = picture.min(), picture.max()
     scaled: Array = (picture - low) / ((high - low) or 1)
     return scaled
 
 
-# What they share
+# Shared helpers
 
 
 def _check_model(name: str, model: Any) -> None:
@@ -251,7 +251,7 @@ def _largest(weight: Array) -> float:
 
 
 def _finite_span(array: Array) -> tuple[float, float]:
-    """The least and the largest value of those that are finite."""
+    """The smallest and the largest finite value."""
     finite = array[np.isfinite(array)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
@@ -263,7 +263,7 @@ def _around_zero(largest: float) -> dict[str, Any]:
 
 
 def _tiles(axes: "Axes", tiles: Sequence[Array] | Array, columns: int, **options: Any) -> Any:
-    """Draw images of one size row by row, each one unit wide; returns one of them."""
+    """Draw images of one size row by row, each one unit wide; return one of them."""
     height = tiles[0].shape[0] / tiles[0].shape[1]
     rows = -(-len(tiles) // columns)
     for i, tile in enumerate(tiles):

@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def learning_curves(history: History, path: Path = None) -> "Figure":
-    """Draw the losses of a training, the accuracies if there are any, the learning rate if it changes.
+    """Draw the losses of a training run, the accuracies if there are any, the learning rate if it changes.
 
-    The loss of each step is drawn pale, and as a running mean over a hundredth of the steps; beside them are
-    the means of each epoch, in its middle, and the validation losses, at its end. The axis of the losses is
-    logarithmic, unless one of them is negative. Losses that are not finite are left out, and the title says
-    how many steps have them.
+    The loss of each step is drawn in a pale colour, and as a running mean over a hundredth of the steps; the
+    mean of each epoch is drawn at its middle, and the validation loss at its end. The axis of the losses is
+    logarithmic, unless one of them is negative. Losses that are not finite are left out, and the title has
+    the number of these steps.
 
     Args:
-        history: of a training, finished or not: what `Trainer.fit` returns, or `trainer.history`.
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+        history: that of a training run, finished or not: what `Trainer.fit` returns, or `trainer.history`.
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
 
     Returns:
         The figure, which a notebook shows.
 
     Raises:
-        ValueError: matplotlib does not know the ending of `path` as a format.
-        ImportError: there is no matplotlib.
+        ValueError: matplotlib does not have a format for the ending of `path`.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
 
     Example: `learning_curves(trainer.fit(data, epochs=5), "curves.png")`
@@ -57,22 +57,22 @@ def training_report(
     path: Path = None,
     count: int = 16,
 ) -> "Figure":
-    """Draw one picture: loss and accuracy curves, confusion matrix, the most confidently wrong images.
+    """Draw loss and accuracy curves, the confusion matrix, and the most confident wrong predictions.
 
     Args:
-        history: of the training.
+        history: that of the training run.
         images: test images, (N, H, W).
         labels: their classes, (N,).
-        logits: what the model says of them, (N, C).
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
-        count: how many wrong images are shown at most.
+        logits: the model's output for them, (N, C).
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
+        count: the largest number of wrong images to show.
 
     Returns:
         The figure, which a notebook shows.
 
     Raises:
-        ValueError: matplotlib does not know the ending of `path` as a format.
-        ImportError: there is no matplotlib.
+        ValueError: matplotlib does not have a format for the ending of `path`.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
     figure = new_figure(13, 8.5)
@@ -106,7 +106,7 @@ def _draw_losses(axes: "Axes", history: History) -> None:
 
 
 def _draw_steps(axes: "Axes", losses: Array) -> None:
-    """Draw the loss of each step, pale where there are so many that their running mean is drawn, too."""
+    """Draw the loss of each step, and with many steps also their running mean."""
     numbers = 1 + np.arange(losses.size)
     window = losses.size // 100
     if window < 2:
@@ -137,7 +137,7 @@ def _draw_learning_rate(axes: "Axes", history: History) -> None:
 
 
 def _accuracies(history: History) -> dict[str, Array]:
-    """The accuracies after each epoch, of those kinds that there are."""
+    """The accuracies after each epoch, of each kind that exists."""
     kinds = {
         "training": _finite([epoch.train_accuracy for epoch in history.epochs]),
         "validation": _finite([epoch.validation_accuracy for epoch in history.epochs]),
@@ -152,7 +152,7 @@ def _finite(values: Sequence[float | None]) -> Array:
 
 
 def _draw_points(axes: "Axes", x: Any, y: Array, label: str) -> None:
-    """Draw a value for each epoch, unless there is none."""
+    """Draw a value for each epoch that has one."""
     color = "C1" if label == "validation" else "navy"
     if np.isfinite(y).any():
         axes.plot(x, y, "o-", color=color, markersize=4, label=label)

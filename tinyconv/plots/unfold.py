@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 MOST = 18  # rows and columns of a matrix whose numbers can be read
-CELL, CHARACTER, MARGIN, TITLE, HEADING = 0.38, 0.085, 0.25, 0.55, 0.5  # in inches
+CELL, CHARACTER, MARGIN, TITLE, HEADING = 0.38, 0.085, 0.2, 0.65, 0.5  # in inches
 
 
 class Matrix(NamedTuple):
-    """A matrix to draw, or several to draw under one another, and what its title says."""
+    """A matrix to draw, or several to draw under one another, and its title."""
 
     name: str
     values: Array
@@ -30,21 +30,21 @@ class Matrix(NamedTuple):
 
     @property
     def exponent(self) -> int:
-        """Power of ten in whose units the numbers are short; 0 where they are so by themselves."""
+        """Return the power of ten in whose units the numbers are short; 0 if they already are."""
         largest = float(np.abs(self.values[np.isfinite(self.values)]).max(initial=0))
         if largest == 0 or 0.1 <= largest < 9999.5:
             return 0
-        return max(math.floor(math.log10(largest)), -300)  # 10^-300 can still be divided by
+        return max(math.floor(math.log10(largest)), -300)  # division by 10^-300 is still possible
 
     @property
     def drawn(self) -> Array:
-        """The numbers in the units that the title says."""
+        """Return the numbers in the units in the title."""
         drawn: Array = self.values.astype(np.float64) / 10.0**self.exponent
         return drawn
 
     @property
     def title(self) -> str:
-        """Two lines: the name; the shape, the units and the note."""
+        """Return two lines: the name; the shape, the units and the note."""
         power = str(self.exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         units = f", in units of 10{power}" if self.exponent else ""
         return f"{self.name}\n{self.values.shape}{units}{self.note}"
@@ -63,29 +63,30 @@ def unfold_view(
 ) -> "Figure":
     """Draw a convolution and its gradients as products of matrices, with all numbers and shapes.
 
-    Unfolded to columns, an image of L window positions meets the kernels as L samples meet a linear
-    layer, and the weight's gradient is summed over them as it is there:
+    Unfolded to columns, an image of L window positions is multiplied by the kernels as L samples are in a
+    linear layer, and the weight's gradient is summed over them as there:
 
         output = weight @ columns              (O, CKK) @ (N, CKK, L) = (N, O, L)
         grad_weight = sum over n of grad_output[n] @ columns[n].T                = (O, CKK)
         grad_input = fold(weight.T @ grad_output)           fold of (N, CKK, L) = (N, C, H, W)
 
-    The first row is forward, the second backward. One window is framed in the image, in the columns and in
-    the output. Samples and channels stand under one another. Numbers are rounded to at most five
-    characters; those of a matrix of large or tiny ones are in units of a power of ten, which its title says.
+    The first row is forward, the others are the two gradients. One window is framed in the image, in the
+    columns and in the output, and at the same places of their gradients. Samples and channels are drawn under
+    one another. Numbers are rounded to at most five characters; those of a matrix of large or tiny ones are
+    in units of a power of ten, which its title has.
 
     Args:
-        input: (N, C, H, W), small: no matrix drawn may have more than 18 rows or columns.
+        input: (N, C, H, W), small: each drawn matrix may have at most 18 rows and columns.
         weight: (O, C, KH, KW).
         stride, padding: an int, or a pair for height and width.
-        path: the picture's file, if any; its ending says the format, one of matplotlib's.
+        path: the picture's file, if any; its ending is the format, one of matplotlib's.
         grad_output: the upstream gradient, of the output's shape; None for 1, 2, 3, ... row by row, which
-            tells its elements apart.
+            distinguishes its elements.
 
     Raises:
         ValueError: shapes that do not fit; sizes too large to read; an unknown ending of `path`.
         TypeError: dtypes that differ or are not floating.
-        ImportError: there is no matplotlib.
+        ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
     check_arrays(input=input, weight=weight, **({} if grad_output is None else {"grad_output": grad_output}))
@@ -94,8 +95,14 @@ def unfold_view(
     window = (weight.shape[2:], 1, pair("padding", padding, minimum=0), pair("stride", stride))
     form = conv2d(input, weight, None, stride, padding).shape
     forward = _forward(input, weight, form, window)
-    backward = _backward(input, weight, _upstream(grad_output, form, input.dtype), window)
-    figure = _draw({"Forward": forward, "Backward": backward})
+    by_weight, by_input = _backward(input, weight, _upstream(grad_output, form, input.dtype), window)
+    figure = _draw(
+        {
+            "Forward": forward,
+            "Gradient with respect to weight": by_weight,
+            "Gradient with respect to input": by_input,
+        }
+    )
     _frame_window(figure, input.shape, form, window)
     return saved(figure, path)
 
@@ -107,24 +114,25 @@ def _forward(input: Array, weight: Array, form: Shape, window: Any) -> list[Piec
     _check_readable("input", input, input, columns)
     _check_readable("weight", weight, matrix, output)
     product: list[Piece] = [
-        Matrix(f"weight {weight.shape} as", matrix),
+        Matrix(f"weight\n{weight.shape} as", matrix),
         "@ columns =",
-        Matrix(f"output {form} as", output),
+        Matrix(f"output\n{form} as", output),
     ]
     return [Matrix("input", input), "unfold →", Matrix("columns", columns), "", *product]
 
 
 def _upstream(grad_output: Array | None, form: Shape, dtype: np.dtype[Any]) -> Matrix:
-    """`grad_output`, checked, or what stands for it, as (N, O, L)."""
+    """`grad_output`, checked, or its default, as (N, O, L)."""
     note = ""
     if grad_output is None:
         grad_output = np.arange(1, 1 + math.prod(form), dtype=dtype).reshape(form)
         note = ", chosen as 1, 2, 3, …"
     check_shape("grad_output", grad_output, form, "of the output")
-    return Matrix(f"grad_output {form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
+    return Matrix(f"grad_output\n{form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
 
 
-def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> list[Piece]:
+def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> tuple[list[Piece], list[Piece]]:
+    """The rows of the two gradients."""
     columns = unfold(input, *window)
     matrix = weight.reshape(len(weight), columns.shape[1])
     grad_weight = np.einsum("nol,nrl->or", upstream.values, columns)
@@ -133,10 +141,10 @@ def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> lis
     by_weight: list[Piece] = [
         upstream,
         "@ columnsᵀ,\nsummed over n =",
-        Matrix(f"grad_weight {weight.shape} as", grad_weight),
+        Matrix(f"grad_weight\n{weight.shape} as", grad_weight),
     ]
-    by_columns: list[Piece] = ["weightᵀ @\ngrad_output =", Matrix("grad_columns", grad_columns)]
-    return [*by_weight, "", *by_columns, "fold →", Matrix("grad_input", grad_input)]
+    by_columns: list[Piece] = ["weightᵀ @ grad_output =", Matrix("grad_columns", grad_columns)]
+    return by_weight, [*by_columns, "fold →", Matrix("grad_input", grad_input)]
 
 
 def _check_readable(name: str, given: Array, *matrices: Array) -> None:
@@ -144,7 +152,7 @@ def _check_readable(name: str, given: Array, *matrices: Array) -> None:
     for matrix in matrices:
         if not matrix.size or max(_stacked(matrix).shape) > MOST:
             raise ValueError(
-                f"`{name}` (of shape {given.shape}) makes a matrix of shape {matrix.shape}, which must have "
+                f"`{name}` (of shape {given.shape}) gives a matrix of shape {matrix.shape}, which must have "
                 f"1 to {MOST} rows and columns to be read, samples and channels under one another with a "
                 "row between"
             )
@@ -167,7 +175,7 @@ def _draw(rows: dict[str, list[Piece]]) -> "Figure":
     figure, top = new_figure(width, height, layout=None), height
     for (heading, pieces), tall in zip(rows.items(), heights, strict=True):
         left, middle = MARGIN, top - HEADING - (tall + TITLE) / 2
-        figure.text(left / width, (top - MARGIN) / height, heading, weight="bold", va="center")
+        figure.text(left / width, (top - HEADING + MARGIN) / height, heading, weight="bold", va="center")
         for piece in pieces:
             wide = _size(piece)[0]
             center = left + wide / 2
@@ -184,7 +192,7 @@ def _draw(rows: dict[str, list[Piece]]) -> "Figure":
 
 
 def _size(piece: Piece) -> tuple[float, float]:
-    """Width and height that a piece takes, its title included."""
+    """Width and height of a piece, including its title."""
     if isinstance(piece, str):
         return max(map(len, piece.split("\n"))) * CHARACTER + 2 * MARGIN, 0.0
     rows, columns = _stacked(piece.values).shape
@@ -193,7 +201,7 @@ def _size(piece: Piece) -> tuple[float, float]:
 
 
 def _draw_matrix(axes: "Axes", matrix: Matrix) -> None:
-    """Draw all numbers of `matrix` in cells, red above 0 and blue below it."""
+    """Draw all numbers of `matrix` in cells, red above 0 and blue below 0."""
     numbers = matrix.drawn
     grid = _stacked(numbers)
     largest = np.abs(numbers[np.isfinite(numbers)]).max(initial=0) or 1
@@ -210,24 +218,27 @@ def _draw_matrix(axes: "Axes", matrix: Matrix) -> None:
 
 
 def _short(number: float) -> str:
-    """`number`, which is less than 10000, in at most five characters; they fit a cell."""
+    """`number`, which is less than 10000, in at most five characters, which fit a cell."""
     decimals = 2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0
-    return f"{round(number, decimals) + 0.0:.4g}"  # + 0.0 makes 0 of -0
+    return f"{round(number, decimals) + 0.0:.4g}"  # + 0.0 turns -0 into 0
 
 
 def _frame_window(figure: "Figure", shape: Shape, form: Shape, window: Any) -> None:
-    """Frame a window amid the first image, in each channel, and its place in columns and output."""
-    image, columns, _, output, *_ = figure.axes
+    """Frame a window of the first image, in each channel, and its place in columns, output and gradients."""
+    image, columns, _, output, grad_output, _, grad_columns, grad_image = figure.axes
     kernel, _, padding, stride = window
     middle = form[2] // 2, form[3] // 2
     place, taps = middle[0] * form[3] + middle[1], kernel[0] * kernel[1]
-    _frame(columns, place, 0, 1, shape[1] * taps)
-    _frame(output, place, 0, 1, form[1])
     top, left = (m * s - before for m, s, before in zip(middle, stride, padding, strict=True))
     bottom, right = min(top + kernel[0], shape[2]), min(left + kernel[1], shape[3])
     top, left = max(top, 0), max(left, 0)
-    for channel in range(shape[1]):
-        _frame(image, left, channel * (shape[2] + 1) + top, right - left, bottom - top)
+    for axes in (columns, grad_columns):
+        _frame(axes, place, 0, 1, shape[1] * taps)
+    for axes in (output, grad_output):
+        _frame(axes, place, 0, 1, form[1])
+    for axes in (image, grad_image):
+        for channel in range(shape[1]):
+            _frame(axes, left, channel * (shape[2] + 1) + top, right - left, bottom - top)
 
 
 def _frame(axes: "Axes", x: int, y: int, width: int, height: int) -> None:

@@ -1,7 +1,7 @@
 """The operations as plain loops, straight from their definitions: slow and obvious.
 
-Nothing here is shared with `tinyconv.functional`; it is the independent oracle of the tests, and a
-good first page to read. Shapes are the batched ones, pairs are (height, width), arrays are NumPy's.
+Nothing here is shared with `tinyconv.functional`; it is the independent oracle of the tests, and a good file
+to read first. Shapes are the batched ones, pairs are (height, width), arrays are NumPy's.
 
 >>> import numpy as np
 >>> conv2d(np.arange(9.0).reshape(1, 1, 3, 3), np.ones((1, 1, 2, 2)))

@@ -17,12 +17,12 @@ def _each(function: Callable[[float], float], x: Array) -> Array:
 
 
 def relu(x: Array) -> Array:
-    """x where it is positive, else 0."""
+    """Return x where it is positive, else 0."""
     return _each(lambda v: max(v, 0), x)
 
 
 def relu_backward(g: Array, x: Array) -> Array:
-    """g where x is positive, else 0."""
+    """Return g where x is positive, else 0."""
     dx = np.zeros_like(x)
     for index in np.ndindex(x.shape):
         dx[index] = g[index] if x[index] > 0 else 0
@@ -30,29 +30,29 @@ def relu_backward(g: Array, x: Array) -> Array:
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
-    """x where it is positive, else negative_slope * x."""
+    """Return x where it is positive, else negative_slope * x."""
     return _each(lambda v: v if v > 0 else negative_slope * v, x)
 
 
 def leaky_relu_backward(g: Array, x: Array, negative_slope: float = 0.01) -> Array:
-    """g where x is positive, else negative_slope * g."""
+    """Return g where x is positive, else negative_slope * g."""
     return g * _each(lambda v: 1 if v > 0 else negative_slope, x)
 
 
 def elu(x: Array, alpha: float = 1.0) -> Array:
-    """x where it is positive, else alpha * (exp(x) - 1)."""
+    """Return x where it is positive, else alpha * (exp(x) - 1)."""
     return _each(lambda v: v if v > 0 else alpha * math.expm1(v), x)
 
 
 def elu_backward(g: Array, x: Array, alpha: float = 1.0) -> Array:
-    """g where x is positive, else g * alpha * exp(x)."""
+    """Return g where x is positive, else g * alpha * exp(x)."""
     return g * _each(lambda v: 1 if v > 0 else alpha * math.exp(v), x)
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:
-    """x * P(normal variable < x) = x * (1 + erf(x / sqrt(2))) / 2.
+    """Compute x * P(normal variable < x) = x * (1 + erf(x / sqrt(2))) / 2.
 
-    With "tanh" x * (1 + tanh(u)) / 2, where u = sqrt(2 / pi) * (x + 0.044715 * x^3).
+    With "tanh" it is x * (1 + tanh(u)) / 2, where u = sqrt(2 / pi) * (x + 0.044715 * x^3).
     """
     if approximate == "tanh":
         return _each(lambda v: v * (1 + math.tanh(_gelu_u(v))) / 2, x)
@@ -60,7 +60,7 @@ def gelu(x: Array, approximate: str = "none") -> Array:
 
 
 def gelu_backward(g: Array, x: Array, approximate: str = "none") -> Array:
-    """By the product rule: the factor of x, plus x times the factor's derivative."""
+    """Use the product rule: the factor of x, plus x times the factor's derivative."""
 
     def exact(v: float) -> float:
         density = math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
@@ -84,52 +84,52 @@ def _logistic(v: float) -> float:
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
+    """Compute 1 / (1 + exp(-x))."""
     return _each(_logistic, x)
 
 
 def sigmoid_backward(g: Array, x: Array) -> Array:
-    """g * sigmoid(x) * sigmoid(-x)."""
+    """Compute g * sigmoid(x) * sigmoid(-x)."""
     return g * _each(lambda v: _logistic(v) * _logistic(-v), x)
 
 
 def tanh(x: Array) -> Array:
-    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+    """Compute (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
     return _each(math.tanh, x)
 
 
 def tanh_backward(g: Array, x: Array) -> Array:
-    """g * (1 - tanh(x)^2)."""
+    """Compute g * (1 - tanh(x)^2)."""
     return g * _each(lambda v: 1 - math.tanh(v) ** 2, x)
 
 
 def silu(x: Array) -> Array:
-    """x * sigmoid(x)."""
+    """Compute x * sigmoid(x)."""
     return _each(lambda v: v * _logistic(v), x)
 
 
 def silu_backward(g: Array, x: Array) -> Array:
-    """g * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x))."""
+    """Compute g * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x))."""
     return g * _each(lambda v: _logistic(v) + v * _logistic(v) * _logistic(-v), x)
 
 
 def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """log(1 + exp(beta * x)) / beta, and x where beta * x > threshold."""
+    """Compute log(1 + exp(beta * x)) / beta, or x where beta * x > threshold."""
     return _each(lambda v: v if beta * v > threshold else math.log1p(math.exp(beta * v)) / beta, x)
 
 
 def softplus_backward(g: Array, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """g * sigmoid(beta * x), and g where beta * x > threshold."""
+    """Compute g * sigmoid(beta * x), or g where beta * x > threshold."""
     return g * _each(lambda v: 1 if beta * v > threshold else _logistic(beta * v), x)
 
 
 def softmax(x: Array, dim: int = -1) -> Array:
-    """exp(x) / sum of exp(x), for each row along `dim`."""
+    """Compute exp(x) / sum of exp(x), for each row along `dim`."""
     return _each_row(softmax_row, dim, x)
 
 
 def softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
-    """dx_i = sum over k of g_k * y_k * ((k == i) - y_i), where y = softmax(x)."""
+    """Compute dx_i = sum over k of g_k * y_k * ((k == i) - y_i), where y = softmax(x)."""
 
     def row_backward(g: Array, x: Array) -> Array:
         y, k = softmax_row(x), np.arange(len(x))
@@ -139,7 +139,7 @@ def softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
 
 
 def log_softmax(x: Array, dim: int = -1) -> Array:
-    """x - log(sum of exp(x)), for each row along `dim`."""
+    """Compute x - log(sum of exp(x)), for each row along `dim`."""
 
     def of_row(x: Array) -> Array:
         largest = max(x)
@@ -149,7 +149,7 @@ def log_softmax(x: Array, dim: int = -1) -> Array:
 
 
 def log_softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
-    """dx_i = sum over k of g_k * ((k == i) - y_i), where y = softmax(x)."""
+    """Compute dx_i = sum over k of g_k * ((k == i) - y_i), where y = softmax(x)."""
 
     def row_backward(g: Array, x: Array) -> Array:
         y, k = softmax_row(x), np.arange(len(x))
@@ -159,7 +159,7 @@ def log_softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
 
 
 def softmax_row(row: Array) -> Array:
-    """exp(row) / sum of exp(row), for one row."""
+    """Compute exp(row) / sum of exp(row), for one row."""
     largest = max(row)
     powers = np.array([math.exp(value - largest) for value in row])
     powers /= sum(powers)

@@ -20,7 +20,7 @@ def conv1d(
     dilation: int = 1,
     groups: int = 1,
 ) -> Array:
-    """y[n,o,p] = b[o] + sum of x[n,c,p*stride+i*dilation-padding] * w[o,c,i]."""
+    """Compute y[n,o,p] = b[o] + sum of x[n,c,p*stride+i*dilation-padding] * w[o,c,i]."""
     starts = range(-padding, x.shape[2] + padding - dilation * (w.shape[2] - 1), stride)
     y = np.zeros((len(x), len(w), len(starts)), x.dtype)
     for output, pixel, tap in _products1d(y, x, w, stride, padding, dilation, groups):
@@ -31,7 +31,7 @@ def conv1d(
 def conv1d_backward(
     g: Array, x: Array, w: Array, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
 ) -> tuple[Array, Array, Array]:
-    """Each product x * w of the forward sum sends g * w to x, and g * x to w."""
+    """Add g * w to dx and g * x to dw, for each product x * w of the forward sum."""
     dx, dw = np.zeros_like(x), np.zeros_like(w)
     for output, pixel, tap in _products1d(g, x, w, stride, padding, dilation, groups):
         dx[pixel] += g[output] * w[tap]
@@ -60,7 +60,7 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """y[n,o,p,q] = b[o] + sum of x[n,c,y,x] * w[o,c,i,j]."""
+    """Compute y[n,o,p,q] = b[o] + sum of x[n,c,y,x] * w[o,c,i,j]."""
     n, _, *size = x.shape
     o, c_group, *kernel = w.shape
     out = output_size((size[0], size[1]), (kernel[0], kernel[1]), stride, padding, dilation)
@@ -84,7 +84,7 @@ def conv2d_backward(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> tuple[Array, Array, Array]:
-    """Each product x * w of the forward sum sends g * w to x, and g * x to w."""
+    """Add g * w to dx and g * x to dw, for each product x * w of the forward sum."""
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros(w.shape[0], w.dtype)
     o, c_group = w.shape[:2]
     for oo in range(o):
@@ -107,7 +107,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Pair = (1, 1),
 ) -> Array:
-    """Each x[n,c,p,q] adds x * w[c,o,i,j] onto y[n,o], where the window at (p, q) has its tap (i, j)."""
+    """Add x[n,c,p,q] * w[c,o,i,j] to y[n,o] where the window at (p, q) has its tap (i, j)."""
     size = _transposed_size(x, w, stride, padding, output_padding, dilation)
     o_group = w.shape[1]
     y = np.zeros((len(x), o_group * groups, *size), x.dtype)
@@ -128,7 +128,7 @@ def conv_transpose2d_backward(
     groups: int = 1,
     dilation: Pair = (1, 1),
 ) -> tuple[Array, Array, Array]:
-    """Each product x * w of the forward sum sends g * w to x, and g * x to w."""
+    """Add g * w to dx and g * x to dw, for each product x * w of the forward sum."""
     size = _transposed_size(x, w, stride, padding, output_padding, dilation)
     o_group = w.shape[1]
     dx, dw = np.zeros_like(x), np.zeros_like(w)
@@ -143,7 +143,7 @@ def conv_transpose2d_backward(
 def _transposed_size(
     x: Array, w: Array, stride: Pair, padding: Pair, output_padding: Pair, dilation: Pair
 ) -> Pair:
-    """What the windows cover, less the padding, with `output_padding` more at the bottom and right."""
+    """The size that the windows cover, minus the padding, plus `output_padding` at the bottom and right."""
 
     def length(axis: int) -> int:
         extent = dilation[axis] * (w.shape[2 + axis] - 1) + 1

@@ -1,7 +1,7 @@
 """Losses of class scores x[n,c,...], where targets are class indices t[n,...] or probabilities t[n,c,...].
 
 "mean" divides the sum of the losses by the sum of the weights of the targets' classes. The backward
-functions take, last, the gradient g of the reduced loss: one number, or one a target for "none".
+functions take, last, the gradient g of the reduced loss: one number, or one per target for "none".
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from tinyconv.reference.loss import reduce, reduce_backward
 def nll_loss(
     x: Array, t: Array, w: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Array:
-    """-w[c] * x[n,c,...] for the class index c = t[n,...]; 0 if that is `ignore_index`."""
+    """Return -w[c] * x[n,c,...] for the class index c = t[n,...]; 0 if that is `ignore_index`."""
     w = _weights(w, x)
     losses = np.zeros(t.shape, x.dtype)
     for n, *place in np.ndindex(t.shape):
@@ -32,7 +32,7 @@ def nll_loss_backward(
     reduction: str = "mean",
     g: Array | float = 1.0,
 ) -> Array:
-    """g * -w[c] at the class indices, else 0."""
+    """Return g * -w[c] at the class indices, else 0."""
     w = _weights(w, x)
     each = reduce_backward(g, t.shape, reduction, _total_weight(t, w, ignore_index))
     dx = np.zeros_like(x)
@@ -51,7 +51,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Array:
-    """-sum over c of w[c] * q[n,c,...] * log softmax(x)[n,c,...], where q are the `_probabilities`."""
+    """Compute -sum over c of w[c] * q[n,c,...] * log softmax(x)[n,c,...], with q = `_probabilities`."""
     w = _weights(w, x)
     q, log_p = _probabilities(x, t, ignore_index, label_smoothing), log_softmax(x, 1)
     losses = np.zeros((len(x), *x.shape[2:]), x.dtype)
@@ -69,7 +69,7 @@ def cross_entropy_backward(
     reduction: str = "mean",
     g: Array | float = 1.0,
 ) -> Array:
-    """By x: each class c of the forward sum sends g * w[c] * q[c] * (softmax(x)[i] - (c == i)) to x[i]."""
+    """Add g * w[c] * q[c] * (softmax(x)[i] - (c == i)) to dx[i], for each class c of the forward sum."""
     w, classes = _weights(w, x), np.arange(x.shape[1])
     q = _probabilities(x, t, ignore_index, label_smoothing)
     losses_shape = len(x), *x.shape[2:]
@@ -91,7 +91,7 @@ def cross_entropy_target_backward(
     reduction: str = "mean",
     g: Array | float = 1.0,
 ) -> Array:
-    """By class probabilities t: g * -w[c] * (1 - label_smoothing) * log softmax(x)[n,c,...]."""
+    """Return the gradient for t: g * -w[c] * (1 - label_smoothing) * log softmax(x)[n,c,...]."""
     w, log_p = _weights(w, x), log_softmax(x, 1)
     each = reduce_backward(g, (len(x), *x.shape[2:]), reduction, _total_weight(t, w, ignore_index))
     dt = np.zeros_like(t)
@@ -103,7 +103,7 @@ def cross_entropy_target_backward(
 def _probabilities(x: Array, t: Array, ignore_index: int, label_smoothing: float) -> Array:
     """(1 - label_smoothing) * the target's probability of class c + label_smoothing / number of classes.
 
-    A class index is probability 1 of its class and 0 of the others; where it is `ignore_index`, all are 0.
+    A class index means probability 1 for its class and 0 for the others; for `ignore_index` all are 0.
     """
     q, spread = np.zeros_like(x), label_smoothing / x.shape[1]
     for n, c, *place in np.ndindex(x.shape):
@@ -115,7 +115,7 @@ def _probabilities(x: Array, t: Array, ignore_index: int, label_smoothing: float
 
 
 def _total_weight(t: Array, w: Array, ignore_index: int) -> float:
-    """Sum of the weights of the targets' classes; targets of class probabilities count 1 each."""
+    """Sum of the weights of the targets' classes; targets given as class probabilities count 1 each."""
     if t.dtype.kind == "f":
         return t.size / len(w)
     return float(sum(w[c] for c in t.flat if c != ignore_index))

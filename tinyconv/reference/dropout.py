@@ -6,7 +6,7 @@ from tinyconv.arrays import Array
 
 
 def dropout(x: Array, kept: Array, p: float) -> Array:
-    """x / (1 - p) where `kept` is true, which has the shape of x, else 0."""
+    """Return x / (1 - p) where `kept`, of the shape of x, is true, else 0."""
     y = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         if kept[i]:
@@ -15,7 +15,7 @@ def dropout(x: Array, kept: Array, p: float) -> Array:
 
 
 def dropout_backward(g: Array, kept: Array, p: float) -> Array:
-    """g / (1 - p) where `kept` is true, else 0."""
+    """Return g / (1 - p) where `kept` is true, else 0."""
     dx = np.zeros_like(g)
     for i in np.ndindex(g.shape):
         if kept[i]:
@@ -24,7 +24,7 @@ def dropout_backward(g: Array, kept: Array, p: float) -> Array:
 
 
 def dropout2d(x: Array, kept: Array, p: float) -> Array:
-    """x[n,c] / (1 - p) for the channels where kept[n,c] is true, else 0."""
+    """Return x[n,c] / (1 - p) for the channels where kept[n,c] is true, else 0."""
     y = np.zeros_like(x)
     for n, c in np.ndindex(x.shape[:2]):
         if kept[n, c]:
@@ -33,7 +33,7 @@ def dropout2d(x: Array, kept: Array, p: float) -> Array:
 
 
 def dropout2d_backward(g: Array, kept: Array, p: float) -> Array:
-    """g[n,c] / (1 - p) for the channels where kept[n,c] is true, else 0."""
+    """Return g[n,c] / (1 - p) for the channels where kept[n,c] is true, else 0."""
     dx = np.zeros_like(g)
     for n, c in np.ndindex(g.shape[:2]):
         if kept[n, c]:

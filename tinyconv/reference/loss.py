@@ -1,6 +1,6 @@
 """Losses of each entry, and their reductions.
 
-The backward functions take, last, the gradient g of the reduced loss: one number, or one an entry for
+The backward functions take, last, the gradient g of the reduced loss: one number, or one per entry for
 "none".
 """
 
@@ -13,7 +13,7 @@ from tinyconv.arrays import Array
 
 
 def reduce(losses: Array, reduction: str, divisor: float | None = None) -> Array:
-    """The losses ("none"), their "sum", or the sum over `divisor`, by default their number ("mean")."""
+    """Return the losses ("none"), their "sum", or the sum over `divisor` ("mean"; default: their number)."""
     if reduction == "none":
         return losses
     total = sum(losses.flat, 0.0)
@@ -25,7 +25,7 @@ def reduce(losses: Array, reduction: str, divisor: float | None = None) -> Array
 def reduce_backward(
     g: Array | float, shape: tuple[int, ...], reduction: str, divisor: float | None = None
 ) -> Array:
-    """The gradient of each of the losses, which have `shape`: g, over what "mean" divides by."""
+    """Return the gradient for each of the losses, of `shape`: g, divided by the number for "mean"."""
     each = np.broadcast_to(g, shape)
     if reduction == "mean":
         return each / (math.prod(shape) if divisor is None else divisor)
@@ -33,7 +33,7 @@ def reduce_backward(
 
 
 def mse_loss(x: Array, t: Array, reduction: str = "mean") -> Array:
-    """(x - t)^2."""
+    """Compute (x - t)^2."""
     losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         losses[i] = (x[i] - t[i]) ** 2
@@ -41,7 +41,7 @@ def mse_loss(x: Array, t: Array, reduction: str = "mean") -> Array:
 
 
 def mse_loss_backward(x: Array, t: Array, reduction: str = "mean", g: Array | float = 1.0) -> Array:
-    """g * 2 * (x - t), by x alone."""
+    """Return the gradient for x: g * 2 * (x - t)."""
     each = reduce_backward(g, x.shape, reduction)
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -50,7 +50,7 @@ def mse_loss_backward(x: Array, t: Array, reduction: str = "mean", g: Array | fl
 
 
 def l1_loss(x: Array, t: Array, reduction: str = "mean") -> Array:
-    """|x - t|."""
+    """Compute |x - t|."""
     losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         losses[i] = abs(x[i] - t[i])
@@ -60,7 +60,7 @@ def l1_loss(x: Array, t: Array, reduction: str = "mean") -> Array:
 def l1_loss_backward(
     x: Array, t: Array, reduction: str = "mean", g: Array | float = 1.0
 ) -> tuple[Array, Array]:
-    """g * the sign of x - t, by x; the opposite by t."""
+    """Return the gradient for x, g * the sign of x - t, and for t, its negative."""
     each = reduce_backward(g, x.shape, reduction)
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -69,7 +69,7 @@ def l1_loss_backward(
 
 
 def smooth_l1_loss(x: Array, t: Array, beta: float = 1.0, reduction: str = "mean") -> Array:
-    """d^2 / (2 * beta) where d = |x - t| is below beta, else d - beta / 2."""
+    """Compute d^2 / (2 * beta) where d = |x - t| is below beta, else d - beta / 2."""
     losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         d = abs(x[i] - t[i])
@@ -80,7 +80,7 @@ def smooth_l1_loss(x: Array, t: Array, beta: float = 1.0, reduction: str = "mean
 def smooth_l1_loss_backward(
     x: Array, t: Array, beta: float = 1.0, reduction: str = "mean", g: Array | float = 1.0
 ) -> tuple[Array, Array]:
-    """g * (x - t) / beta, the quotient cut off at -1 and 1, by x; the opposite by t."""
+    """Return the gradient for x, g * (x - t) / beta, the quotient clipped to +-1, and for t, its negative."""
     each = reduce_backward(g, x.shape, reduction)
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -90,7 +90,7 @@ def smooth_l1_loss_backward(
 
 
 def binary_cross_entropy(x: Array, t: Array, w: Array | None = None, reduction: str = "mean") -> Array:
-    """-w * (t * log(x) + (1 - t) * log(1 - x)), where no logarithm is below -100."""
+    """Compute -w * (t * log(x) + (1 - t) * log(1 - x)), with logarithms clamped to -100."""
     w = _spread(w, x)
     losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -101,9 +101,10 @@ def binary_cross_entropy(x: Array, t: Array, w: Array | None = None, reduction: 
 def binary_cross_entropy_backward(
     x: Array, t: Array, w: Array | None = None, reduction: str = "mean", g: Array | float = 1.0
 ) -> tuple[Array, Array]:
-    """g * w * (x - t) / (x * (1 - x)) by x, g * w * (log(1 - x) - log(x)) by t.
+    """Return the gradients for x and t.
 
-    No logarithm is below -100, and x * (1 - x) not below 1e-12.
+    g * w * (x - t) / (x * (1 - x)) and g * w * (log(1 - x) - log(x)), with logarithms clamped to -100 and
+    x * (1 - x) to 1e-12.
     """
     w, each = _spread(w, x), reduce_backward(g, x.shape, reduction)
     dx, dt = np.zeros_like(x), np.zeros_like(x)
@@ -120,7 +121,7 @@ def _log(v: Any) -> float:
 def binary_cross_entropy_with_logits(
     x: Array, t: Array, w: Array | None = None, pos_weight: Array | None = None, reduction: str = "mean"
 ) -> Array:
-    """-w * (p * t * log sigmoid(x) + (1 - t) * log sigmoid(-x)), where p = pos_weight."""
+    """Compute -w * (p * t * log sigmoid(x) + (1 - t) * log sigmoid(-x)), where p = pos_weight."""
     w, p = _spread(w, x), _spread(pos_weight, x)
     losses = np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -136,7 +137,7 @@ def binary_cross_entropy_with_logits_backward(
     reduction: str = "mean",
     g: Array | float = 1.0,
 ) -> tuple[Array, Array]:
-    """By x and t; the derivative of log sigmoid(x) is sigmoid(-x).
+    """Return the gradients for x and t; the derivative of log sigmoid(x) is sigmoid(-x).
 
     g * w * ((1 - t) * sigmoid(x) - p * t * sigmoid(-x)) and g * w * (log sigmoid(-x) - p * log sigmoid(x)).
     """

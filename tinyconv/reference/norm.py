@@ -18,7 +18,7 @@ def _normalise(values: Array, eps: float) -> Array:
 
 
 def _normalise_backward(g: Array, values: Array, eps: float) -> Array:
-    """By the chain rule, value by value: y_k depends on x_i directly, through the mean and the variance.
+    """The chain rule, value by value: y_k depends on x_i directly, and through the mean and the variance.
 
     With m values, d mean / d x_i = 1 / m and d var / d x_i = 2 * (x_i - mean) / m, so
     d y_k / d x_i = ((k == i) - 1/m) / s  -  (x_k - mean) * (x_i - mean) / (m * s^3).
@@ -33,7 +33,7 @@ def _normalise_backward(g: Array, values: Array, eps: float) -> Array:
 
 
 def batch_norm(x: Array, w: Array, b: Array, eps: float = 1e-5) -> Array:
-    """In training: over the values of each channel of (N, C, ...)."""
+    """Normalise over the values of each channel of (N, C, ...), as in training."""
     y = np.zeros_like(x)
     for c in range(x.shape[1]):
         y[:, c] = _normalise(x[:, c], eps) * w[c] + b[c]
@@ -41,7 +41,7 @@ def batch_norm(x: Array, w: Array, b: Array, eps: float = 1e-5) -> Array:
 
 
 def batch_norm_backward(g: Array, x: Array, w: Array, eps: float = 1e-5) -> Triple:
-    """Channel by channel; w and b take the sums of g * normalised and of g."""
+    """Go channel by channel; the gradients of w and b are the sums of g * normalised and of g."""
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros_like(w)
     for c in range(x.shape[1]):
         dx[:, c] = _normalise_backward(g[:, c] * w[c], x[:, c], eps)
@@ -51,7 +51,7 @@ def batch_norm_backward(g: Array, x: Array, w: Array, eps: float = 1e-5) -> Trip
 
 
 def layer_norm(x: Array, shape: tuple[int, ...], w: Array, b: Array, eps: float = 1e-5) -> Array:
-    """Over the values of each sample of (..., *shape); w and b have that shape."""
+    """Normalise over the values of each sample of (..., *shape); w and b have that shape."""
     y = np.zeros_like(x)
     for n in np.ndindex(x.shape[: -len(shape)]):
         y[n] = _normalise(x[n], eps) * w + b
@@ -59,7 +59,7 @@ def layer_norm(x: Array, shape: tuple[int, ...], w: Array, b: Array, eps: float 
 
 
 def layer_norm_backward(g: Array, x: Array, shape: tuple[int, ...], w: Array, eps: float = 1e-5) -> Triple:
-    """Sample by sample; w and b take the sums of g * normalised and of g."""
+    """Go sample by sample; the gradients of w and b are the sums of g * normalised and of g."""
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros_like(w)
     for n in np.ndindex(x.shape[: -len(shape)]):
         dx[n] = _normalise_backward(g[n] * w, x[n], eps)
@@ -69,7 +69,7 @@ def layer_norm_backward(g: Array, x: Array, shape: tuple[int, ...], w: Array, ep
 
 
 def group_norm(x: Array, num_groups: int, w: Array, b: Array, eps: float = 1e-5) -> Array:
-    """Over the values of each sample and group of channels of (N, C, ...)."""
+    """Normalise over the values of each sample and group of channels of (N, C, ...)."""
     y = np.zeros_like(x)
     for n, group in np.ndindex(len(x), num_groups):
         channels = _channels(x, num_groups, group)
@@ -80,7 +80,7 @@ def group_norm(x: Array, num_groups: int, w: Array, b: Array, eps: float = 1e-5)
 
 
 def group_norm_backward(g: Array, x: Array, num_groups: int, w: Array, eps: float = 1e-5) -> Triple:
-    """Group by group; w and b take the sums of g * normalised and of g."""
+    """Go group by group; the gradients of w and b are the sums of g * normalised and of g."""
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros_like(w)
     for n, group in np.ndindex(len(x), num_groups):
         channels = _channels(x, num_groups, group)

@@ -9,7 +9,7 @@ import numpy as np
 from tinyconv.arrays import Array
 from tinyconv.reference.window import Pair, output_size, positions
 
-# Output position, the pixels summed there, what the sum is divided by.
+# Output position, the pixels summed there, the divisor of the sum.
 Mean: TypeAlias = tuple[Pair, list[Pair], int]
 
 
@@ -21,7 +21,7 @@ def max_pool2d(
     dilation: Pair = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[Array, Array]:
-    """The maximum of each window, and its position y * W + x in the plane; the first of equal ones."""
+    """Return the maximum of each window, and its position y * W + x in the plane, the first if several."""
     n, c, *size = x.shape
     out = output_size((size[0], size[1]), kernel, stride, padding, dilation, ceil_mode)
     y = np.full((n, c, *out), -np.inf, x.dtype)
@@ -35,7 +35,7 @@ def max_pool2d(
 
 
 def max_pool2d_backward(g: Array, x: Array, where: Array) -> Array:
-    """The gradient of each maximum goes to the position it was found at."""
+    """Add the gradient of each maximum at the position where it was found."""
     dx = np.zeros_like(x)
     for n, c, p, q in np.ndindex(g.shape):
         dx[n, c, *divmod(where[n, c, p, q], x.shape[3])] += g[n, c, p, q]
@@ -45,7 +45,7 @@ def max_pool2d_backward(g: Array, x: Array, where: Array) -> Array:
 def max_unpool2d(
     x: Array, where: Array, kernel: Pair, stride: Pair, padding: Pair = (0, 0), size: Pair | None = None
 ) -> Array:
-    """Zeros, but each x[n,c,p,q] at its position where[n,c,p,q] = y * W + x of the plane.
+    """Put each x[n,c,p,q] at its position where[n,c,p,q] = y * W + x of a plane of zeros.
 
     Without `size`, the plane is what the windows cover: (P - 1) * stride - 2 * padding + kernel.
     """
@@ -57,7 +57,7 @@ def max_unpool2d(
 
 
 def max_unpool2d_backward(g: Array, where: Array) -> Array:
-    """Each value takes the gradient of the position it was put at."""
+    """Return the gradient at the position where each value was put."""
     dx = np.zeros(where.shape, g.dtype)
     for n, c, p, q in np.ndindex(where.shape):
         dx[n, c, p, q] = g[n, c, *divmod(where[n, c, p, q], g.shape[3])]
@@ -73,9 +73,9 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """The sum of each window over the number of its cells that lie inside the padded image.
+    """Divide the sum of each window by the number of its cells inside the padded image.
 
-    The number is instead that of its pixels if not `count_include_pad`, or `divisor_override`.
+    Without `count_include_pad` it is the number of its pixels; `divisor_override` replaces either.
     """
     out = output_size(x.shape[2:], kernel, stride, padding, (1, 1), ceil_mode)
     return _means(x, out, _windows(x, kernel, out, stride, padding, count_include_pad, divisor_override))
@@ -91,19 +91,19 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """Each pixel of a window takes the window's gradient over what its sum was divided by."""
+    """Add to each pixel of a window the window's gradient over the divisor of its sum."""
     out = output_size(x.shape[2:], kernel, stride, padding, (1, 1), ceil_mode)
     means = _windows(x, kernel, out, stride, padding, count_include_pad, divisor_override)
     return _means_backward(g, x, means)
 
 
 def adaptive_avg_pool2d(x: Array, size: Pair) -> Array:
-    """y[p,q] is the mean of the rows from floor(p*H/P) to before ceil((p+1)*H/P), columns likewise."""
+    """Compute y[p,q], the mean of the rows floor(p*H/P) to ceil((p+1)*H/P) - 1, and likewise columns."""
     return _means(x, size, _even_windows(x, size))
 
 
 def adaptive_avg_pool2d_backward(g: Array, x: Array, size: Pair) -> Array:
-    """Each pixel of a window takes the window's gradient over the number of its pixels."""
+    """Add to each pixel of a window the window's gradient over the number of its pixels."""
     return _means_backward(g, x, _even_windows(x, size))
 
 

@@ -1,4 +1,4 @@
-"""Padding, enlarging by copies of pixels, and making one axis of several or several of one."""
+"""Padding, enlarging by copies of pixels, and merging and splitting axes."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,10 @@ from tinyconv.arrays import Array
 
 
 def pad(x: Array, pads: Sequence[int], mode: str = "constant", value: float = 0.0) -> Array:
-    """`pads` are (before, after) of the last axis, then of the last but one ...; negative ones crop.
+    """Pad by `pads`, (before, after) of the last axis, then of the last but one ...; negative ones crop.
 
-    y[i] is x[i - before]. Outside x it is `value` ("constant"), or the entry that one reaches by turning
-    back at the border ("reflect"), by stopping there ("replicate"), or by going on at the far side
-    ("circular").
+    y[i] is x[i - before]. Outside x it is `value` ("constant"), or the entry reached by turning back at the
+    border ("reflect"), by stopping there ("replicate"), or by continuing at the opposite side ("circular").
     """
     sources = _sources(x, pads, mode)
     y = np.full([len(s) for s in sources], value, x.dtype)
@@ -27,7 +26,7 @@ def pad(x: Array, pads: Sequence[int], mode: str = "constant", value: float = 0.
 def pad_backward(
     g: Array, x: Array, pads: Sequence[int], mode: str = "constant", value: float = 0.0
 ) -> Array:
-    """Each entry of x takes the gradients of its copies, whatever `value` is."""
+    """Add to each entry of x the gradients of its copies, whatever `value` is."""
     sources = _sources(x, pads, mode)
     dx = np.zeros_like(x)
     for i in np.ndindex(g.shape):
@@ -53,7 +52,7 @@ def _source(k: int, size: int, before: int, after: int, mode: str) -> int | None
         return -k if k < 0 else 2 * (size - 1) - k if k >= size else k
     if mode == "replicate":
         return min(max(k, 0), size - 1)
-    if mode == "circular":  # goes round what the cropping left
+    if mode == "circular":  # wraps around the cropped axis
         first = max(-before, 0)
         return first + (k - first) % (size + min(after, 0) - first)
     return k if 0 <= k < size else None
@@ -65,7 +64,7 @@ def interpolate(
     scale_factor: Sequence[float] | None = None,
     mode: str = "nearest",
 ) -> Array:
-    """y[n,c,p,...] = x[n,c,floor(p / scale),...], or floor((p + 1/2) / scale) if "nearest-exact".
+    """Return y[n,c,p,...] = x[n,c,floor(p / scale),...], or floor((p + 1/2) / scale) if "nearest-exact".
 
     The scale is `scale_factor`, which gives floor(length * scale) positions, or `size` / length.
     """
@@ -83,7 +82,7 @@ def interpolate_backward(
     scale_factor: Sequence[float] | None = None,
     mode: str = "nearest",
 ) -> Array:
-    """Each pixel takes the gradients of its copies."""
+    """Add to each pixel the gradients of its copies."""
     pixels = _nearest(x, size, scale_factor, mode)
     dx = np.zeros_like(x)
     for p in np.ndindex(g.shape[2:]):
@@ -108,7 +107,7 @@ def _nearest(
 
 
 def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
-    """y[..., k, ...] = x[..., i, j, ...], where k counts the (i, j, ...) of the merged axes in row order."""
+    """Return y[..., k, ...] = x[..., i, j, ...], where k counts the merged (i, j, ...) in row order."""
     first, last = start_dim % x.ndim, end_dim % x.ndim
     merged = math.prod(x.shape[first : last + 1])
     y = np.zeros((*x.shape[:first], merged, *x.shape[last + 1 :]), x.dtype)
@@ -118,7 +117,7 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
 
 
 def flatten_backward(g: Array, x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
-    """Each entry of x takes the gradient of where it was put."""
+    """Return the gradient of the position where each entry of x was put."""
     first, last = start_dim % x.ndim, end_dim % x.ndim
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -127,7 +126,7 @@ def flatten_backward(g: Array, x: Array, start_dim: int = 0, end_dim: int = -1) 
 
 
 def unflatten(x: Array, dim: int, sizes: Sequence[int]) -> Array:
-    """y[..., i, j, ...] = x[..., k, ...], where k counts the (i, j, ...) below `sizes` in row order."""
+    """Return y[..., i, j, ...] = x[..., k, ...], where k counts (i, j, ...) below `sizes` in row order."""
     first = dim % x.ndim
     y = np.zeros((*x.shape[:first], *sizes, *x.shape[first + 1 :]), x.dtype)
     for i in np.ndindex(y.shape):
@@ -136,7 +135,7 @@ def unflatten(x: Array, dim: int, sizes: Sequence[int]) -> Array:
 
 
 def unflatten_backward(g: Array, x: Array, dim: int, sizes: Sequence[int]) -> Array:
-    """Each entry of x takes the gradient of where it was put."""
+    """Return the gradient of the position where each entry of x was put."""
     first = dim % x.ndim
     dx = np.zeros_like(x)
     for i in np.ndindex(g.shape):

@@ -11,7 +11,7 @@ from tinyconv.reference.window import Pair, output_size, positions
 def unfold(
     x: Array, kernel: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0), stride: Pair = (1, 1)
 ) -> Array:
-    """columns[n, (c, i, j), (p, q)] = x[n, c, y, x]."""
+    """Return columns[n, (c, i, j), (p, q)] = x[n, c, y, x]."""
     n, c, h, w = x.shape
     out = output_size((h, w), kernel, stride, padding, dilation)
     columns = np.zeros((n, c, *kernel, *out), x.dtype)
@@ -28,7 +28,7 @@ def unfold_backward(
     padding: Pair = (0, 0),
     stride: Pair = (1, 1),
 ) -> Array:
-    """Each pixel takes the sum of the gradients of the entries it was copied to."""
+    """Add to each pixel the gradients of the entries it was copied to."""
     n, c, h, w = x.shape
     out = output_size((h, w), kernel, stride, padding, dilation)
     g = g.reshape(n, c, *kernel, *out)
@@ -46,7 +46,7 @@ def fold(
     padding: Pair = (0, 0),
     stride: Pair = (1, 1),
 ) -> Array:
-    """x[n, c, y, x] = sum of columns[n, (c, i, j), (p, q)]."""
+    """Compute x[n, c, y, x] = sum of columns[n, (c, i, j), (p, q)]."""
     n = columns.shape[0]
     c = columns.shape[1] // math.prod(kernel)
     out = output_size(size, kernel, stride, padding, dilation)
@@ -66,7 +66,7 @@ def fold_backward(
     padding: Pair = (0, 0),
     stride: Pair = (1, 1),
 ) -> Array:
-    """Each entry of the columns takes the gradient of the pixel it was added to; 0 outside the image."""
+    """Return for each entry of the columns the gradient of its pixel, or 0 outside the image."""
     n, c = g.shape[:2]
     out = output_size(size, kernel, stride, padding, dilation)
     d_columns = np.zeros((n, c, *kernel, *out), columns.dtype)

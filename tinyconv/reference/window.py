@@ -1,4 +1,4 @@
-"""Sliding windows: where they stand, and which pixels they see."""
+"""Sliding windows: their positions, and the pixels they see."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -11,7 +11,7 @@ Pair: TypeAlias = tuple[int, int]
 def positions(
     size: Pair, kernel: Pair, output: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> Iterator[tuple[Pair, Pair, Pair]]:
-    """All (output position, tap, pixel) where the tap of the window lies inside the image."""
+    """Return all (output position, tap, pixel) where the tap of the window is inside the image."""
     for p, q in np.ndindex(output):
         for i, j in np.ndindex(kernel):
             y = p * stride[0] + i * dilation[0] - padding[0]
@@ -23,7 +23,7 @@ def positions(
 def output_size(
     size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool = False
 ) -> Pair:
-    """Number of positions of the window in each direction, counted by moving it.
+    """Return the number of positions of the window in each direction, counted by moving it.
 
     With `ceil_mode` one more, if pixels or padding are left over and it starts before the right padding.
     """

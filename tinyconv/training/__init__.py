@@ -32,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What writes folders is imported when it is first asked for, as that takes time."""
+    """Import the classes that write folders when they are first used, as this takes time."""
     homes = {"Checkpoints": "checkpoints", "HistoryLog": "log"}
     if name not in homes:
         raise AttributeError(f"module 'tinyconv.training' has no attribute {name!r}")

@@ -14,12 +14,12 @@ from tinyconv.training.generators import generators
 
 
 class WeightAverage:
-    """Exponential moving average of a model's parameters and buffers.
+    """Keep an exponential moving average of a model's parameters and buffers.
 
     average = decay * average + (1 - decay) * value after each update but the first, which copies.
-    It is PyTorch's AveragedModel with `get_ema_multi_avg_fn(decay)` and `use_buffers=True`, but that integer
-    buffers, as batch norm's `num_batches_tracked`, are copied by every update (PyTorch averages these too,
-    and cuts off the fraction).
+    It is PyTorch's AveragedModel with `get_ema_multi_avg_fn(decay)` and `use_buffers=True`, except that
+    integer buffers, such as batch norm's `num_batches_tracked`, are copied by every update (PyTorch averages
+    these, too, and truncates the result).
 
     Args:
         model: the layer that is trained.
@@ -47,8 +47,8 @@ class WeightAverage:
     def __init__(self, model: Layer, decay: float = 0.999) -> None:
         self.model = model
         self.decay = number("decay", decay, 0.0, 1.0)
-        # With the model's generators and not copies, so that what a layer draws in evaluation comes from the
-        # stream that checkpoints hold.
+        # With the model's generators and not copies, so that layers draw in evaluation from the streams that
+        # checkpoints save.
         shared: dict[int, Any] = {
             id(own): own for layer in model.modules() for own in generators(layer).values()
         }
@@ -57,7 +57,7 @@ class WeightAverage:
 
     @underflow_allowed
     def update(self) -> None:
-        """Take in the model's present values."""
+        """Update the averages with the model's present values."""
         for average, value in self._pairs():
             if self.n_averaged == 0 or value.dtype.kind != "f":
                 average[...] = value
@@ -75,12 +75,12 @@ class WeightAverage:
         return self
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the averages, named as in PyTorch's AveragedModel: "module.0.weight", "n_averaged"."""
+        """Return copies of the averages, named as in PyTorch: "module.0.weight", "n_averaged"."""
         averages = {f"module.{name}": array for name, array in self.module.state_dict().items()}
         return {"n_averaged": np.asarray(self.n_averaged), **averages}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict`, or PyTorch's, gave.
+        """Load what `state_dict`, or that of PyTorch's AveragedModel, returned.
 
         Raises:
             ValueError, TypeError: as `Layer.load_state_dict`; nothing is changed then.
@@ -93,7 +93,7 @@ class WeightAverage:
         self.n_averaged = count
 
     def _pairs(self) -> list[tuple[Array, Array]]:
-        """The averages, and the model's values beside them."""
+        """The averages and the model's values, in pairs."""
         averages = {**self.module.params, **self.module.buffers}
         values = {**self.model.params, **self.model.buffers}
         return [(averages[name], value) for name, value in values.items()]

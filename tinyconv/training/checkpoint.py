@@ -1,8 +1,8 @@
-"""Weights and checkpoints in safetensors files: written whole or not at all, refused where damaged.
+"""Weights and checkpoints in safetensors files, written completely or not at all, and refused if damaged.
 
-Each file that is written here holds in its header the SHA-256 of all its bytes, computed with zeros in the
-place of the checksum itself. Reading checks it, and that no number is NaN or infinite. Nothing is ever
-unpickled, and names are never used as paths.
+Each file that is written here has in its header the SHA-256 of all its bytes, computed with zeros in place of
+the checksum itself. Reading checks it, and that all numbers are finite. Nothing is ever unpickled, and names
+are never used as paths.
 """
 
 import os
@@ -24,11 +24,11 @@ _STATE = "state"  # the tensor whose bytes are JSON; the header would limit its 
 def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     """Write the parameters and buffers of `model` to a safetensors file, with the names that PyTorch uses.
 
-    The file appears whole or not at all: it is written beside `path`, flushed to disk and renamed.
+    The file is written completely or not at all: under another name in the same folder, flushed and renamed.
 
     Raises:
         ValueError: a parameter or buffer is NaN or infinite, or has a name that looks like a path.
-        OSError: the file cannot be written; a file that was there before stays as it was.
+        OSError: the file cannot be written; an existing file is not changed.
     """
     _write(path, model.state_dict())
 
@@ -37,8 +37,8 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     """Read the parameters and buffers of `model` from a safetensors file, of `save_weights` or of PyTorch.
 
     Raises:
-        ValueError: no safetensors file, a damaged one, names and shapes that are not those of the model,
-            or values that are NaN or infinite; the message names the file, and the model is left as it was.
+        ValueError: not a safetensors file, a damaged one, names and shapes that are not those of the model,
+            or values that are NaN or infinite; the message names the file, and the model is not changed.
         OSError: the file cannot be read.
     """
     arrays, _ = _read(path)
@@ -51,37 +51,37 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
 def write_checkpoint(
     path: str | os.PathLike[str], arrays: Mapping[str, Array], state: Mapping[str, Any]
 ) -> None:
-    """Write arrays, and what else there is to say, to one safetensors file.
+    """Write arrays and a state to one safetensors file.
 
-    The file appears whole or not at all: it is written beside `path`, flushed to disk and renamed.
+    The file is written completely or not at all: under another name in the same folder, flushed and renamed.
 
     Args:
         path: the file.
         arrays: name -> array of real numbers or bools, on any device; "model/0.weight" is a name.
-        state: what JSON can say, with integers of any size and NumPy's numbers and arrays, so that it takes
-            the `bit_generator.state` of a numpy.random.Generator. It is read back with lists for tuples and
+        state: what JSON can represent, with integers of any size and NumPy's numbers and arrays, such as the
+            `bit_generator.state` of a numpy.random.Generator. It is read back with lists for tuples and
             arrays, and strings for keys.
 
     Raises:
         ValueError: an array is NaN or infinite, or has a name that is "state" or looks like a path.
-        TypeError: an array of another dtype, or a state that JSON cannot say.
-        OSError: the file cannot be written; a file that was there before stays as it was.
+        TypeError: an array of another dtype, or a state that JSON cannot represent.
+        OSError: the file cannot be written; an existing file is not changed.
     """
     import json
 
     if _STATE in arrays:
-        raise ValueError(f"`arrays` must not hold the name {_STATE!r}")
+        raise ValueError(f"`arrays` must not have the name {_STATE!r}")
     envelope = {"format": FORMAT, "version": VERSION, "state": dict(state)}
     text = json.dumps(envelope, default=_as_list)
     _write(path, {**arrays, _STATE: np.frombuffer(text.encode(), np.uint8)})
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays, on the CPU, and the state that `write_checkpoint` wrote.
+    """Return the arrays, on the CPU, and the state that `write_checkpoint` wrote.
 
     Raises:
-        ValueError: no checkpoint, a damaged one (one changed byte is enough), or one of another format
-            version; values that are NaN or infinite. The message names the file and says what is wrong.
+        ValueError: not a checkpoint, a damaged one (even by one byte), or one of another format version;
+            values that are NaN or infinite. The message names the file and says what is wrong.
         OSError: the file cannot be read.
     """
     import json
@@ -93,11 +93,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dic
     except (KeyError, TypeError, ValueError, RecursionError):
         its_format = version = state = None
     if its_format != FORMAT or not checked:
-        raise ValueError(f"{path} is a safetensors file, but no tinyconv checkpoint")
+        raise ValueError(f"{path} is a safetensors file, but not a tinyconv checkpoint")
     if version != VERSION:
-        raise ValueError(f"{path} has the checkpoint format {version}, and this tinyconv reads {VERSION}")
+        raise ValueError(f"{path} has the checkpoint format {version}, but this tinyconv reads {VERSION}")
     if not isinstance(state, dict):
-        raise ValueError(f"{path} is a checkpoint whose state is no JSON object")
+        raise ValueError(f"{path} is a checkpoint whose state is not a JSON object")
     return arrays, state
 
 
@@ -109,7 +109,7 @@ def _write(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
 
     from tinyconv.files import write_whole
 
-    # In C order, as safetensors writes an array's memory as it lies.
+    # In C order, as safetensors writes an array's memory as it is.
     tensors = {name: np.asarray(moved(array, np), order="C") for name, array in arrays.items()}
     try:
         _check_tensors(tensors)
@@ -134,19 +134,19 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], bool]:
         tensors = load(content)
         digest = _metadata(content).get("sha256")
         if digest is not None and _checksum(content, digest) != digest:
-            raise ValueError("it is damaged, its checksum is not that of its content")
+            raise ValueError("it is damaged, as its checksum is not that of its content")
         _check_tensors(tensors)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     except KeyError as error:
-        raise ValueError(f"{path} cannot be read: NumPy has no dtype {error}") from error
+        raise ValueError(f"{path} cannot be read: NumPy does not have the dtype {error}") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return tensors, digest is not None
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata in the header of a safetensors file that the library has found to be right."""
+    """The metadata in the header of a safetensors file that the library has validated."""
     import json
 
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]
@@ -154,7 +154,7 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _checksum(content: bytes, digest: str) -> str:
-    """SHA-256 of a file's content with zeros in the place of `digest`, the checksum that its header holds."""
+    """SHA-256 of a file's content with zeros in place of `digest`, the checksum in its header."""
     import hashlib
 
     return hashlib.sha256(content.replace(_entry(digest), _entry(_NO_DIGEST), 1)).hexdigest()
@@ -171,7 +171,7 @@ def _check_tensors(tensors: Mapping[str, Array]) -> None:
         if steps_aside or "\\" in name or not name.isprintable():
             raise ValueError(f"the name {name!r} of a tensor must not look like a path out of a folder")
         if tensor.dtype.kind in "fc" and not np.isfinite(tensor).all():
-            raise ValueError(f"the tensor {name!r} holds values that are NaN or infinite")
+            raise ValueError(f"the tensor {name!r} has values that are NaN or infinite")
 
 
 def _as_list(value: Any) -> Any:
@@ -179,5 +179,5 @@ def _as_list(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(
-        f"`state` holds {reprlib.repr(value)} (of type {type(value).__name__}), which JSON cannot say"
+        f"`state` has {reprlib.repr(value)} (of type {type(value).__name__}), which JSON cannot represent"
     )

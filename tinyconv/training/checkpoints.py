@@ -16,7 +16,7 @@ _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint's file holds; `state` has "step" and "metric" besides what it was saved with."""
+    """The content of a checkpoint's file; `state` has "step" and "metric" besides what was saved."""
 
     path: Path
     arrays: dict[str, Array]
@@ -24,17 +24,17 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, `step-00001234.safetensors` and so on in a folder.
+    """Keep the checkpoints of one run, `step-00001234.safetensors` and so on in a folder.
 
-    The folder has no other record of what is in it, so a process that is killed at any moment leaves
-    whole checkpoints behind. Only one process at a time may save into it.
+    The folder does not have an index file, so a process that is killed at any moment leaves complete
+    checkpoints behind. Only one process at a time may save into it.
 
     Args:
-        folder: made by the first `save`.
-        keep: how many of the last checkpoints are kept; the best one stays besides.
+        folder: created by the first `save`.
+        keep: how many of the last checkpoints are kept, in addition to the best one.
 
     Raises:
-        ValueError, TypeError: `keep` is no integer of at least 1.
+        ValueError, TypeError: `keep` is not an integer of at least 1.
 
     >>> import tempfile
     >>> import numpy as np
@@ -52,7 +52,7 @@ class Checkpoints:
         self._merits: dict[Path, float] = {}  # of the files that this object has written or read
 
     def paths(self) -> list[Path]:
-        """The checkpoints' files, from the oldest step to the newest."""
+        """Return the checkpoints' files, from the oldest step to the newest."""
         return sorted((p for p in self.folder.glob("step-*") if _NAME.fullmatch(p.name)), key=_step)
 
     def save(
@@ -64,20 +64,20 @@ class Checkpoints:
     ) -> Path:
         """Write a checkpoint; then remove those that need not be kept, and those of later steps.
 
-        (Those of later steps are of a course that was given up, when a run went on from an older one.)
+        (Those of later steps belong to an abandoned run, which was resumed from an older checkpoint.)
 
         Args:
-            step: number of steps that the run has made.
+            step: number of steps that the run has taken.
             arrays, state: as for `write_checkpoint`; "step" and "metric" are added to the state.
-            metric: what makes a checkpoint the best; higher is better. NaN, or None, is never best.
+            metric: the higher, the better the checkpoint. NaN, or None, is never the best.
 
         Returns:
             The file.
 
         Raises:
-            ValueError, TypeError: as `write_checkpoint`, or a `step` that is no integer of at least 0, or a
-                `metric` that is no number.
-            OSError: the file cannot be written; all others stay as they were.
+            ValueError, TypeError: as `write_checkpoint`, or a `step` that is not an integer of at least 0, or
+                a `metric` that is not a number.
+            OSError: the file cannot be written; the others are not changed.
         """
         metric = None if metric is None else number("metric", metric)
         path = self.folder / f"step-{integer('step', step, minimum=0):08d}.safetensors"
@@ -88,26 +88,26 @@ class Checkpoints:
         return path
 
     def latest(self) -> Checkpoint:
-        """The checkpoint of the newest step.
+        """Return the checkpoint of the newest step.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged. The message says how, and names the next older one that is not.
+            FileNotFoundError: there are no checkpoints.
+            ValueError: it is damaged. The message says how, and names the next older one that is intact.
         """
         *older, newest = self._some_paths()
         try:
             return Checkpoint(newest, *read_checkpoint(newest))
         except (ValueError, OSError) as error:
             offer = next((path for path in reversed(older) if _readable(path)), None)
-            advice = f"the next older checkpoint is {offer}: name it to go on from there"
+            advice = f"the next older checkpoint is {offer}: pass it to continue from there"
             raise ValueError(f"{error}; {advice if offer else 'no older one can be read'}") from error
 
     def best(self) -> Checkpoint:
-        """The checkpoint with the highest metric, the first of equals.
+        """Return the checkpoint with the highest metric, the first if several are equal.
 
         Raises:
-            FileNotFoundError: there is none, or none with a metric.
-            ValueError: one is damaged, which might be the best.
+            FileNotFoundError: there are no checkpoints, or none with a metric.
+            ValueError: one that might be the best is damaged.
         """
         path = max(self._some_paths(), key=self._merit)
         if self._merit(path) == -math.inf:
@@ -121,7 +121,7 @@ class Checkpoints:
         return paths
 
     def _tidy(self, newest: Path) -> None:
-        """Remove what need not be kept, and what a killed process has left of an unfinished file."""
+        """Remove checkpoints that need not be kept, and unfinished files of killed processes."""
         until = [path for path in self.paths() if _step(path) <= _step(newest)]
         kept = set(until[-self.keep :])
         best = max(until, key=self._merit_if_readable)

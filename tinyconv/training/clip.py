@@ -22,14 +22,14 @@ def clip_grad_norm_(
         max_norm: at least 0.
         norm_type: above 0; `math.inf` for the largest absolute value.
         error_if_nonfinite: whether a total that is NaN or infinite, which would spoil the gradients or set
-            them to 0, is an error. On a GPU this waits for the result.
+            them to 0, is an error. On a GPU this blocks.
 
     Returns:
         The total norm before scaling, a 0-d array on the device and of the dtype of the gradients.
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type.
-        RuntimeError: as `error_if_nonfinite` says; the gradients are left as they were.
+        RuntimeError: see `error_if_nonfinite`; the gradients are not changed.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html
 

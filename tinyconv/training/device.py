@@ -1,4 +1,4 @@
-"""What training on a GPU needs besides the GPU's arrays."""
+"""Helpers for training on a GPU."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from tinyconv.layers import Loss
 
 @contextmanager
 def out_of_memory(what: str) -> Iterator[None]:
-    """CuPy's error, which is not known here, as a MemoryError that says what was too large."""
+    """Turn CuPy's error into a MemoryError that says what was too large."""
     try:
         yield
     except Exception as error:
@@ -22,14 +22,14 @@ def out_of_memory(what: str) -> Iterator[None]:
 
 
 class Moved:
-    """Batches of any iterable, the argument `name`, each checked and moved to the device of `xp`."""
+    """The batches of any iterable, the argument `name`, each checked and moved to the device of `xp`."""
 
     def __init__(self, name: str, batches: Iterable[tuple[Array, Array]], xp: Any) -> None:
         self._name, self._batches, self._xp = name, batches, xp
 
     @property
     def generator(self) -> Any:
-        """That of the iterable, if it has one."""
+        """Return the generator of the iterable, or None."""
         return getattr(self._batches, "generator", None)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
@@ -44,9 +44,9 @@ class Moved:
 
 
 def may_ignore(criterion: Loss, data: Any) -> bool:
-    """Whether a pair of arrays, or a DataLoader of one, has targets that `criterion` ignores.
+    """Return whether a pair of arrays, or a DataLoader of one, has targets that `criterion` ignores.
 
-    A batch may consist of these. Other data, whose targets are not known, are assumed to have none.
+    A batch may consist of such targets. For other data, whose targets are not known, it returns False.
     """
     dataset = data.dataset if isinstance(data, DataLoader) else data
     index, weight = getattr(criterion, "ignore_index", None), getattr(criterion, "weight", None)

@@ -1,4 +1,4 @@
-"""The random generators that layers draw from: where they are, their states, new streams for them."""
+"""The random generators that layers draw from: finding them, their states, and new streams for them."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ RandomSource: TypeAlias = Union["np.random.Generator", "np.random.RandomState", 
 
 
 def generators(layer: Layer) -> dict[str, RandomSource]:
-    """Return the random generators that `layer` itself has, by where they are: "generator", "noise[0]".
+    """Return the random generators that `layer` itself has, by place: "generator", "noise[0]".
 
     They are numpy Generators, RandomStates and Python's `random.Random`, in attributes and in lists, tuples
     and dicts there. What a layer draws from elsewhere (a closure, another object's attribute) cannot be seen.
@@ -31,14 +31,14 @@ def global_generators() -> dict[str, RandomSource]:
 
 
 def state_of(source: RandomSource) -> Any:
-    """Return the state, which JSON can say but for arrays."""
+    """Return the state, which JSON can represent except for arrays."""
     if isinstance(source, np.random.Generator):
         return source.bit_generator.state
     return source.getstate() if isinstance(source, random.Random) else source.get_state(legacy=False)
 
 
 def set_state(source: RandomSource, state: Any) -> None:
-    """Bring `source` to what `state_of` gave, or JSON has made of it.
+    """Set the state of `source` to what `state_of` returned, also after a round trip through JSON.
 
     Raises:
         ValueError, TypeError: a state of another kind of generator.
@@ -53,13 +53,13 @@ def set_state(source: RandomSource, state: Any) -> None:
 
 
 def digest(source: RandomSource) -> int:
-    """Return a number that depends on the state of `source`, which stays as it is."""
+    """Return a number that depends on the state of `source`, without changing it."""
     text = json.dumps(state_of(source), default=lambda array: array.tolist())
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])
 
 
 def reseed(source: RandomSource, *entropy: int) -> None:
-    """Bring `source`, where it is, to the beginning of the stream that belongs to `entropy`."""
+    """Set `source`, in place, to the beginning of the stream that belongs to `entropy`."""
     seeds = np.random.SeedSequence(entropy)
     if isinstance(source, np.random.Generator):
         source.bit_generator.state = type(source.bit_generator)(seeds).state
@@ -72,9 +72,9 @@ def reseed(source: RandomSource, *entropy: int) -> None:
 
 
 def _within(name: str, value: Any, around: tuple[int, ...]) -> Iterator[tuple[str, RandomSource]]:
-    """What `value`, and the containers in it but those `around` it, hold."""
+    """The generators in `value` and in the containers in it, except those `around` it."""
     if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)):
-        if not isinstance(value, random.SystemRandom):  # it has no state
+        if not isinstance(value, random.SystemRandom):  # it does not have a state
             yield name, value
     elif isinstance(value, (list, tuple, dict)) and id(value) not in around:
         items = value.items() if isinstance(value, dict) else enumerate(value)

@@ -1,8 +1,8 @@
 """A training step as one CUDA graph: captured once, then launched for each batch.
 
-The shapes of a layered network stand still, and so do its arrays: the kernels of forward, loss, backward and
-optimiser are the same in each step, on the same memory. The GPU takes them all in one launch, and Python
-runs through the layers only once.
+The shapes of a layered network are constant, and so are the addresses of its arrays: the kernels of forward,
+loss, backward and optimiser are the same in each step. The GPU runs them all in one launch, and Python runs
+through the layers only once.
 """
 
 from collections.abc import Callable
@@ -17,18 +17,19 @@ Updates = list[Callable[[], None]]
 
 
 def capturable(model: Layer, xp: Any) -> bool:
-    """Whether a step of `model` can be captured on the device of the module `xp`."""
+    """Return whether a step of `model` can be captured on the device of the module `xp`."""
     return cublas.library(xp) is not None and all(layer.capturable for layer in model.modules())
 
 
 class StepGraph:
-    """Runs training steps as a CUDA graph, captured at the second step in a row of one form.
+    """Run training steps as a CUDA graph, captured at the second step in a row with equal shapes.
 
     Args:
         step: computes loss and gradients of a batch, and runs the updates; returns loss, denominator and
             prediction.
-        begin_step: an optimiser's, which the host runs before each step.
-        arrays: what is kept from step to step; for other objects the step is captured anew.
+        begin_step: the optimiser's method, which the host calls before each step.
+        arrays: returns the arrays that are kept from step to step; if they change, the step is captured
+            again.
         xp: CuPy's module.
     """
 
@@ -40,17 +41,17 @@ class StepGraph:
         xp: Any,
     ) -> None:
         self._step, self._begin_step, self._arrays, self._xp = step, begin_step, arrays, xp
-        self._plain: _Form | None = None  # of the last step that ran plainly
+        self._plain: _Form | None = None  # of the last step that ran without a graph
         self._captured: _Form | None = None
         self._graph: Any = None
 
     def __call__(self, inputs: Array, targets: Array) -> tuple[Any, ...]:
-        """What `step` returns for a batch; the next call may overwrite it."""
+        """Return what `step` returns for a batch; the next call may overwrite it."""
         updates = self._begin_step()
         form = _Form(inputs, targets, self._arrays())
         if not form.equals(self._captured):
             if not form.equals(self._plain):
-                # The first step of a form compiles its kernels, and makes what the optimiser remembers.
+                # The first step of a form compiles its kernels, and creates the optimiser's state.
                 outputs = self._step(inputs, targets, updates)
                 self._plain = _Form(inputs, targets, self._arrays())
                 return outputs
@@ -64,24 +65,24 @@ class StepGraph:
     def _capture(self, inputs: Array, targets: Array, updates: Updates) -> None:
         self._graph = self._captured = self._pool = None
         self._inputs, self._targets = inputs.copy("K"), targets.copy("K")
-        # A pool that is short of memory frees its own blocks only, and the plain step's lie in this one.
+        # A pool that is short of memory frees only its own blocks, and the plain step's are in this one.
         self._xp.get_default_memory_pool().free_all_blocks()
         stream = self._xp.cuda.Stream(non_blocking=True)
-        # What the graph works in must never be given to others, so it comes from a pool of its own.
+        # The graph's memory must never be reused by others, so it comes from a separate pool.
         self._pool = self._xp.cuda.MemoryPool()
         with stream, self._xp.cuda.using_allocator(self._pool.malloc):
             stream.begin_capture()
             try:
                 self._outputs = self._step(self._inputs, self._targets, updates)
             except BaseException:
-                with suppress(Exception):  # what failed may have ended the capture too
+                with suppress(Exception):  # the failure may have ended the capture, too
                     stream.end_capture()
                 raise
             self._graph = stream.end_capture()
 
 
 class _Form:
-    """What must be the same for a graph to serve: shapes, dtypes, and the arrays themselves."""
+    """What must be equal to replay a graph: shapes, dtypes, and the arrays themselves."""
 
     def __init__(self, inputs: Array, targets: Array, kept: list[Array]) -> None:
         self._shapes = inputs.shape, inputs.dtype, targets.shape, targets.dtype

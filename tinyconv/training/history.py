@@ -1,4 +1,4 @@
-"""What a training run has seen: one record an epoch, one loss a step."""
+"""The history of a training run: one record per epoch, one loss per step."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch: loss and accuracy over all its samples (see `Evaluation`), None where there is none.
+    """One epoch: loss and accuracy over all its samples (see `Evaluation`), or None.
 
-    `train_loss` and `train_accuracy` are taken while the parameters change, `seconds` is the time of
-    training without validation, checkpoints included; in a resumed epoch that of its rest.
+    `train_loss` and `train_accuracy` are measured while the parameters change; `seconds` is the time of
+    training without validation, but with checkpoints, and in a resumed epoch that of its rest.
     """
 
     epoch: int
@@ -24,7 +24,7 @@ class Epoch:
 
     @property
     def merit(self) -> float:
-        """What makes one epoch better than another: validation accuracy, else a loss, negative."""
+        """Return the figure to compare epochs by: validation accuracy, else minus a loss."""
         if self.validation_accuracy is not None:
             return self.validation_accuracy
         loss = self.train_loss if self.validation_loss is None else self.validation_loss
@@ -33,9 +33,9 @@ class Epoch:
 
 @dataclass(slots=True, repr=False)
 class History:
-    """`epochs` that were finished, and the loss of each step, of unfinished epochs too.
+    """The finished `epochs`, and the loss of each step, also of unfinished epochs.
 
-    A step is a batch; the loss of one of whose targets none counts is NaN.
+    A step is a batch; if none of its targets counts, its loss is NaN.
 
     >>> History([Epoch(1, 2, 0.1, 0.7, 0.5, 0.6, 0.875, 1.5, 100.0)], [0.8, 0.6])
     History(1 epoch, 2 steps, best validation accuracy 87.5 % in epoch 1)
@@ -53,7 +53,7 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the highest validation accuracy, else with the lowest loss.
+        """Return the epoch with the highest validation accuracy, else with the lowest loss.
 
         Raises:
             ValueError: no epoch has been finished.
@@ -64,12 +64,12 @@ class History:
 
     @property
     def epochs_since_best(self) -> int:
-        """Number of epochs after `best`; 0 where there is none."""
+        """Return the number of epochs after `best`, or 0."""
         return len(self.epochs) - 1 - self.epochs.index(self.best) if self.epochs else 0
 
 
 def _figure(epoch: Epoch) -> str:
-    """What `merit` is made of, in words."""
+    """The figure behind `merit`, in words."""
     if epoch.validation_accuracy is not None:
         return f"validation accuracy {100 * epoch.validation_accuracy:.4g} %"
     if epoch.validation_loss is not None:

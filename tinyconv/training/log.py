@@ -1,4 +1,4 @@
-"""The history of a run, written as it happens."""
+"""The history of a run, written while it runs."""
 
 import importlib.util
 import json
@@ -15,20 +15,20 @@ Value: TypeAlias = float | str | None
 
 
 class HistoryLog:
-    """One JSON line a record, in `history.jsonl`: `pandas.read_json(path, lines=True)` reads it.
+    """Write one JSON line per record to `history.jsonl`; `pandas.read_json(path, lines=True)` reads it.
 
-    Each line is in the hands of the operating system when `write` returns. Where tensorboardX is installed,
-    the numbers go to TensorBoard's event files in the same folder as well (`tensorboard --logdir FOLDER`);
-    these are complete after `close`.
+    The operating system has each line when `write` returns. If tensorboardX is installed, the numbers are
+    also written to TensorBoard's event files in the same folder (`tensorboard --logdir FOLDER`); these are
+    complete after `close`.
 
     Args:
-        folder: made if need be.
-        step: lines of later steps, which a resumed run will write anew, are cut off, and so is half a line
-            at the end, which a killed process leaves.
+        folder: created if it does not exist.
+        step: lines of later steps, which a resumed run will write again, are removed, and so is an incomplete
+            line at the end, which a killed process leaves.
 
     Raises:
-        ValueError: a line, other than half a line at the end, that is no record with a step; the message
-            names file and line.
+        ValueError: a line, other than an incomplete one at the end, that is not a record with a step; the
+            message names file and line.
         OSError: the file cannot be read or written.
 
     >>> import tempfile
@@ -50,7 +50,7 @@ class HistoryLog:
         records = self._cut(integer("step", step, minimum=0))
         self._board: Any = None
         if importlib.util.find_spec("tensorboardX"):
-            # Purged from step 0 on and written anew: a killed process's last events may not be in its file.
+            # Purged from step 0 on and written again: a killed process's last events may not be in its file.
             tensorboard = importlib.import_module("tensorboardX")
             self._board = tensorboard.SummaryWriter(str(folder), purge_step=0)
             for record in records:
@@ -60,17 +60,17 @@ class HistoryLog:
         """Append a record.
 
         Args:
-            step: number of steps that the run has made.
-            values: numbers, texts or None; what is NaN or infinite is written as null.
+            step: number of steps that the run has taken.
+            values: numbers, texts or None; NaN and infinity are written as null.
 
         Raises:
-            ValueError, TypeError: a value that is none of these, a `step` that is no integer of at least 0.
+            ValueError, TypeError: another value, a `step` that is not an integer of at least 0.
             OSError: the line cannot be written.
         """
         record: dict[str, Any] = {"step": integer("step", step, minimum=0)}
         record.update({name: _finite_or_none(value) for name, value in values.items()})
         line = json.dumps(record, allow_nan=False) + "\n"
-        # Opened for each line: nothing is held back, and forked processes share no file.
+        # Opened for each line: nothing is buffered, and forked processes do not share a file.
         with self.path.open("ab") as file:
             file.write(line.encode())
         if self._board is not None:
@@ -90,7 +90,7 @@ class HistoryLog:
         self.close()
 
     def _cut(self, step: int) -> list[dict[str, Any]]:
-        """The records up to `step`, which are then all that the file holds."""
+        """The records up to `step`, which are then all that the file has."""
         content = self.path.read_bytes() if self.path.exists() else b""
         *lines, _ = content.split(b"\n")
         records = [self._parsed(line, number) for number, line in enumerate(lines, 1)]
@@ -106,7 +106,7 @@ class HistoryLog:
                 return record
         except (ValueError, RecursionError):
             pass
-        raise ValueError(f"{self.path}, line {number}, is no JSON object with a step: {line[:60]!r}")
+        raise ValueError(f"{self.path}, line {number}, is not a JSON object with a step: {line[:60]!r}")
 
     def _show(self, record: dict[str, Any]) -> None:
         """Send the numbers of a record to TensorBoard."""

@@ -1,19 +1,19 @@
 """Parallel workers: processes that each take a part of every batch.
 
 The first worker is the training process itself; the others are forked from it and live as long as an
-epoch. They have the parameters in shared memory, and layers, caches, buffers and gradients of their own;
-the first one's buffers are the model's. Of a `DataLoader` of arrays each worker cuts out its parts itself,
-while the first one updates the parameters; those of another iterable are handed out in shared memory, as
-predictions and gradients are. Two semaphores a worker say when. Where a layer needs a sum over the whole
-batch, as batch norm does, it asks its communicator.
+epoch. They share the parameters in shared memory, and have their own layers, caches, buffers and gradients;
+the first one's buffers are the model's. With a `DataLoader` of arrays each worker cuts out its parts itself,
+while the first one updates the parameters; parts of another iterable are distributed in shared memory, as
+predictions and gradients are. Two semaphores per worker synchronise this. A layer that needs a sum over the
+whole batch, such as batch norm, calls its communicator.
 
-A worker process draws random numbers of its own: before each batch the generators that layers hold, and
-those of `np.random` and `random`, are set to a stream that belongs to the state they had when the epoch
-began, the epoch, the batch and the worker. So they need not be known where a run goes on. The training
-process draws as it would alone.
+A worker process draws its own random numbers: before each batch the generators of layers, and those of
+`np.random` and `random`, are set to a stream that is determined by their state at the beginning of the epoch,
+the epoch, the batch and the worker. So a resumed run does not need their states. The training process draws
+as it would alone.
 
 Processes and not threads: the arrays of a small network keep NumPy busy for microseconds at a time, and
-threads would spend more time handing Python's lock to each other than computing.
+threads would spend more time passing Python's lock to each other than computing.
 """
 
 import math
@@ -37,23 +37,23 @@ from tinyconv.training.generators import RandomSource, digest, generators, globa
 
 # Polls of a semaphore before sleeping on it: waking takes longer than most waits.
 POLLS = 20_000
-# What a layer may add up over the workers at once.
+# The most that a layer can add up over the workers at once.
 REDUCED_BYTES = 1 << 20
 
 
 class WorkerError(Exception):
-    """A worker process failed; the message is that of its error."""
+    """Raised when a worker process failed; the message is that of its error."""
 
 
 class Workers:
-    """A model in `count` processes, with a layer's forward and backward_params.
+    """Run a model in `count` processes, with a layer's forward and backward_params.
 
-    The parts of a batch are as equal as can be and in order; gradients are added in the order of the
-    workers, so that equal runs give equal bits. BLAS is held to one thread each while this is open.
+    The parts of a batch are as equal as possible and in order; gradients are added in the order of the
+    workers, so that equal runs give equal bits. BLAS is limited to one thread each while this is open.
 
     Args:
-        model: receives the sum of all workers' gradients. While this is open its parameters are
-            other arrays, in shared memory.
+        model: receives the sum of all workers' gradients. While this is open, its parameters are other
+            arrays, in shared memory.
         count: number of workers.
         epoch: number of the epoch, for the random numbers.
     """
@@ -69,7 +69,7 @@ class Workers:
     def __enter__(self) -> Self:
         from threadpoolctl import threadpool_limits
 
-        # Here and not where the first batch comes: a resumed epoch comes to its own first batch later.
+        # Here and not at the first batch: a resumed epoch reaches its own first batch later.
         self._streams = _streams(self._model)
         self._limits = threadpool_limits(1, user_api="blas")
         for layer, params in self._own_params:
@@ -92,12 +92,12 @@ class Workers:
             self._limits.restore_original_limits()
 
     def divide(self, batches: Iterable[tuple[Array, Array]], skip: int = 0) -> Iterator[tuple[Array, Array]]:
-        """`batches` but the first `skip`, of whose inputs only this process's own part, and all targets.
+        """Yield this process's part of the inputs, and all targets, of `batches` after the first `skip`.
 
         A batch of fewer samples than workers is not divided, nor is one of an iterable other than a
         `DataLoader` of arrays that is larger than its first batch, or of another form. What a `DataLoader`
-        draws is drawn by this call. A data set of samples is read by this process alone: if its samples are
-        random, input and target must come from one reading.
+        draws is drawn by this call. Only this process reads a data set of samples: if its samples are random,
+        input and target must come from the same read.
         """
         self._number = skip
         if iterates_by_parts(batches) and is_pair(batches.dataset):
@@ -122,7 +122,7 @@ class Workers:
             yield self._hand_out(inputs), targets
 
     def forward(self, x: Array) -> Array:
-        """Output of the model for the whole batch, of which `x` is the part that `divide` gave."""
+        """Compute the model's output for the whole batch, of which `x` is the part from `divide`."""
         if not self._divided:
             self._set_communicator(None)
             return self._network.forward(x)
@@ -214,7 +214,7 @@ class _Peer:
         """Wait until the worker is done; raise what it raised."""
         while not _acquired(self.done):
             if not self.process.is_alive():
-                if self.done.acquire(False):  # it was done, and ended, just now
+                if self.done.acquire(False):  # it has finished, and ended, just now
                     break
                 raise WorkerError(f"a worker process ended with exit code {self.process.exitcode}")
         if self.failure[0]:
@@ -248,7 +248,7 @@ class _Peer:
         except Exception as error:
             text = np.frombuffer(f"{type(error).__name__}: {error}".encode()[: len(self.failure)], np.uint8)
             self.failure[1 : len(text)] = text[1:]
-            self.failure[0] = text[0]  # the last, as it says that there is one
+            self.failure[0] = text[0]  # written last, as it indicates an error
             self.done.release()
 
     def _inputs(self, parts: Iterator[tuple[Array, Array]] | None, communicator: "_Other") -> Iterator[Array]:
@@ -314,7 +314,7 @@ def _streams(model: Layer) -> list[tuple[RandomSource, int]]:
 
 
 def _reseed(streams: list[tuple[RandomSource, int]], epoch: int, rank: int, number: int) -> None:
-    """In a worker: random numbers of its own for the batch `number`."""
+    """In a worker: its own random numbers for the batch `number`."""
     for source, own in streams:
         reseed(source, own, epoch, number, rank)
 
@@ -345,7 +345,7 @@ def _shared_stored(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 
 
 def _as(memory: Array, array: Array) -> Array:
-    """The first bytes of `memory` in the form of `array`."""
+    """The first bytes of `memory` with the shape and dtype of `array`."""
     if array.nbytes > len(memory):
         raise ValueError(f"`array` (of {array.nbytes:,} bytes) must have at most {len(memory):,} bytes")
     return memory[: array.nbytes].view(array.dtype).reshape(array.shape)

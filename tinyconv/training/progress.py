@@ -1,4 +1,4 @@
-"""What a training shows: a bar where somebody watches, in a terminal or a notebook, else a line per epoch."""
+"""Progress of training: a bar in a terminal or a notebook, else a line per epoch."""
 
 import sys
 import warnings
@@ -9,25 +9,25 @@ from tqdm import TqdmWarning
 from tinyconv.training.history import Epoch
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", TqdmWarning)  # in a notebook without ipywidgets, where the bar is text
+    warnings.simplefilter("ignore", TqdmWarning)  # in a notebook without ipywidgets the bar is text
     from tqdm.auto import tqdm
 
 __all__ = ["LOCK", "Bar", "epoch_bar", "epoch_line"]
 
-# Short enough for 60 columns; the bar takes what is left of the line.
+# Short enough for 60 columns; the bar takes the rest of the line.
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {remaining} {rate_noinv_fmt}{postfix}"
 FORMAT_OF_UNKNOWN_LENGTH = "{desc}: {n_fmt} images, {rate_noinv_fmt}{postfix}"
 
 
-class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs alone
-    """tqdm with a lock of this process alone.
+class Bar(tqdm):  # type: ignore[type-arg]  # generic only in its stubs
+    """A tqdm bar with a lock that other processes do not share.
 
-    tqdm's own lock is shared with forked processes. One that is killed while it holds it, as a run that is
-    killed and resumed may be, would leave all others waiting for ever.
+    tqdm's own lock is shared with forked processes. If one is killed while it holds the lock, all others
+    would wait forever.
     """
 
     def close(self) -> None:
-        """Leave the bar as it is, with the time that was taken in place of the time that remains."""
+        """Leave the bar on screen, with the elapsed time in place of the remaining time."""
         if not self.disable:
             self.bar_format = (self.bar_format or "").replace("{remaining}", "{elapsed}")
         super().close()
@@ -38,12 +38,12 @@ Bar.set_lock(LOCK)
 
 
 def epoch_bar(images: int | None, epoch: int, epochs: int, progress: bool) -> Bar:
-    """The bar of one epoch: the time that remains, images per second and what `set_postfix` says.
+    """Return the bar of one epoch: the remaining time, images per second and what `set_postfix` says.
 
     Args:
-        images: how many there are, if that is known.
-        epoch, epochs: which epoch it is, of how many.
-        progress: whether to show the bar, where somebody watches.
+        images: their number, if it is known.
+        epoch, epochs: the number of the epoch, and of all epochs.
+        progress: whether to show the bar, in a terminal or a notebook.
     """
     return Bar(
         total=images,
@@ -57,7 +57,7 @@ def epoch_bar(images: int | None, epoch: int, epochs: int, progress: bool) -> Ba
 
 
 def epoch_line(record: Epoch, epochs: int) -> None:
-    """Print one line about a finished epoch to stderr, unless a bar has been watched."""
+    """Print one line about a finished epoch to stderr, unless a bar was shown."""
     if _is_watched():
         return
     parts = [_result("loss", record.train_loss, record.train_accuracy)]

@@ -1,4 +1,4 @@
-"""Loss and accuracy, added up over batches: numerators and denominators, never a mean of means."""
+"""Loss and accuracy, summed over batches: numerators and denominators, never a mean of means."""
 
 import math
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from tinyconv.layers import Loss
 
 
 class Evaluation(NamedTuple):
-    """Loss and share of right classes over all samples, whatever the batches were.
+    """Loss and accuracy over all samples, whatever the batches were.
 
     With the reduction "mean" the loss is the criterion's of all samples at once: the sum of the batches'
-    losses, each times its `Loss.denominator`, over the sum of the denominators; NaN where no target counts.
-    With "sum" it is the sum of the losses over the number of samples. The accuracy is that of the targets
-    that are not ignored; None where there is none, or where the targets are not class indices.
+    losses, each times its `Loss.denominator`, over the sum of the denominators; NaN if no target counts. With
+    "sum" it is the sum of the losses over the number of samples. The accuracy is that of the targets that are
+    not ignored; None if there are none, or if the targets are not class indices.
     """
 
     loss: float
@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
 
 
 class Running:
-    """Loss and accuracy so far; on a GPU they stay there until they are asked for.
+    """Sum up loss and accuracy; on a GPU they stay there until they are read.
 
     Raises:
         ValueError: a criterion that does not reduce.
@@ -60,7 +60,7 @@ class Running:
         self._right += array_module(right).count_nonzero(right)
 
     def result(self, where: str) -> Evaluation:
-        """The means; ValueError, which says `where`, if there was no batch."""
+        """Return the means; raise ValueError, which says `where`, if there was no batch."""
         if not self.images:
             raise ValueError(
                 f"`data` gave no batch in {where}; it must be an iterable that can be iterated again"
@@ -72,7 +72,7 @@ class Running:
         return Evaluation(loss, None if right is None or not counted else right / counted)
 
     def shown(self) -> dict[str, str]:
-        """The means as a progress bar shows them, in short."""
+        """Return the means in short, for a progress bar."""
         loss, accuracy = self.result("epoch")
         shown = {"loss": f"{loss:.3g}"}
         if accuracy is not None:
@@ -80,7 +80,7 @@ class Running:
         return shown
 
     def sums(self) -> dict[str, Any]:
-        """What has been added up, for `restore`."""
+        """Return what has been added up, for `restore`."""
         return {
             "numerator": float(self._numerator),
             "denominator": float(self._denominator),
@@ -90,23 +90,23 @@ class Running:
         }
 
     def restore(self, sums: Mapping[str, Any]) -> None:
-        """Go on from what `sums` gave."""
+        """Continue from what `sums` returned."""
         self._numerator, self._denominator = sums["numerator"], sums["denominator"]
         self._right, self._counted, self.images = sums["right"], sums["counted"], sums["images"]
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value`, a number or a 0-d array, can be read without waiting for a GPU."""
+    """Return whether `value`, a number or a 0-d array, can be read without blocking on a GPU."""
     return isinstance(value, (int, float)) or array_module(value) is np
 
 
 def _double(value: Any) -> Any:
-    """A number as a float, one on a GPU as a float64 there: sums over many batches need the digits."""
+    """A number as a float, on a GPU as a float64 there: sums over many batches need the precision."""
     return float(value) if is_number(value) else value.astype(np.float64)
 
 
 def _numerator(mean: Any, denominator: Any) -> Any:
-    """`mean` times `denominator`, 0 where no target counts and the mean is NaN."""
+    """`mean` times `denominator`, or 0 if no target counts and the mean is NaN."""
     if isinstance(denominator, float):
         return mean * denominator if denominator else 0.0
     return array_module(denominator).where(denominator == 0, 0, mean * denominator)

@@ -1,4 +1,4 @@
-"""When a training run is written to checkpoints, and how it goes on from one."""
+"""When a training run writes checkpoints, and how it continues from one."""
 
 import math
 import os
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Saving:
-    """Saves a trainer's run, and resumes it.
+    """Save a trainer's run, and resume it.
 
-    A position says where in its data a run stands: the "step" of the epoch, the random states at its "begin"
-    and "now", the "sums" of losses so far, its first "lr" and its number of "batches". To go on within an
-    epoch, what was drawn at its beginning is drawn again, and the first steps are left out.
+    A position is where in its data a run is: the "step" of the epoch, the random states at its "begin" and
+    "now", the "sums" of losses so far, its first "lr" and its number of "batches". To continue within an
+    epoch, the random numbers of its beginning are drawn again, and the first steps are skipped.
 
     Args:
-        trainer: whose run it is.
+        trainer: the trainer of the run.
         folder: for checkpoints and history; None to write nothing.
         every: number of batches after which there is a checkpoint within an epoch; None for none.
         keep: how many of the last checkpoints are kept.
@@ -42,18 +42,18 @@ class Saving:
         self._trainer, self._folder, self._keep = trainer, folder, integer("keep", keep)
         self._every = math.inf if every is None else integer("checkpoint_every", every)
         self._saved = 0  # the step of the last checkpoint
-        self._folders: set[Path] = set()  # whose checkpoints are of this run
-        self._resumed: dict[str, Any] | None = None  # a position, until an epoch goes on from there
+        self._folders: set[Path] = set()  # folders whose checkpoints belong to this run
+        self._resumed: dict[str, Any] | None = None  # a position, until an epoch continues from there
         self._open: tuple[Checkpoints, HistoryLog] | None = None
 
     @property
     def goes_on(self) -> bool:
-        """Whether the next epoch is one of a resumed run."""
+        """Return whether the next epoch is one of a resumed run."""
         return self._resumed is not None
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """In which there is a folder to save to, if there is to be one."""
+        """Open the folder to save to, if there is one, for the `with` block."""
         self._saved = steps = len(self._trainer.history.step_losses)
         if self._folder is None:
             yield
@@ -65,7 +65,7 @@ class Saving:
         if own not in self._folders and checkpoints.paths():
             raise ValueError(
                 f"`checkpoint_dir` (={os.fspath(self._folder)!r}) holds the checkpoints of another run: "
-                "resume it, or name another folder"
+                "resume it, or pass another folder"
             )
         self._folders.add(own)
         with HistoryLog(self._folder, steps) as log:
@@ -76,13 +76,13 @@ class Saving:
                 self._open = None
 
     def resume(self, path: str | os.PathLike[str] | None) -> None:
-        """See `Trainer.resume`."""
+        """Load a checkpoint; see `Trainer.resume`."""
         from tinyconv.training.checkpoint import read_checkpoint
         from tinyconv.training.checkpoints import Checkpoints
 
         path = self._folder if path is None else path
         if path is None:
-            raise ValueError("`path` must be given, as there is no `checkpoint_dir`")
+            raise ValueError("`path` must be given, as `checkpoint_dir` is None")
         if Path(path).is_dir():
             path, arrays, state = Checkpoints(path).latest()
         else:
@@ -96,7 +96,7 @@ class Saving:
         self._folders = {Path(path).resolve().parent}
 
     def begin_epoch(self, batches: Iterable[Any]) -> dict[str, Any]:
-        """The position in which an epoch begins: a resumed one, or that of its first batch."""
+        """Return the position in which an epoch begins: a resumed one, or that of its first batch."""
         sizes = {"batches": len(batches) if isinstance(batches, Sized) else None}
         sizes["samples"] = batches.samples if isinstance(batches, DataLoader) else None
         resumed = self._resumed
@@ -112,7 +112,7 @@ class Saving:
         return {"step": 0, "begin": begin, "now": begin, "sums": {}, "lr": lr, **sizes}
 
     def go_on(self, batches: Iterable[Any], position: dict[str, Any], total: Running) -> None:
-        """Within an epoch that has drawn what it draws at its beginning: take over the state of its step."""
+        """Restore the state of a step within an epoch, after the draws of the epoch's beginning."""
         set_random_states(self._trainer, batches, position["now"])
         total.restore(position["sums"])
 
@@ -143,7 +143,7 @@ class Saving:
             self._open[1].write(number, epoch=len(history.epochs) + 1, loss=loss, lr=lr)
 
     def best_weights(self) -> dict[str, Array]:
-        """What the best checkpoint was evaluated with."""
+        """Return the weights that the best checkpoint was evaluated with."""
         if self._open is None:
             raise ValueError(
                 "`restore_best` needs a `checkpoint_dir`, as the best epoch was in an earlier `fit`"
@@ -162,7 +162,7 @@ class Saving:
 
 
 def _checked(position: Any) -> dict[str, Any]:
-    """A position as a checkpoint holds it; ValueError where it is none."""
+    """A position from a checkpoint, checked; ValueError if it is not one."""
     kinds: dict[str, Any] = {
         "step": int,
         "begin": dict,
@@ -173,8 +173,8 @@ def _checked(position: Any) -> dict[str, Any]:
         "samples": (int, type(None)),
     }
     if not isinstance(position, dict):
-        raise ValueError("it has no position in the data")
+        raise ValueError("it lacks the position in the data")
     for name, kind in kinds.items():
         if not isinstance(position.get(name, ()), kind):
-            raise ValueError(f"its position in the data has no {name!r}, or a wrong one")
+            raise ValueError(f"its position in the data lacks {name!r}, or has a wrong one")
     return position

@@ -1,4 +1,4 @@
-"""All of a training run as arrays and a JSON object, and a run from these again: what a checkpoint holds.
+"""The whole state of a training run as arrays and a JSON object, for checkpoints, and its restoration.
 
 The arrays have the names "model/0.weight", "optimizer/0.weight/momentum_buffer", "average/module.0.weight"
 and "history/step_losses".
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
-    """Everything that `restore` needs of a run, but where in its data it stands."""
+    """Return everything that `restore` needs of a run, except its position in the data."""
     optimizer = trainer.optimizer.state_dict()
     arrays = {f"model/{name}": array for name, array in trainer.model.state_dict().items()}
-    # As bits, since a loss may be NaN, which no array of a checkpoint may.
+    # As bits, since a loss may be NaN, but not an array of a checkpoint.
     arrays["history/step_losses"] = np.array(trainer.history.step_losses, np.float64).view(np.int64)
     numbers: dict[str, dict[str, Any]] = {}
     for name, own in optimizer.pop("state").items():
@@ -48,11 +48,11 @@ def snapshot(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-    """Bring `trainer` to where `snapshot` was taken.
+    """Set the state of `trainer` to that of the `snapshot`.
 
     Raises:
-        ValueError: the run was one of another model, dtype, optimiser or schedule, or what belongs to it is
-            missing. Nothing is changed then.
+        ValueError: the run had another model, dtype, optimiser or schedule, or parts of it are missing.
+            Nothing is changed then.
     """
     for what, own in _kinds(trainer).items():
         if state.get(what) != own:
@@ -61,7 +61,7 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
     for name, array in {**trainer.model.params, **trainer.model.buffers}.items():
         for kept in (model.get(name, array), average.get(f"module.{name}", array)):
             if kept.dtype != array.dtype:
-                raise ValueError(f"it is of another dtype: {name!r} is {kept.dtype}, not {array.dtype}")
+                raise ValueError(f"it has another dtype: {name!r} is {kept.dtype}, not {array.dtype}")
     try:
         optimizer = {**state["optimizer"], "state": dict(state["optimizer"]["state"])}
         for name, array in under("optimizer/", arrays).items():
@@ -71,7 +71,7 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
         losses, schedule = arrays["history/step_losses"].view(np.float64).tolist(), state["schedule"]
         first = state["first_epoch"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is not whole: {type(error).__name__} {error}") from error
+        raise ValueError(f"it is not complete: {type(error).__name__} {error}") from error
     parts = (trainer.model, model), (trainer.optimizer, optimizer), (trainer.schedule, schedule)
     given: list[tuple[Any, Any]] = [*parts, (trainer.average, average)]
     present = [(part, new, part.state_dict()) for part, new in given if part is not None]
@@ -82,19 +82,19 @@ def restore(trainer: "Trainer", arrays: Mapping[str, Array], state: Mapping[str,
         for part, _, before in present:
             part.load_state_dict(before)
         if isinstance(error, KeyError):
-            raise ValueError(f"it is not whole: it lacks {error}") from error
+            raise ValueError(f"it is not complete: it lacks {error}") from error
         raise
     trainer.first_epoch = first
     trainer.history.epochs[:], trainer.history.step_losses[:] = epochs, losses
 
 
 def random_states(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, Any]:
-    """The states of all random generators, of model, `batches`, `np.random` and `random`, by name."""
+    """Return the states of all random generators, of model, `batches`, `np.random` and `random`, by name."""
     return {name: state_of(own) for name, own in _generators(trainer, batches).items()}
 
 
 def set_random_states(trainer: "Trainer", batches: Iterable[Any], states: Mapping[str, Any]) -> None:
-    """Bring the generators to what `random_states` gave.
+    """Set the generators to what `random_states` returned.
 
     Raises:
         ValueError: there are other generators, or generators of another kind.
@@ -119,7 +119,7 @@ def _generators(trainer: "Trainer", batches: Iterable[Any]) -> dict[str, RandomS
 
 
 def _kinds(trainer: "Trainer") -> dict[str, Any]:
-    """What must be the same in the run that goes on."""
+    """What must be equal in the run that continues."""
     optimizer, schedule, average = trainer.optimizer, trainer.schedule, trainer.average
     kinds = {
         "model": repr(trainer.model),
@@ -138,5 +138,5 @@ def _kinds(trainer: "Trainer") -> dict[str, Any]:
 
 
 def under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays whose names begin with `prefix`, by the rest of their names."""
+    """Return the arrays whose names begin with `prefix`, under the rest of their names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -30,62 +30,63 @@ from tinyconv.training.saving import Saving
 
 logger = logging.getLogger(__name__)
 
-# How often the progress bar reads loss and accuracy, for which a GPU has to be waited for.
+# How often the progress bar reads loss and accuracy, which blocks on a GPU.
 SHOWN_SECONDS = 0.2
 
 Data: TypeAlias = tuple[Array, Array] | Iterable[tuple[Array, Array]]
 
 
 class Trainer:
-    """Trains a model.
+    """Train a model.
 
     Losses and gradients of several batches are combined by their numerators and denominators (see
-    `Loss.denominator`), so that figures do not depend on the batch size. Where no target of a batch counts
-    there is no step: parameters, optimiser, schedule and averages stay as they are (only running statistics
-    have seen it in forward), and the loss that is recorded is the criterion's, NaN for a mean.
+    `Loss.denominator`), so the results do not depend on the batch size. For a batch of which no target
+    counts, the step is skipped: parameters, optimiser, schedule and averages do not change (only running
+    statistics are updated in forward), and the recorded loss is the criterion's, NaN for a mean.
 
     Args:
         model: the layer to train.
         criterion: a loss with the reduction "mean" or "sum".
-        optimizer: made for `model`.
-        schedule: made for `optimizer`; stepped after each epoch or each step, as its `interval` says.
-        workers: number of processes that share each batch; more than one need a system with fork.
-            Equal runs with equal numbers of workers give equal bits; other numbers round differently. In the
-            other processes the generators that layers hold in attributes, and in lists, tuples and dicts
-            there, as well as `np.random` and `random`, give numbers of their own for each epoch, batch and
-            worker, so that the draws are not those of one process. Others cannot be seen, and draw alike in
-            each process: those in closures, in attributes of other objects, in C libraries.
-        device: "cpu" or "cuda", where model, criterion, optimiser and data are moved; by default they stay
-            where they are. On a GPU losses are read after each epoch, and when a progress bar shows them;
-            a data set that takes more than half of the free memory is moved in chunks.
+        optimizer: an optimiser of `model`.
+        schedule: a schedule of `optimizer`; stepped after each epoch or each step, according to its
+            `interval`.
+        workers: number of processes that share each batch; more than one requires a system with fork. Equal
+            runs with equal numbers of workers give equal bits; other numbers round differently. In the other
+            processes the generators in attributes of layers, and in lists, tuples and dicts there, as well as
+            `np.random` and `random`, draw different numbers for each epoch, batch and worker, so the draws
+            are not those of one process. Other generators cannot be found, and draw the same numbers in each
+            process: those in closures, in attributes of other objects, in C libraries.
+        device: "cpu" or "cuda", to which model, criterion, optimiser and data are moved; by default they are
+            not moved. On a GPU losses are read after each epoch, and when a progress bar shows them; a data
+            set that takes more than half of the free memory is moved in chunks.
         cuda_graph: whether training steps on a GPU run as one CUDA graph, which gives the same bits; by
-            default they do. A model with a layer that is not `capturable` runs plainly, and so do data with
-            targets that the criterion may ignore, as the host has to know whether there is a step; the log
-            says so. (What targets an iterable other than a `DataLoader` gives is not known before: on a GPU
-            a batch of ignored ones makes a step there, with a gradient of 0.)
-        accumulate: number of batches that make one update, as one large batch would: their gradients are
-            added up and, with the reduction "mean", divided by the sum of their denominators. At the end of
-            an epoch fewer may be left for the last one.
-        clip_grad_norm, clip_grad_value: what the gradients are clipped to before an update, see
+            default they do. A graph is not used for a model with a layer that is not `capturable`, nor for
+            data with targets that the criterion may ignore, as the host has to know whether to skip a step;
+            the log says so. (The targets of an iterable other than a `DataLoader` are not known in advance:
+            on a GPU a batch of ignored ones makes a step, with a gradient of 0.)
+        accumulate: number of batches per update, which is that of one large batch: their gradients are added
+            up and, with the reduction "mean", divided by the sum of their denominators. The last update of an
+            epoch may have fewer.
+        clip_grad_norm, clip_grad_value: limits to which the gradients are clipped before an update, see
             `clip_grad_norm_` and `clip_grad_value_`.
         ema_decay: keep an exponential moving average of the weights with this decay, see `WeightAverage`;
             evaluation uses it.
         checkpoint_dir: folder for checkpoints, and for the history as JSON lines, see `Checkpoints` and
             `HistoryLog`. A checkpoint is written after each epoch.
-        checkpoint_every: write one within epochs too, each time that so many batches have been trained with.
-        keep: how many of the last checkpoints are kept; the best one stays besides.
-        progress: whether to show a bar for each epoch, in a terminal or a notebook; where stderr is
-            neither, as in a log file, a line for each epoch is printed to it.
+        checkpoint_every: write one also within epochs, each time after so many batches.
+        keep: how many of the last checkpoints are kept, in addition to the best one.
+        progress: whether to show a bar for each epoch, in a terminal or a notebook; if stderr is neither, as
+            with a log file, a line per epoch is printed to it.
 
     Attributes:
-        history: what `fit` has seen so far, over all its calls.
+        history: the `History` of all calls of `fit`.
         average: the `WeightAverage`, or None.
 
     Raises:
-        TypeError: a model, criterion, optimiser or schedule that is not one (its class, say).
+        TypeError: a model, criterion, optimiser or schedule of another type (its class, for example).
         ValueError: a criterion that does not reduce, an optimiser of another model, an unknown device,
             more than one worker on a GPU, a CUDA graph on the CPU.
-        RuntimeError: `device` "cuda", and there is no GPU, no driver or no CuPy.
+        RuntimeError: `device` "cuda" without a GPU, its driver or CuPy.
 
     >>> import numpy as np
     >>> from tinyconv import Linear, MSELoss, optim
@@ -119,11 +120,11 @@ class Trainer:
         instance("model", model, Layer)
         instance("criterion", criterion, Loss)
         instance("optimizer", optimizer, Optimizer)
-        Running(criterion)  # refuses one that does not reduce
+        Running(criterion)  # raises for one that does not reduce
         if optimizer.model is not model:
-            raise ValueError("`optimizer` must have been made for `model`")
+            raise ValueError("`optimizer` must have been created for `model`")
         if schedule is not None and instance("schedule", schedule, Schedule).optimizer is not optimizer:
-            raise ValueError("`schedule` must have been made for `optimizer`")
+            raise ValueError("`schedule` must have been created for `optimizer`")
         self.model, self.criterion = model, criterion
         self.optimizer, self.schedule = optimizer, schedule
         self.workers = integer("workers", workers)
@@ -161,7 +162,7 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Number of batches trained with, over all calls of `fit`."""
+        """Return the number of batches trained with, over all calls of `fit`."""
         return len(self.history.step_losses) + len(self._unread)
 
     @property
@@ -182,22 +183,22 @@ class Trainer:
         generator: Generator = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> History:
-        """Train for `epochs` more epochs. An epoch that a resumed run stands within is the first of them.
+        """Train for `epochs` more epochs, of which the first may be the rest of a resumed one.
 
         Args:
-            data: a tuple of arrays (inputs, targets), a `DataLoader`, or an iterable of such tuples, one a
-                batch, which is iterated once an epoch. It is moved to the model's device; a `DataLoader`
+            data: a tuple of arrays (inputs, targets), a `DataLoader`, or an iterable of such tuples, one per
+                batch, which is iterated once per epoch. It is moved to the model's device; a `DataLoader`
                 stays there.
             epochs: number of epochs.
             batch_size: for arrays; they are shuffled in each epoch.
             validation: data, as above, to evaluate on after each epoch.
-            validation_split: share of the samples of `data`, arrays or a `DataLoader` of arrays, that is
+            validation_split: fraction of the samples of `data`, arrays or a `DataLoader` of arrays, that is
                 split off for validation: the last ones, before any shuffling.
-            patience: stop when so many epochs have not been better than the best before them (by
-                validation accuracy, else validation loss, else training loss). Epochs of an earlier call do
-                not count; a resumed call goes on counting.
+            patience: stop when so many epochs have not been better than the best before them (by validation
+                accuracy, else validation loss, else training loss). Epochs of an earlier call do not count; a
+                resumed call continues counting.
             restore_best: end with the weights of the best epoch, as they were evaluated. (The newest
-                checkpoint holds the last ones.)
+                checkpoint has the last ones.)
             generator: a numpy.random.Generator or seed for the shuffling of arrays.
             on_epoch: called with the record of each epoch when it is finished.
 
@@ -206,16 +207,16 @@ class Trainer:
 
         Raises:
             FloatingPointError: the loss of targets that count became NaN or infinite; the message names
-                epoch, step and learning rate, and the parameters are those before that step (on a GPU
-                those after the epoch).
-            TypeError: `data` or `validation` is none of these; the message numbers a batch that is wrong.
-            ValueError: no sample, or an epoch without a batch; inputs and targets of different lengths;
-                both a `validation` and a `validation_split`; a checkpoint
-                folder of another run, or data that are not those of the run that goes on; weights that are
-                NaN where they are to be saved; a best epoch of an earlier call, which nothing has kept.
+                epoch, step and learning rate, and the parameters are those before that step (on a GPU those
+                after the epoch).
+            TypeError: `data` or `validation` has another type; the message has the number of a wrong batch.
+            ValueError: no sample, or an epoch without a batch; inputs and targets of different lengths; both
+                a `validation` and a `validation_split`; a checkpoint folder of another run, or data that
+                differ from those of the resumed run; weights to save that are NaN; a best epoch of an earlier
+                call, of which the weights were not kept.
             WorkerError: a worker process failed.
-            MemoryError: a batch that the GPU's memory does not hold; a smaller `batch_size` may do.
-            OSError: a checkpoint cannot be written; those before it stay as they were.
+            MemoryError: a batch is too large for the GPU's memory; use a smaller `batch_size`.
+            OSError: a checkpoint cannot be written; earlier ones are not changed.
         """
         if validation_split:
             if validation is not None:
@@ -249,20 +250,20 @@ class Trainer:
         return self.history
 
     def resume(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Take over a checkpoint, so that `fit` goes on as if the run had never stopped, bit by bit.
+        """Load a checkpoint, so that `fit` continues as if the run had never stopped, bit for bit.
 
-        It needs model, optimiser, schedule, trainer and data made as they were for that run. Random numbers
-        are restored where layers hold them (see `workers`), in `np.random` and `random`, and where data has
-        them in an attribute `generator`, as a `DataLoader` and arrays have; other iterables must give the
-        same batches again. (On a GPU the numbers that dropout draws are others.)
+        Model, optimiser, schedule, trainer and data must be created as for that run. Random generators are
+        restored in layers (see `workers`), in `np.random` and `random`, and in an attribute `generator` of
+        the data, which a `DataLoader` has; other iterables must give the same batches again. (On a GPU
+        dropout draws different numbers.)
 
         Args:
             path: a checkpoint's file, or a folder for the newest one in it; by default `checkpoint_dir`.
 
         Raises:
-            ValueError: a damaged or foreign file, or one of another model, dtype, optimiser or schedule. Of
-                a folder whose newest checkpoint is damaged the message names the next older one.
-            OSError: it cannot be read, or there is none.
+            ValueError: a damaged or foreign file, or one of another model, dtype, optimiser or schedule. If
+                the newest checkpoint of a folder is damaged, the message names the next older one.
+            OSError: it cannot be read, or does not exist.
         """
         self._saving.resume(path)
 
@@ -274,7 +275,7 @@ class Trainer:
             batch_size: for arrays.
 
         Returns:
-            The figures of all samples, see `Evaluation`.
+            Loss and accuracy of all samples, see `Evaluation`.
 
         Raises:
             TypeError, ValueError: as `fit`, for `data`.
@@ -336,7 +337,7 @@ class Trainer:
         epoch: int,
         step: int,
     ) -> tuple[Array, Any, Array]:
-        """Loss, denominator and prediction of a batch, after what it does to the parameters."""
+        """Train with a batch; return its loss, denominator and prediction."""
         lr = self.optimizer.lr
         with out_of_memory(f"a batch of {len(inputs)}"):
             if graph is not None:
@@ -360,7 +361,7 @@ class Trainer:
         return loss, denominator, prediction
 
     def _backward(self, network: Layer | Workers, loss: Array, denominator: Any, prediction: Array) -> None:
-        """Add the gradients of a batch: those of its mean where they are all, else those of its numerator."""
+        """Add the gradients of a batch: of its mean if it is a whole update, else of its numerator."""
         if self._accumulated == 0:
             self.optimizer.zero_grad()
             self._denominator = 0
@@ -376,11 +377,11 @@ class Trainer:
 
     @property
     def _divides(self) -> bool:
-        """Whether gradients are divided when a window of several batches ends."""
+        """Whether gradients are divided at the end of an update's batches."""
         return self.accumulate > 1 and self.criterion.reduction == "mean"
 
     def _update(self) -> None:
-        """The optimiser's step with the gradients that have been added up, if any target has counted."""
+        """The optimiser's step with the accumulated gradients, if any target has counted."""
         if self._accumulated and not _is_zero(self._denominator):
             if self._divides:
                 divisor = self._denominator
@@ -406,7 +407,7 @@ class Trainer:
             self.schedule.step()
 
     def _step_graph(self) -> StepGraph | None:
-        """The steps of a training as a CUDA graph; None where they run plainly."""
+        """The training steps as a CUDA graph; None if they run without one."""
         xp = self._xp
         if xp is np:
             return None
@@ -415,10 +416,10 @@ class Trainer:
         if self.cuda_graph is False or self.accumulate > 1:
             return None
         if not capturable(self.model, xp):
-            logger.info("the model cannot be captured as a CUDA graph: its steps run plainly")
+            logger.info("the model cannot be captured as a CUDA graph: its steps run without one")
             return None
         if self._ignoring:
-            logger.info("some targets may be ignored: steps run plainly, and not as a CUDA graph")
+            logger.info("some targets may be ignored: steps run without a CUDA graph")
             return None
         return StepGraph(self._compute, self.optimizer.begin_step, self._arrays, xp)
 
@@ -430,7 +431,7 @@ class Trainer:
     def _compute(
         self, inputs: Array, targets: Array, updates: list[Callable[[], None]]
     ) -> tuple[Array, Any, Array]:
-        """What a step computes on a GPU, where nothing is read."""
+        """The computations of a step on a GPU, without reading from it."""
         network = self.model.fused()
         prediction = network.forward(inputs)
         loss = self.criterion.forward(prediction, targets)
@@ -443,7 +444,7 @@ class Trainer:
         return loss, denominator, prediction
 
     def read_losses(self) -> list[tuple[float, Any, float]]:
-        """Move the losses of the last steps to the history; returns them with denominators and rates."""
+        """Move the losses of the last steps to the history; return them with denominators and rates."""
         if not self._unread:
             return []
         losses, denominators, rates = zip(*self._unread, strict=True)
@@ -454,7 +455,7 @@ class Trainer:
         return list(zip(read, denominators, rates, strict=True))
 
     def check_losses(self, epoch: int, step: int) -> None:
-        """Refuse losses of the last steps, up to `step`, that are not finite though some target counts."""
+        """Raise for losses of the last steps, up to `step`, that are not finite though some target counts."""
         read = self.read_losses()
         for at, (loss, denominator, lr) in enumerate(read, step - len(read) + 1):
             if not math.isfinite(loss) and denominator != 0:
@@ -470,7 +471,7 @@ class Trainer:
 
     @property
     def _evaluated(self) -> Layer:
-        """What is evaluated: the averaged model, if there is one."""
+        """The model to evaluate: the averaged one, if there is one."""
         average = self.average
         return self.model if average is None or not average.n_averaged else average.module
 
@@ -480,7 +481,7 @@ class Trainer:
             self.average.module.load_state_dict(weights)
 
     def _bar(self, batches: Iterable[tuple[Array, Array]], epoch: int, epochs: int) -> Any:
-        from tinyconv.training.progress import epoch_bar  # tqdm is imported where a bar is made
+        from tinyconv.training.progress import epoch_bar  # tqdm is imported only for a bar
 
         images = batches.samples_per_epoch if isinstance(batches, DataLoader) else None
         return epoch_bar(images, epoch, epochs, self.progress)
@@ -509,7 +510,7 @@ class Trainer:
             return data
         check_iterable(name, data)
         iterable: Any = data
-        # What is evaluated as validation data brings its name: `evaluate` calls its argument `data`.
+        # Validation data comes with its name; the argument of `evaluate` is called `data`.
         return iterable if xp is np and name == "data" else Moved(name, iterable, xp)
 
 
@@ -518,5 +519,5 @@ def _number_or_none(name: str, value: float | None) -> float | None:
 
 
 def _is_zero(denominator: Any) -> bool:
-    """Whether no target counts; what is on a GPU is not read."""
+    """Whether no target counts; False on a GPU, which is not read."""
     return is_number(denominator) and bool(denominator == 0)

@@ -1,1 +1,1 @@
-"""Convolutions, and unfold and fold, which they stand on."""
+"""Convolutions, unfold and fold."""

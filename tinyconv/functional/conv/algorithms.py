@@ -1,10 +1,10 @@
 """The table of the algorithms: which file computes which of the three maps, and when.
 
-Each map has its own list, and the first algorithm that supports a convolution and is faster for it than those
-after it is taken. The rules know shapes only, so that equal shapes are computed alike everywhere. What is
-faster was measured with OpenBLAS, on one and two threads, with its kernels for AVX2 and for AVX-512.
+Each map has its own list. The first algorithm that supports a convolution, and is faster for it than those
+after it, is chosen. The rules depend on shapes only, so that equal shapes are computed alike everywhere. They
+were measured with OpenBLAS, on one and two threads, with its kernels for AVX2 and for AVX-512.
 
-On a GPU columns run, which are the fewest kernels: as_strided views would be copied there.
+On a GPU "columns" runs, as it launches the fewest kernels: as_strided views would be copied there.
 """
 
 from collections.abc import Callable
@@ -30,24 +30,24 @@ class Algorithm(NamedTuple):
 
 
 def always(geometry: Geometry) -> bool:
-    """Every convolution."""
+    """Support every convolution."""
     return True
 
 
 def supports_turned(geometry: Geometry) -> bool:
-    """No stride, and no more padding than the kernel reaches over."""
+    """Return whether the stride is 1, and the padding at most the kernel's extent - 1."""
     within = all(max(pads) <= reach for pads, reach in zip(geometry.padding, geometry.reach, strict=True))
     return geometry.stride == (1, 1) and within
 
 
 def is_faster_turned(geometry: Geometry) -> bool:
-    """Few samples, whose columns need not be added up; or one channel a group, with nothing to share."""
+    """Return whether there are few samples, or one channel per group."""
     few = geometry.input_shape[0] < windows.LEAST_SAMPLES
     return supports_turned(geometry) and (few or geometry.weight_shape[1] == 1 < geometry.groups)
 
 
 def conv2d_input_turned(geometry: Geometry, weight: Array, grad_output: Array) -> Array:
-    """For stride 1: the convolution of the cotangent with the turned kernel (see `Geometry.turned`)."""
+    """Convolve the cotangent with the turned kernel, for stride 1 (see `Geometry.turned`)."""
     turned = geometry.turned
     run = pick("output", turned, None, array_module(grad_output))
     return run(turned, grad_output, geometry.turned_weight(weight), None)
@@ -75,12 +75,12 @@ TABLE = {
     wanted: {name: each._replace(run=underflow_allowed(each.run)) for name, each in algorithms.items()}
     for wanted, algorithms in (("output", OUTPUT), ("input", INPUT), ("weight", WEIGHT))
 }
-NAMES = ("columns", "windows", "winograd")  # which compute all three maps
+NAMES = ("columns", "windows", "winograd")  # those that compute all three maps
 
 
 @lru_cache(CACHED)
 def pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Callable[..., Array]:
-    """What computes the map `wanted` by the algorithm `name`, or else by the first that is faster."""
+    """Return what computes the map `wanted` by the algorithm `name`, or else by the first that is faster."""
     table = TABLE[wanted]
     if name is None and xp is not np:
         first = table.get("turned", table["columns"])

@@ -1,7 +1,7 @@
 """Columns: a convolution as one matrix product, as the textbooks have it (im2col).
 
-Copy what the window sees at each output position into a row of a matrix, taps and channels in one order. With
-the kernels as the columns of another matrix in the same order,
+Copy what the window sees at each output position into a row of a matrix, ordered by taps and channels. With
+the kernels as the columns of another matrix, in the same order,
 
     columns    (N*OH*OW, KH*KW*C)      columns[(n, p, q), (i, j, c)] = x[n, c, p*s + i*d - P, q*s + j*d - P]
     matrix     (KH*KW*C, O)            matrix[(i, j, c), o] = weight[o, c, i, j]
@@ -11,10 +11,11 @@ the three maps are three products:
     output = columns @ matrix        columns' gradient = g @ matrix.T        matrix's gradient = columns.T @ g
 
 and the gradient with respect to the image adds the columns' gradient up where the columns were read (col2im).
-No kernel is turned and no stride is divided. This serves every convolution, and is the fastest for few
-samples: for one, the product is the output as stored. With `groups` there is one such product per group.
+No kernel is turned and no stride is divided. This supports every convolution, and is the fastest for few
+samples: for one sample, the product is the output as stored. With `groups` there is one such product per
+group.
 
-The copy has KH * KW times the image's values. So it is made for some samples at a time.
+The copy has KH * KW times the image's values, so it is made for a block of samples at a time.
 """
 
 from collections.abc import Iterator
@@ -26,11 +27,11 @@ from tinyconv.arrays import Array, array_module, as_logical, empty_stored, matmu
 from tinyconv.functional.conv.geometry import UNPADDED, Geometry
 
 BLOCK_BYTES = 4 << 20  # of columns: they should be in the cache when they are multiplied
-GPU_BLOCK_BYTES = 1 << 30  # there each block costs kernels, and only its memory bounds it
+GPU_BLOCK_BYTES = 1 << 30  # there each block launches kernels, so only memory limits it
 
 
 def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) -> Array:
-    """The output, of arrays that fit the geometry."""
+    """Return the output, of arrays that fit the geometry."""
     (n, o, oh, ow), xp, matrix = geometry.output_shape, array_module(input), _matrix(weight, geometry)
     if n == geometry.groups == 1:  # the product is the output as stored
         output = as_logical(matmul(_columns(input, geometry), matrix).reshape(oh, ow, o, 1))
@@ -44,7 +45,7 @@ def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) 
 
 
 def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array) -> Array:
-    """The gradient with respect to the image."""
+    """Return the gradient with respect to the image."""
     xp, matrix = array_module(grad_output), _matrix(weight, geometry)
     (_, c, h, w), groups = geometry.input_shape, geometry.groups
     grad_input = empty_stored(geometry.input_shape, grad_output.dtype, xp)
@@ -60,7 +61,7 @@ def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array) -> Array
 
 
 def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
-    """The gradient with respect to the weight."""
+    """Return the gradient with respect to the weight."""
     xp, (o, c, kh, kw), groups = array_module(input), geometry.weight_shape, geometry.groups
     total = xp.zeros((groups, kh * kw * c, o // groups), input.dtype)
     for samples in _blocks(geometry, input, xp):
@@ -72,7 +73,7 @@ def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array
 
 
 def all_windows(input: Array, geometry: Geometry) -> Array:
-    """All windows of the padded `input`, (N, C, H, W), channels last: a view (N, OH, OW, KH, KW, C)."""
+    """Return a view of all windows of the padded `input`, (N, C, H, W), as (N, OH, OW, KH, KW, C)."""
     xp, (n, c, h, w) = array_module(input), input.shape
     image = input.transpose(0, 2, 3, 1)
     if geometry.padding == UNPADDED:

@@ -1,4 +1,4 @@
-"""Convolution of sequences: that of images of height 1, with a kernel of height 1."""
+"""Convolution of sequences, as images of height 1 with a kernel of height 1."""
 
 from typing import TypeAlias
 
@@ -29,7 +29,7 @@ def conv1d(
     *,
     algorithm: str | None = None,
 ) -> Array:
-    """Convolve a batch of sequences with a set of kernels (cross-correlation, no kernel is rotated).
+    """Convolve a batch of sequences with a set of kernels (a cross-correlation: no kernel is rotated).
 
     y[n, o, p] = bias[o] + sum over c, i of input[n, c, p*stride + i*dilation - padding] * weight[o, c, i]
 
@@ -39,7 +39,7 @@ def conv1d(
         bias: (O,) or None.
         stride, dilation: an int or a sequence of one.
         padding: the same, or "valid" (none) or "same" (the output has the length of the input, for
-            stride 1; an odd pad goes to the end).
+            stride 1; of an odd number, the larger part is at the end).
         groups: number of groups; it divides C and O.
         algorithm: "columns" or "windows"; by default the shapes decide. The results agree to rounding.
 
@@ -77,7 +77,7 @@ def conv1d_backward(
     *,
     algorithm: str | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `conv1d` with respect to `input`, `weight` and `bias` (None without a bias)."""
+    """Return the gradients with respect to `input`, `weight` and `bias` (None without a bias)."""
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
@@ -100,7 +100,7 @@ def conv1d_input(
     *,
     algorithm: str | None = None,
 ) -> Array:
-    """Gradient of `conv1d` with respect to its input.
+    """Compute the gradient of `conv1d` with respect to its input.
 
     dx[n, c, l] = sum of grad_output[n, o, p] * weight[o, c, i] over o, p, i with
         l = p*stride + i*dilation - padding
@@ -140,7 +140,7 @@ def conv1d_weight(
     *,
     algorithm: str | None = None,
 ) -> Array:
-    """Gradient of `conv1d` with respect to its weight.
+    """Compute the gradient of `conv1d` with respect to its weight.
 
     dw[o, c, i] = sum of grad_output[n, o, p] * input[n, c, p*stride + i*dilation - padding] over n, p
 
@@ -167,7 +167,7 @@ def conv1d_weight(
 
 
 def conv1d_bias(grad_output: Array) -> Array:
-    """Gradient of `conv1d` with respect to its bias: `grad_output`, (N, O, OL) or (O, OL), summed to (O,)."""
+    """Sum `grad_output`, (N, O, OL) or (O, OL), to the gradient with respect to the bias, (O,)."""
     check_arrays(grad_output=grad_output)
     check_ndim("grad_output", grad_output, (2, 3), "(N, O, OL) or (O, OL)")
     return conv2d_bias(_image(grad_output))
@@ -181,7 +181,7 @@ def options_2d(
     dilation: IntOrSingle,
     groups: int,
 ) -> tuple[Pair, Pair | str, Pair, int]:
-    """Stride, padding, dilation and groups of the 2-D convolution; ValueError where shapes do not fit."""
+    """Return stride, padding, dilation and groups of the 2-D convolution; raise if shapes do not fit."""
     if len(weight_size) != 3:
         raise ValueError(f"`weight` (of shape {weight_size}) must have the form (O, C / groups, K)")
     options = (

@@ -5,32 +5,32 @@ For an image x, a kernel w and a cotangent g with the shape of the output, take 
     T(g, x, w) = sum  g[n, o, p, q] * x[n, c, p*s + i*d - P, q*s + j*d - P] * w[o, c, i, j]
 
 over all indices, where s is the stride, d the dilation, P the padding, and x counts as zero outside
-the image. It is linear in each of its three arguments. Leave one argument out, and the form becomes
-a map of the other two:
+the image. It is linear in each of its three arguments. If one argument is left out, the form becomes a map of
+the other two:
 
     conv2d(x, w)              without g: the output     y[n,o,p,q] = sum over c,i,j  x[...] * w[...]
     conv2d_input(., w, g)     without x: the gradient with respect to the image, scattered to where x was read
     conv2d_weight(x, ., g)    without w: the gradient with respect to the kernel, g correlated with x
 
-So the derivative of any of the three maps, in any of its arguments, is another of the three: the
-family is closed under differentiation, and the second order needs no new formula. `conv2d_input` is
-also known as transposed convolution.
+So the derivative of each of the three maps, with respect to each of its arguments, is another of the three:
+the family is closed under differentiation, and the second order needs no new formula. `conv2d_input` is also
+known as transposed convolution.
 
-In terms of the columns, what the window sees at each position copied into a matrix, each map is one matrix
-product per group (`columns.py`, to be read first):
+With what the window sees at each position copied into the columns of a matrix, each map is one matrix product
+per group (`columns.py`, the file to read first):
 
     output = W @ columns(x)       columns' gradient = W.T @ g       W's gradient = g @ columns(x).T
 
-and the gradient with respect to the image adds the columns' gradient up where they were read. No kernel is
-turned and no stride is divided: a stride that leaves pixels at the border unread gives them the gradient
-zero, as the image's size is an argument of `conv2d_input`.
+and the gradient with respect to the image adds the columns' gradient up where the columns were read. No
+kernel is turned and no stride is divided: pixels at the border that a stride leaves unread get a zero
+gradient, as the image's size is an argument of `conv2d_input`.
 
 There are faster ways to the same result, each in a file of its own:
 
-    windows.py    most of the copying is saved, as the windows are matrices of the image as stored
+    windows.py    saves most of the copying, as the windows are matrices of the image as stored
     winograd.py   3x3 kernels with a quarter of the multiplications. It mixes the pixels of a tile of 4x4
-                  outputs, so that rounding is some times larger, and an inf or a NaN reaches its whole tile
-    depthwise.py  one channel per group: the definition for all channels at once, for few samples
+                  outputs, so rounding errors are larger, and an inf or a NaN spreads over its tile
+    depthwise.py  one channel per group and few samples: the definition, for all channels at once
 
 The shapes decide which one runs (`algorithms.py`), or `algorithm` does: "columns" and "windows" add up the
 same products as the definition.
@@ -61,7 +61,7 @@ def conv2d(
     *,
     algorithm: str | None = None,
 ) -> Array:
-    """Convolve a batch of images with a set of kernels (cross-correlation, no kernel is rotated).
+    """Convolve a batch of images with a set of kernels (a cross-correlation: no kernel is rotated).
 
     y[n, o, p, q] = bias[o] + sum over c, i, j of
         input[n, c, p*stride + i*dilation - padding, q*stride + j*dilation - padding] * weight[o, c, i, j]
@@ -74,7 +74,7 @@ def conv2d(
         bias: (O,) or None.
         stride, dilation: an int, or a pair for height and width.
         padding: an int, a pair, "valid" (none) or "same" (the output has the size of the input, for
-            stride 1; an odd row or column of padding goes to the bottom or the right).
+            stride 1; of an odd number, the larger part is at the bottom or the right).
         groups: number of groups; it divides C and O.
         algorithm: "columns", "windows" or "winograd"; by default the shapes decide. The results agree to
             rounding. Winograd spreads an outlier or a NaN over a tile of 4x4 outputs.
@@ -85,7 +85,7 @@ def conv2d(
 
     Raises:
         ValueError: shapes that do not fit, an argument out of range, a kernel larger than the
-            padded input, "same" with a stride, an `algorithm` that does not serve the shapes.
+            padded input, "same" with a stride, an `algorithm` that does not support the shapes.
         TypeError: dtypes that differ or are not floating.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html
@@ -116,7 +116,7 @@ def conv2d_backward(
     *,
     algorithm: str | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `conv2d` with respect to `input`, `weight` and `bias` (None without a bias).
+    """Compute the gradients of `conv2d` with respect to `input`, `weight` and `bias` (None without a bias).
 
     The first two are `conv2d_input` and `conv2d_weight`; the bias's is grad_output summed over all
     but the channels.
@@ -144,7 +144,7 @@ def conv2d_input(
     *,
     algorithm: str | None = None,
 ) -> Array:
-    """Gradient of `conv2d` with respect to its input.
+    """Compute the gradient of `conv2d` with respect to its input.
 
     dx[n, c, y, x] = sum of grad_output[n, o, p, q] * weight[o, c, i, j] over all o, p, q, i, j with
         y = p*stride + i*dilation - padding  and  x = q*stride + j*dilation - padding
@@ -191,7 +191,7 @@ def conv2d_weight(
     *,
     algorithm: str | None = None,
 ) -> Array:
-    """Gradient of `conv2d` with respect to its weight.
+    """Compute the gradient of `conv2d` with respect to its weight.
 
     dw[o, c, i, j] = sum of grad_output[n, o, p, q] * input[n, c, y, x] over all n, p, q with
         y = p*stride + i*dilation - padding  and  x = q*stride + j*dilation - padding
@@ -227,7 +227,7 @@ def conv2d_weight(
 
 
 def conv2d_bias(grad_output: Array) -> Array:
-    """Gradient of `conv2d` with respect to its bias: `grad_output` summed over all but the channels, (O,)."""
+    """Sum `grad_output` over all but the channels: the gradient with respect to the bias, (O,)."""
     check_arrays(grad_output=grad_output)
     if grad_output.ndim not in (3, 4):
         check_ndim("grad_output", grad_output, (3, 4), "(N, O, OH, OW) or (O, OH, OW)")

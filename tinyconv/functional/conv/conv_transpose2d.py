@@ -1,14 +1,14 @@
-"""Transposed convolution: the gradient of a convolution by its input, under its own name.
+"""Transposed convolution: the gradient of a convolution with respect to its input, under its own name.
 
 A convolution with the kernel w, stride s, dilation d and padding P reads y[n, c, p*s + i*d - P, ...] for
 output position p. Its transpose adds input[n, o, p, ...] * w[o, c, i, ...] there instead:
 
     conv_transpose2d(x, w) = conv2d_input(the output's size, w, x)
 
-so the roles of the channels are swapped: w is (C_in, C_out / groups, KH, KW). Several output sizes have
-the same number of positions p where the stride is above 1; `output_padding` chooses one of them, by rows
-and columns at the end. As the map is linear in x and in w, its gradients are the two other maps of the
-family: `conv2d` by the input and `conv2d_weight`, the roles of image and cotangent exchanged.
+so the roles of the channels are swapped: w is (C_in, C_out / groups, KH, KW). With a stride above 1, several
+output sizes have the same number of positions p; `output_padding` selects one of them, by adding rows and
+columns at the end. As the map is linear in x and in w, its gradients are the two other maps of the family:
+`conv2d` for the input, and `conv2d_weight`, with the roles of image and cotangent exchanged, for the weight.
 """
 
 from functools import lru_cache
@@ -47,9 +47,9 @@ def conv_transpose2d(
         weight: (C_in, C_out / groups, KH, KW), of the dtype of `input`.
         bias: (C_out,) or None.
         stride, dilation: an int, or a pair for height and width.
-        padding: the same; rows and columns that are left out at each side of the output.
-        output_padding: the same; rows and columns more at the bottom and the right, fewer than the
-            stride or the dilation.
+        padding: the same; the number of rows and columns left out at each side of the output.
+        output_padding: the same; the number of rows and columns added at the bottom and the right, less than
+            the stride or the dilation.
         groups: number of groups; it divides C_in and C_out.
         algorithm: "columns", "windows" or "winograd"; by default the shapes decide (see `conv2d`).
 
@@ -93,7 +93,7 @@ def conv_transpose2d_backward(
     *,
     algorithm: str | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Gradients of `conv_transpose2d` with respect to `input`, `weight` and `bias` (None without a bias).
+    """Return the gradients with respect to `input`, `weight` and `bias` (None without a bias).
 
     The first is `conv2d` of grad_output with the same kernel, the second `conv2d_weight` with grad_output
     as the image and `input` as the cotangent.
@@ -124,7 +124,7 @@ def transposed_geometry(
     groups: int = 1,
     dilation: IntOrPair = 1,
 ) -> Geometry:
-    """The geometry of the convolution whose transpose `conv_transpose2d` is: its image is the output here."""
+    """Return the geometry of the convolution whose transpose this is: its image is the output here."""
     options = (
         pair("stride", stride),
         pair("padding", padding, minimum=0),
@@ -164,7 +164,7 @@ def _transposed_geometry(
 
 
 def shortest_size(input_size: Shape, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
-    """(OH, OW) of a transposed convolution of (H, W) without output padding; may be less than 1."""
+    """Return (OH, OW) of a transposed convolution of (H, W) without output padding; may be less than 1."""
     height, width = (
         (length - 1) * s + d * (k - 1) + 1 - 2 * p
         for length, k, s, p, d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)

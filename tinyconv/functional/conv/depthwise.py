@@ -1,11 +1,11 @@
 """Depthwise convolution: one input channel per group, by shifted multiplications and additions.
 
-With a group for each channel there is nothing to sum over but the taps, and no matrix to multiply. So the
-definition is taken literally, for all channels and samples at once:
+With a group for each channel, the sum is only over the taps, without a matrix product. So the
+definition is computed literally, for all channels and samples at once:
 
-    output[p, q] = sum over i, j of  weight[i, j] * x[p*s + i*d - P, q*s + j*d - P]      all of them (C, N)
+    output[p, q] = sum over i, j of  weight[i, j] * x[p*s + i*d - P, q*s + j*d - P]      each a matrix (C, N)
 
-some positions at a time, so that they stay in the cache while the taps are added up. The gradient with
+a block of positions at a time, so that it stays in the cache while the taps are added up. The gradient with
 respect to the weight is, for each tap, the sum over positions of g * x; that with respect to the image, for
 stride 1, the same convolution with the turned kernel (`algorithms.py`).
 """
@@ -23,17 +23,17 @@ MOST_SAMPLES = 16
 
 
 def supports(geometry: Geometry) -> bool:
-    """One input channel per group."""
+    """Support one input channel per group."""
     return geometry.groups > 1 and geometry.weight_shape[1] == 1
 
 
 def is_faster(geometry: Geometry) -> bool:
-    """Fewer samples than make windows worth a product each."""
+    """Return whether there are too few samples for a matrix product per window to pay off."""
     return supports(geometry) and geometry.input_shape[0] < MOST_SAMPLES
 
 
 def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) -> Array:
-    """The output, of arrays that fit the geometry."""
+    """Return the output, of arrays that fit the geometry."""
     (n, o, oh, ow), c = geometry.output_shape, geometry.groups
     image, output = padded(input, geometry), np.empty((oh, ow, c, o // c, n), input.dtype)
     by_tap = weight.reshape(c, o // c, *geometry.kernel_size).transpose(2, 3, 0, 1)[..., None]
@@ -49,7 +49,7 @@ def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) 
 
 
 def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
-    """The gradient with respect to the weight."""
+    """Return the gradient with respect to the weight."""
     (n, o, oh, ow), c, (kh, kw) = geometry.output_shape, geometry.groups, geometry.kernel_size
     image, grads = padded(input, geometry), np.ascontiguousarray(grad_output.transpose(2, 3, 1, 0))
     grads, total = grads.reshape(oh, ow, c, o // c, n), np.zeros((kh, kw, o * n), input.dtype)

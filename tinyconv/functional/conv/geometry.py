@@ -1,12 +1,12 @@
-"""The geometry of a sliding window, made and checked once: which output sees which pixels.
+"""The geometry of a sliding window: which output sees which pixels.
 
 A window of KH x KW taps moves over an image. At output position (p, q) its tap (i, j) sees the pixel
 
     p * stride[0] + i * dilation[0] - padding[0][0],   q * stride[1] + j * dilation[1] - padding[1][0]
 
 and zero (for max-pooling -inf) outside the image. Convolutions, pooling, unfold and fold all move such a
-window; they differ in what they do with what it sees. Geometries are cached: a second call with equal
-arguments costs one look-up.
+window; they differ in what they compute from what it sees. Geometries are checked once and cached: a second
+call with equal arguments costs one look-up.
 """
 
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class Tap(NamedTuple):
     pixels: tuple[slice, slice]
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity, as equal ones are one
+@dataclass(frozen=True, eq=False)  # compared by identity, as equal ones are the same object
 class Geometry:
     """A window over images of `input_shape`, (N, C, H, W); pairs are for height and width.
 
     `padding` is ((top, bottom), (left, right)). Output channel o sees the input channels of its own group; a
-    window that takes each channel by itself, as pooling does, has as many groups as channels.
+    window that handles each channel separately, as in pooling, has as many groups as channels.
     """
 
     input_shape: Shape
@@ -53,23 +53,23 @@ class Geometry:
 
     @cached_property
     def output_shape(self) -> Shape:
-        """(N, O, OH, OW)."""
+        """Return (N, O, OH, OW)."""
         return self.input_shape[0], self.out_channels, *self.output_size
 
     @cached_property
     def weight_shape(self) -> Shape:
-        """(O, C / groups, KH, KW)."""
+        """Return (O, C / groups, KH, KW)."""
         return self.out_channels, self.input_shape[1] // self.groups, *self.kernel_size
 
     @cached_property
     def reach(self) -> Pair:
-        """How far the last tap lies from the first, down and across."""
+        """Return the distance from the first tap to the last, down and across."""
         (kh, kw), (dh, dw) = self.kernel_size, self.dilation
         return dh * (kh - 1), dw * (kw - 1)
 
     @cached_property
     def taps(self) -> tuple[Tap, ...]:
-        """All taps in row order."""
+        """Return all taps in row order."""
         down = [self.inside(0, i) for i in range(self.kernel_size[0])]
         across = [self.inside(1, j) for j in range(self.kernel_size[1])]
         return tuple(
@@ -80,9 +80,9 @@ class Geometry:
 
     @cached_property
     def turned(self) -> "Geometry":
-        """For stride 1, the convolution of the cotangent that gives the gradient with respect to the image.
+        """Return, for stride 1, the convolution of the cotangent that gives the image's gradient.
 
-        Its kernel is turned by half a turn, with input and output channels exchanged (`turned_weight`).
+        Its kernel is rotated by 180 degrees, with input and output channels exchanged (`turned_weight`).
         """
         before = [reach - before for reach, (before, _) in zip(self.reach, self.padding, strict=True)]
         lengths = zip(self.input_shape[2:], self.reach, before, self.output_size, strict=True)
@@ -99,13 +99,13 @@ class Geometry:
         )
 
     def turned_weight(self, weight: Array) -> Array:
-        """The kernel of `turned`, (C, O / groups, KH, KW): rotated, channels exchanged."""
+        """Return the kernel of `turned`, (C, O / groups, KH, KW): rotated, channels exchanged."""
         o, c, kh, kw = weight.shape
         by_group = weight[:, :, ::-1, ::-1].reshape(self.groups, o // self.groups, c, kh, kw)
         return by_group.swapaxes(1, 2).reshape(self.groups * c, o // self.groups, kh, kw)
 
     def inside(self, axis: int, tap: int) -> tuple[slice, slice]:
-        """Along one axis, the outputs for which `tap` lies inside the image, and the pixels it sees there."""
+        """Return, along an axis, the outputs for which `tap` is inside the image, and the pixels it sees."""
         stride, size = self.stride[axis], self.input_shape[2 + axis]
         offset = tap * self.dilation[axis] - self.padding[axis][0]
         first = max(0, -(offset // stride))  # ceil(-offset / stride)
@@ -123,14 +123,14 @@ def conv_geometry(
     dilation: IntOrPair = 1,
     groups: int = 1,
 ) -> Geometry:
-    """The geometry of a convolution of (N, C, H, W) with a weight (O, C / groups, KH, KW).
+    """Return the geometry of a convolution of (N, C, H, W) with a weight (O, C / groups, KH, KW).
 
     Raises:
         ValueError: shapes that do not fit, an option out of range, a kernel larger than the padded input,
             "same" padding with a stride.
         TypeError: an option of the wrong type.
     """
-    # Parsed before the look-up: (1, True) and (1.0, 1) equal (1, 1), and must not be found in its place.
+    # Parsed before the look-up: (1, True) and (1.0, 1) equal (1, 1) as keys, and must be rejected.
     pads = padding if isinstance(padding, str) else pair("padding", padding, minimum=0)
     options = pair("stride", stride), pads, pair("dilation", dilation), integer("groups", groups)
     return _conv_geometry(tuple(input_shape), tuple(weight_shape), *options)
@@ -153,9 +153,9 @@ def _conv_geometry(
 
 
 def named_padding(padding: Pair | str, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pads:
-    """Padding in numbers: a pair is for both sides, "valid" is none, "same" keeps the input's size.
+    """Return padding in numbers: a pair is for both sides, "valid" is none, "same" keeps the size.
 
-    An odd row or column of "same" goes to the bottom or the right.
+    If "same" needs an odd number of rows or columns, the larger part is at the bottom or the right.
     """
     if not isinstance(padding, str):
         return (padding[0], padding[0]), (padding[1], padding[1])
@@ -170,7 +170,7 @@ def named_padding(padding: Pair | str, kernel_size: Pair, stride: Pair, dilation
 def check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> None:
     """Check the channels of an input (N, C, ...) and of a weight (O, C / groups, ...)."""
     if 0 in input_shape[1:]:
-        raise ValueError(f"`input` (of shape {input_shape}) must hold channels and values")
+        raise ValueError(f"`input` (of shape {input_shape}) must have channels and values")
     channels, (o, c_group) = input_shape[1], weight_shape[:2]
     if channels != c_group * groups:
         raise ValueError(
@@ -190,7 +190,7 @@ def window_geometry(
     padding: IntOrPair = 0,
     dilation: IntOrPair = 1,
 ) -> Geometry:
-    """The geometry of a window that takes each channel of `input_shape`, (N, C, H, W), by itself.
+    """Return the geometry of a window that moves over each channel of `input_shape`, (N, C, H, W).
 
     Raises:
         ValueError: an option out of range, a window larger than the padded input.
@@ -211,7 +211,7 @@ def _window_geometry(
 
 
 def output_size(size: Shape, kernel_size: Pair, stride: Pair, padding: Pads, dilation: Pair) -> Pair:
-    """(OH, OW) for an image of `size` (H, W).
+    """Return (OH, OW) for an image of `size` (H, W).
 
     floor((size + padding before and after - dilation * (kernel - 1) - 1) / stride) + 1
 
@@ -230,5 +230,5 @@ def output_size(size: Shape, kernel_size: Pair, stride: Pair, padding: Pads, dil
 
 
 def steps(step: Pair, counts: Pair) -> Pair:
-    """A stride or dilation; 1 where there is one position or tap: it may be huge and means nothing."""
+    """Return a stride or dilation, or 1 where there is one position or tap and the value has no effect."""
     return step[0] if counts[0] > 1 else 1, step[1] if counts[1] > 1 else 1

@@ -34,8 +34,8 @@ def unfold(
         kernel_size, dilation, padding, stride: an int, or a pair for height and width.
 
     Returns:
-        (N, C * KH * KW, L) or (C * KH * KW, L): row (c, i, j), column (p, q) holds what tap (i, j)
-        sees of channel c at position (p, q); L is the number of positions, in row order.
+        (N, C * KH * KW, L) or (C * KH * KW, L), where L is the number of positions, in row order: row (c, i,
+        j), column (p, q) has what tap (i, j) sees of channel c at position (p, q).
 
     Raises:
         ValueError: wrong number of dimensions, an argument out of range, a window larger than the
@@ -69,7 +69,7 @@ def unfold_backward(
     padding: IntOrPair = 0,
     stride: IntOrPair = 1,
 ) -> Array:
-    """Gradient of `unfold` with respect to its input: `fold` of `grad_output` onto the shape of `input`."""
+    """Fold `grad_output` onto the shape of `input`: the gradient of `unfold` with respect to it."""
     check_arrays(input=input, grad_output=grad_output)
     shape = unfold_shape(input.shape, kernel_size, dilation, padding, stride)
     check_shape("grad_output", grad_output, shape, "of the output")
@@ -95,7 +95,7 @@ def fold(
         (N, C, H, W) or (C, H, W): each pixel is the sum of all entries that `unfold` would copy it to.
 
     Raises:
-        ValueError: wrong number of dimensions, an argument out of range, a number of rows that is no
+        ValueError: wrong number of dimensions, an argument out of range, a number of rows that is not a
             multiple of KH * KW, a number of columns that is not the number of window positions.
         TypeError: `input` is not floating.
 
@@ -126,7 +126,7 @@ def fold_backward(
     padding: IntOrPair = 0,
     stride: IntOrPair = 1,
 ) -> Array:
-    """Gradient of `fold` with respect to its input: `unfold` of `grad_output`."""
+    """Compute the gradient of `fold` with respect to its input: `unfold` of `grad_output`."""
     check_arrays(input=input, grad_output=grad_output)
     shape = fold_shape(input.shape, output_size, kernel_size, dilation, padding, stride)
     check_shape("grad_output", grad_output, shape, "of the output")
@@ -140,14 +140,14 @@ def unfold_geometry(
     padding: IntOrPair,
     stride: IntOrPair,
 ) -> Geometry:
-    """The geometry of `unfold` for images of `input_size`, (N, C, H, W)."""
+    """Return the geometry of `unfold` for images of `input_size`, (N, C, H, W)."""
     if 0 in input_size[-3:]:
-        raise ValueError(f"`input` (of shape {input_size}) must hold channels and pixels")
+        raise ValueError(f"`input` (of shape {input_size}) must have channels and pixels")
     return window_geometry(input_size, kernel_size, stride, padding, dilation)
 
 
 def unfold_shape(input_size: tuple[int, ...], *options: IntOrPair) -> tuple[int, ...]:
-    """The shape that `unfold` gives images of `input_size`; ValueError if they do not fit."""
+    """Return the shape of `unfold`'s output for `input_size`; raise ValueError if it does not fit."""
     if len(input_size) not in (3, 4):
         raise ValueError(f"`input` (of shape {input_size}) must have the form (N, C, H, W) or (C, H, W)")
     *batch, channels, height, width = input_size
@@ -163,7 +163,7 @@ def fold_shape(
     padding: IntOrPair,
     stride: IntOrPair,
 ) -> tuple[int, ...]:
-    """The shape of the images that columns of `input_size` are folded to; ValueError if they do not fit."""
+    """Return the shape of the images that columns of `input_size` fold to; raise ValueError if unfit."""
     size = pair("output_size", output_size)
     geometry = window_geometry((1, 1, *size), kernel_size, stride, padding, dilation)
     if len(input_size) not in (2, 3):

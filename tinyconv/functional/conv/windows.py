@@ -1,18 +1,18 @@
 """Windows: a convolution as a stack of products with matrices that are windows of the image as stored.
 
 In an image stored as (H, W, C, N) the values that the KW taps of one kernel row see are KW neighbouring
-pixels: a matrix (KW*C, N) with one stride, which BLAS takes without a copy. Copy the KH rows that an output
-row sees next to each other,
+pixels: a matrix (KW*C, N) with one stride, which BLAS reads without a copy. If the KH rows that an output row
+sees are copied next to each other,
 
     rows[p, w, i, c, n] = x[p*s + i*d, w, c, n]                  KH times the image, not KH * KW times
 
-and all windows are overlapping views of it, (OH, OW, KW*KH*C, N): window (p, q) begins at rows[p, q*s] and
+all windows are overlapping views of the copy, (OH, OW, KW*KH*C, N): window (p, q) begins at rows[p, q*s] and
 has one stride. With the weight as a matrix (O, KW*KH*C) the convolution is one stacked product,
 
     output[p, q] = weight @ windows[p, q]                        (O, K) by (K, N): the output as stored
 
 (Cho and Brand, "MEC", ICML 2017.) A stride is a stride of the view. For a dilation, the columns of each
-residue modulo the dilation are copied next to each other: the taps of a window are neighbours then.
+residue modulo the dilation are copied next to each other, so that the taps of a window are neighbours.
 
 The gradient with respect to the weight contracts over a whole output row at once. With x stored as
 (H, C, W, N) and the cotangent as (OH, O, OW, N), what tap column j sees of KH image rows is a matrix
@@ -20,14 +20,15 @@ The gradient with respect to the weight contracts over a whole output row at onc
 
     dweight[:, j] = sum over p of  g[p] @ seen[p, j].T           (O, OW*N) by (OW*N, KH*C)
 
-(For an image of one channel, what all tap columns see is copied instead, and is one matrix.)
+(For an image of few channels, what all tap columns see is copied into one matrix instead.)
 
-The gradient with respect to the image takes windows along the height of the cotangent, which the turned
-kernel sees, and adds up along the width:
+The gradient with respect to the image uses windows of the turned kernel along the height of the cotangent,
+and adds up along the width:
 
     dx[h, q*s + j*d - P] += turned[j] @ [g[p-KH+1, q], ..., g[p, q]]     for p = h + P
 
-All of it is done some rows at a time, so that what was copied is in the cache when it is multiplied.
+All of this is done for a block of rows at a time, so that the copies are in the cache when they are
+multiplied.
 
 Source: https://arxiv.org/abs/1706.06873
 """
@@ -41,33 +42,33 @@ from numpy.lib.stride_tricks import as_strided
 from tinyconv.arrays import Array
 from tinyconv.functional.conv.geometry import UNPADDED, Geometry
 
-BLOCK_BYTES = 1 << 20  # of what a block copies: half of a core's second cache, or all of it
-LEAST_SAMPLES, MANY_SAMPLES = 4, 16  # a product has as many columns as there are samples
+BLOCK_BYTES = 1 << 20  # copied per block: half of a core's L2 cache, or all of it
+LEAST_SAMPLES, MANY_SAMPLES = 4, 16  # a product has a column per sample
 SMALL_PRODUCT = 1_000_000  # multiply-adds up to which OpenBLAS does not repack its operands
-SMALL_ROW = 1024  # entries of a weight's columns j
-FEW_ROWS = 8  # of a matrix (KH*C, OW*N): OpenBLAS's kernels make 4 to 16 rows at once
+SMALL_ROW = 1024  # entries of a tap column of the weight
+FEW_ROWS = 8  # of a matrix (KH*C, OW*N): OpenBLAS's kernels compute 4 to 16 rows at once
 
 
 def is_faster(geometry: Geometry) -> bool:
-    """Enough samples; for products that BLAS has no kernel for small matrices for, more of them."""
+    """Return whether there are enough samples: more where BLAS lacks a small-matrix kernel."""
     (o, c, kh, kw), groups, n = geometry.weight_shape, geometry.groups, geometry.input_shape[0]
     small = o // groups * c * kh * kw * min(n, MANY_SAMPLES) <= SMALL_PRODUCT
     return n >= (LEAST_SAMPLES if small else 2 * MANY_SAMPLES)
 
 
 def is_faster_input(geometry: Geometry) -> bool:
-    """Enough samples: columns have to be added up, KH * KW times the image."""
+    """Return whether there are enough samples, as columns add up KH * KW times the image."""
     return geometry.input_shape[0] >= LEAST_SAMPLES
 
 
 def is_faster_weight(geometry: Geometry) -> bool:
-    """Enough samples, the more the larger the weight."""
+    """Return whether there are enough samples; a larger weight needs more."""
     o, c, kh, _ = geometry.weight_shape
     return geometry.input_shape[0] >= (MANY_SAMPLES // 2 if o * c * kh <= SMALL_ROW else MANY_SAMPLES)
 
 
 def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) -> Array:
-    """The output, of arrays that fit the geometry."""
+    """Return the output, of arrays that fit the geometry."""
     (n, o, oh, ow), (_, c, kh, kw), groups = geometry.output_shape, geometry.weight_shape, geometry.groups
     image, output = padded(input, geometry), np.empty((oh, ow, o, n), input.dtype)
     taps = weight.reshape(groups, 1, o // groups, c, kh, kw).transpose(0, 1, 2, 5, 4, 3)
@@ -85,7 +86,7 @@ def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) 
 
 
 def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
-    """The gradient with respect to the weight."""
+    """Return the gradient with respect to the weight."""
     o, c, kh, kw = geometry.weight_shape
     image, grads = padded(input, geometry), grad_output.transpose(2, 3, 1, 0)
     run = _add_weight_at_once if _few_channels(geometry) else _add_weight
@@ -116,13 +117,13 @@ def _add_weight(by_tap: Array, geometry: Geometry, image: Array, grads: Array) -
 
 
 def _few_channels(geometry: Geometry) -> bool:
-    """Whether products for single tap columns are too flat: then all are copied, and taken at once."""
+    """Whether the products per tap column have too few rows: then all are copied, into one product."""
     _, c, kh, _ = geometry.weight_shape
     return geometry.groups == geometry.dilation[0] == 1 and kh * c <= FEW_ROWS
 
 
 def _add_weight_at_once(by_tap: Array, geometry: Geometry, image: Array, grads: Array) -> None:
-    """`_add_weight` for few channels: one product for all tap columns, of copied (H, KW, C, OW, N)."""
+    """`_add_weight` for few channels: one product for all tap columns, copied as (H, KW, C, OW, N)."""
     (o, c, kh, kw), (sh, sw), dw = geometry.weight_shape, geometry.stride, geometry.dilation[1]
     (oh, ow, _, n), item = grads.shape, image.itemsize
     for block in blocks(oh, (sh * kw * c + o) * ow * n * item):
@@ -137,7 +138,7 @@ def _add_weight_at_once(by_tap: Array, geometry: Geometry, image: Array, grads: 
 
 
 def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array) -> Array:
-    """The gradient with respect to the image."""
+    """Return the gradient with respect to the image."""
     (n, c, h, w), groups, grads = geometry.input_shape, geometry.groups, grad_output.transpose(2, 3, 1, 0)
     image = np.zeros((h, w, groups, c // groups, n), grad_output.dtype)
     for samples in sample_blocks(n, weight[0].size * geometry.out_channels // groups):
@@ -162,7 +163,7 @@ def _add_image(image: Array, geometry: Geometry, weight: Array, grads: Array) ->
 
 
 def padded(input: Array, geometry: Geometry) -> Array:
-    """The padded image, (H + padding, W + padding, C, N), C-contiguous; a view of `input` if it can be."""
+    """Return the padded image, (H + padding, W + padding, C, N), C-contiguous; a view if possible."""
     n, c, h, w = input.shape
     if geometry.padding == UNPADDED:
         image = np.ascontiguousarray(input.transpose(2, 3, 1, 0))
@@ -183,17 +184,17 @@ def blocks(count: int, nbytes: int) -> Iterator[slice]:
 
 
 def sample_blocks(count: int, size: int) -> Iterator[slice]:
-    """Cut `count` samples into blocks with which products of `size` entries are not repacked by OpenBLAS."""
+    """Cut `count` samples into blocks whose products of `size` entries OpenBLAS does not repack."""
     most = SMALL_PRODUCT // max(1, size)
     parts = -(-count // most) if most >= MANY_SAMPLES else 1
     return (slice(part * count // parts, (part + 1) * count // parts) for part in range(parts))
 
 
 def residues(stride: int, dilation: int) -> Iterator[tuple[slice, int, int, int]]:
-    """The outputs along an axis by the residue, modulo the dilation, of the positions that they see.
+    """Yield the outputs along an axis by the residue, modulo the dilation, of the positions they see.
 
-    Yields outputs, the residue, and, counted in positions of that residue, where the first of them begins and
-    how far the next one is.
+    Each item is the outputs, the residue and, counted in positions of that residue, where the first output
+    begins and the distance to the next.
     """
     every = dilation // gcd(stride, dilation)
     for first in range(every):
@@ -209,7 +210,7 @@ def _copied_rows(image: Array, geometry: Geometry, block: slice) -> Array:
     shape = (rows, groups, w, kh, c // groups, n)
     strides = (sh * row, channel * (c // groups), pixel, dh * row, channel, item)
     seen = as_strided(image[block.start * sh :], shape, strides)
-    if c == groups:  # a channel's taps are as good at a distance, and runs are long
+    if c == groups:  # one channel per group: its taps need not be neighbours, and runs are long
         copied = np.empty((rows, dw, -(-w // dw), kh, groups, 1, n), image.dtype).transpose(
             0, 4, 1, 2, 3, 5, 6
         )
@@ -238,11 +239,11 @@ def _meetings(geometry: Geometry) -> Iterator[tuple[slice, slice, slice, int]]:
     """Which rows h of the image, p of the cotangent and i of the kernel meet: those with h + P = p*s + i*d.
 
     Rows h of one residue modulo lcm(s, d) meet every (s / gcd)-th row i and every (d / gcd)-th row p; as h
-    rises by lcm(s, d), p rises by one of them, and as i rises p falls.
+    rises by lcm(s, d), p rises by one of them, and as i rises, p falls.
 
     Yields:
-        The rows h, the rows p and the rows i, as slices; and the number, among these rows p, of the one that
-        the first of these rows i meets in the first of these rows h.
+        The rows h, p and i as slices, and the index among the rows p of the one at which the first row i
+        meets the first row h.
     """
     stride, dilation, top = geometry.stride[0], geometry.dilation[0], geometry.padding[0][0]
     common = gcd(stride, dilation)

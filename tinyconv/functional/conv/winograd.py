@@ -1,25 +1,25 @@
 """Convolution with 3 x 3 kernels by Winograd's minimal filtering, F(4 x 4, 3 x 3) of Lavin and Gray (2015).
 
 A product of two polynomials of 3 and 4 coefficients follows from its values at five points and its leading
-coefficient: 6 products, not 12. V(k) takes k coefficients to those values; let G = V(3), A = V(4), and let
-B = 1 / V(6) take values back. A filter w that makes 4 outputs of 6 inputs x is the transpose of that,
-A' [(G w) * (B' x)] with * elementwise. Done down and across, it makes a tile of 4 x 4 outputs of a patch of
-6 x 6 pixels with 36 products, not 144:
+coefficient: 6 products, not 12. V(k) maps k coefficients to those values; let G = V(3), A = V(4), and let
+B = 1 / V(6) map values back. A filter w that computes 4 outputs from 6 inputs x is the transpose of that,
+A' [(G w) * (B' x)] with * elementwise. Applied down and across, it computes a tile of 4 x 4 outputs from a
+patch of 6 x 6 pixels with 36 products, not 144:
 
     y = A' [sum over c of (G w G') * (B' x B)] A
 
-The channels are summed in between, so each of the 36 is a matrix product of its own, (O, C) by (C, N), and
-nearly all of the work once the channels are many. In an image stored as (H, W, C, N) the transforms are
-products with long contiguous lines too: B' times 6 rows of an image, then B' times 6 neighbouring columns of
-these. One row of tiles is done after the other, so that all of it stays in the cache.
+The channels are summed in between, so each of the 36 is a matrix product, (O, C) by (C, N); with many
+channels these are nearly all of the work. In an image stored as (H, W, C, N) the transforms are products with
+long contiguous rows too: B' times 6 rows of an image, then B' times 6 neighbouring columns of the result.
+Rows of tiles are computed one after another, so that each stays in the cache.
 
 y is linear in x and in w, and the other maps are its transposes: dw = G' [sum over tiles of (A g A') *
 (B' x B)] G, with x and g stored as (H, W, N, C) so that the sum over the tiles of a row and over N is one
 product; and the gradient with respect to the image is a convolution with the turned kernel.
 
-The transforms cancel in part, least with points near 1/sqrt(2) and sqrt(2): in float32 the largest error is
-2e-6 to 4e-6 of the largest output, three to ten times that of the plain sum (1e-5 with the paper's points,
-1 and 2). An inf or a NaN reaches its whole tile.
+The transforms lose digits by cancellation, fewest with points near 1/sqrt(2) and sqrt(2): in float32 the
+largest error is 2e-6 to 4e-6 of the largest output, three to ten times that of the plain sum (1e-5 with the
+paper's points, 1 and 2). An inf or a NaN spreads over its whole tile.
 
 Source: https://arxiv.org/abs/1509.09308
 """
@@ -37,7 +37,7 @@ TILE, PATCH = 4, 6
 POINTS = [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2]
 G, A, V = (np.vstack([np.vander(POINTS, k, increasing=True), np.eye(k)[-1:]]) for k in (3, TILE, PATCH))
 B = np.linalg.inv(V)
-GG = np.kron(G, G)  # both axes of flattened kernels
+GG = np.kron(G, G)  # for both axes of flattened kernels
 
 
 def supports(geometry: Geometry) -> bool:
@@ -52,7 +52,7 @@ def supports_input(geometry: Geometry) -> bool:
 
 
 def is_faster(geometry: Geometry) -> bool:
-    """Channels to spread the transforms over, tiles that are not mostly padding, and enough of them."""
+    """Return whether there are enough channels and tiles, and the tiles are not mostly padding."""
     (o, c, _, _), (n, _, oh, ow), (down, across) = (
         geometry.weight_shape,
         geometry.output_shape,
@@ -63,12 +63,12 @@ def is_faster(geometry: Geometry) -> bool:
 
 
 def is_faster_input(geometry: Geometry) -> bool:
-    """As for the convolution with the turned kernel."""
+    """Return whether it is faster for the convolution with the turned kernel."""
     return supports_input(geometry) and is_faster(geometry.turned)
 
 
 def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) -> Array:
-    """The output, of arrays that fit the geometry."""
+    """Return the output, of arrays that fit the geometry."""
     n, o, oh, ow = geometry.output_shape
     down, tiles = grid(geometry)
     image = padded(input, _whole_tiles(geometry))
@@ -92,12 +92,12 @@ def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) 
 
 
 def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array) -> Array:
-    """The gradient with respect to the image; see `supports_input`."""
+    """Return the gradient with respect to the image; see `supports_input`."""
     return conv2d(geometry.turned, grad_output, geometry.turned_weight(weight), None)
 
 
 def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
-    """The gradient with respect to the weight."""
+    """Return the gradient with respect to the weight."""
     (o, c, _, _), (n, _, oh, ow), (down, tiles) = geometry.weight_shape, geometry.output_shape, grid(geometry)
     image = np.ascontiguousarray(padded(input, _whole_tiles(geometry)).swapaxes(2, 3))
     grads = np.zeros((TILE * down, TILE * tiles, n, o), grad_output.dtype)
@@ -121,12 +121,12 @@ def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array
 
 
 def grid(geometry: Geometry) -> tuple[int, int]:
-    """How many tiles the output has down and across."""
+    """Return how many tiles the output has down and across."""
     return -(-geometry.output_size[0] // TILE), -(-geometry.output_size[1] // TILE)
 
 
 def _whole_tiles(geometry: Geometry) -> Geometry:
-    """With as much more padding as the last tiles of the output take."""
+    """The geometry with the padding that completes the last tiles of the output."""
     (top, bottom), (left, right) = geometry.padding
     height, width = geometry.output_size
     return replace(geometry, padding=((top, bottom + -height % TILE), (left, right + -width % TILE)))
@@ -143,5 +143,5 @@ def _patches(image: Array, t: int, tiles: int, out: Array | None = None) -> Arra
 
 
 def _times_rows(matrix: Array, rows: Array, out: Array) -> None:
-    """Matrix times rows of an image, (rows, W, pixel), column by column: BLAS is fastest with short lines."""
+    """Matrix times rows of an image, (rows, W, pixel), column by column: BLAS is fastest with short rows."""
     np.matmul(matrix, rows.swapaxes(0, 1), out=out.swapaxes(0, 1))

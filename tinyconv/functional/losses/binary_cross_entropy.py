@@ -17,15 +17,15 @@ __all__ = [
     "binary_cross_entropy_with_logits_backward_jvp",
 ]
 
-LEAST_LOG = -100.0  # binary_cross_entropy takes no logarithm to be less
-LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient takes no input * (1 - input) to be less
+LEAST_LOG = -100.0  # binary_cross_entropy clamps logarithms to this
+LEAST_VARIANCE = float(np.float32(1e-12))  # its gradient clamps input * (1 - input) to this
 
 
 @underflow_allowed
 def binary_cross_entropy(
     input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
 ) -> Array:
-    """-weight * (target * log(input) + (1 - target) * log(1 - input)), no logarithm below -100.
+    """Compute -weight * (target * log(input) + (1 - target) * log(1 - input)), logarithms clamped to -100.
 
     Args:
         input: probabilities, 0 to 1, any shape, float32 or float64.
@@ -55,10 +55,10 @@ def binary_cross_entropy(
 def binary_cross_entropy_backward(
     grad_output: Array, input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
 ) -> tuple[Array, Array]:
-    """Gradients of `binary_cross_entropy` by `input` and `target`.
+    """Compute the gradients of `binary_cross_entropy` with respect to `input` and `target`.
 
-    The first is weight * (input - target) / (input * (1 - input)), the divisor at least 1e-12; the second
-    weight * (log(1 - input) - log(input)), no logarithm below -100.
+    The first is weight * (input - target) / (input * (1 - input)), with the divisor clamped to 1e-12; the
+    second is weight * (log(1 - input) - log(input)), with logarithms clamped to -100.
     """
     xp = _check_probabilities(input, target, weight)
     grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
@@ -77,9 +77,9 @@ def binary_cross_entropy_backward_jvp(
     weight: Array | None = None,
     reduction: str = "mean",
 ) -> Array:
-    """Tangent of the gradient by `input` that `binary_cross_entropy_backward` returns.
+    """Compute the tangent of the gradient of `binary_cross_entropy` with respect to `input`.
 
-    With v = input * (1 - input), its derivative by `input` is weight times
+    With v = input * (1 - input), the second derivative is weight times
     1 / v - (input - target) * (1 - 2 * input) / v^2.
     """
     xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
@@ -100,7 +100,7 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Array | None = None,
 ) -> Array:
-    """`binary_cross_entropy` of sigmoid(input), without overflow and without a lost digit.
+    """Return `binary_cross_entropy` of sigmoid(input), without overflow or loss of digits.
 
     loss = weight * ((1 - target) * input + (1 + (pos_weight - 1) * target) * log(1 + exp(-input)))
 
@@ -110,7 +110,7 @@ def binary_cross_entropy_with_logits(
         weight: a factor for each element, of a shape that broadcasts to that of `input`.
         reduction: "none", "mean" or "sum"; "mean" divides by the number of elements.
         pos_weight: a factor for the positive part of the targets, of a shape that broadcasts to that of
-            `input`: one for each class, say.
+            `input`, for example one for each class.
 
     Returns:
         A 0-d array, or one of the shape of `input` for "none".
@@ -142,7 +142,7 @@ def binary_cross_entropy_with_logits_backward(
     reduction: str = "mean",
     pos_weight: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Gradients of `binary_cross_entropy_with_logits` by `input` and `target`.
+    """Compute the gradients of `binary_cross_entropy_with_logits` with respect to `input` and `target`.
 
     With s = sigmoid(input) they are, times weight, (1 - target) * s - pos_weight * target * (1 - s) and
     log(1 + exp(-input)) * (pos_weight - 1) - input.
@@ -168,9 +168,9 @@ def binary_cross_entropy_with_logits_backward_jvp(
     reduction: str = "mean",
     pos_weight: Array | None = None,
 ) -> Array:
-    """Tangent of the gradient by `input` that `binary_cross_entropy_with_logits_backward` returns.
+    """Compute the tangent of the gradient with respect to `input`.
 
-    Its derivative by `input` is weight * s * (1 - s) * (1 - target + pos_weight * target).
+    The second derivative is weight * s * (1 - s) * (1 - target + pos_weight * target).
     """
     xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     options = (weight, reduction, pos_weight)
@@ -186,12 +186,12 @@ def _check_probabilities(input: Array, target: Array, weight: Array | None) -> A
     for name, array in (("input", input), ("target", target)):
         outside = array[~((array >= 0) & (array <= 1))]
         if outside.size:
-            raise ValueError(f"`{name}` holds {outside[0]}, which must be between 0 and 1")
+            raise ValueError(f"`{name}` has the value {outside[0]}, which must be between 0 and 1")
     return xp
 
 
 def _clamped_logs(input: Array) -> tuple[Array, Array]:
-    """log(input) and log(1 - input), none below LEAST_LOG."""
+    """log(input) and log(1 - input), clamped to LEAST_LOG."""
     xp = array_module(input)
     with np.errstate(divide="ignore"):  # log(0) is clamped
         return xp.maximum(xp.log(input), LEAST_LOG), xp.maximum(xp.log1p(-input), LEAST_LOG)

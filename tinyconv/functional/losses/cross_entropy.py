@@ -1,7 +1,7 @@
 """Losses of class scores: cross-entropy of logits and negative log-likelihood, with their gradients.
 
-Both weigh the log-probabilities of the classes by `shares`, an array (N, C, ...) that holds the weight of
-each sample's class, or its class probabilities times the weights, and zeros where targets are ignored:
+Both weight the log-probabilities of the classes by `shares`, an array (N, C, ...) of the weight of each
+sample's class, or of its class probabilities times the weights, with zeros where targets are ignored:
 
     loss = -sum over c of shares * log_probabilities
 
@@ -38,7 +38,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Array:
-    """Cross-entropy between the softmax of `input` over the classes and `target`.
+    """Compute the cross-entropy between the softmax of `input` over the classes and `target`.
 
     For class indices y: loss = -weight[y] * log_softmax(input)[y]; for class probabilities t:
     loss = -sum over c of weight[c] * t[c] * log_softmax(input)[c].
@@ -59,7 +59,7 @@ def cross_entropy(
     Raises:
         ValueError: shapes that do not fit, a class index outside 0 to C - 1, a label smoothing
             outside 0 to 1, an unknown reduction.
-        TypeError: floating dtypes that differ; a target neither integer nor floating.
+        TypeError: floating dtypes that differ; a target that is neither integer nor floating.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
 
@@ -81,9 +81,9 @@ def cross_entropy_backward(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> tuple[Array, Array | None]:
-    """Gradients of `cross_entropy` by `input` and by `target` (None for class indices).
+    """Compute the gradients of `cross_entropy` with respect to `input` and `target` (None for class indices).
 
-    With one class index y a sample and no options, the first is
+    With one class index y per sample and no options, the first is
     grad_output / N * (softmax(input) - onehot(y)).
     """
     options = (ignore_index, reduction, label_smoothing)
@@ -118,7 +118,7 @@ def cross_entropy_saved(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> tuple[Array, CrossEntropySaved]:
-    """`cross_entropy`, and what its backward needs."""
+    """Return `cross_entropy`, and what its backward needs."""
     _check_classes(input, target, weight)
     input_size = input.shape
     if input.ndim == 1:
@@ -132,7 +132,7 @@ def cross_entropy_saved(
 
 @underflow_allowed
 def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -> Array:
-    """Gradient of `cross_entropy` by `input`, from what `cross_entropy_saved` returned."""
+    """Compute the gradient with respect to `input` from what `cross_entropy_saved` returned."""
     grads = _loss_factor(grad_output, saved) * saved.shares
     xp = array_module(grads)
     grad: Array = grads - xp.exp(saved.log_probabilities) * grads.sum(axis=1, keepdims=True)
@@ -141,7 +141,7 @@ def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -
 
 @underflow_allowed
 def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array:
-    """Tangent of `cross_entropy` for a tangent of `input`."""
+    """Compute the tangent of `cross_entropy` for a tangent of `input`."""
     check_arrays(log_probabilities=saved.log_probabilities, input_dot=input_dot)
     check_shape("input_dot", input_dot, saved.input_size, "of `input`")
     _, moved = _moved_probabilities(input_dot, saved)
@@ -153,7 +153,7 @@ def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array
 def cross_entropy_saved_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, saved: CrossEntropySaved
 ) -> Array:
-    """Tangent of `cross_entropy_saved_backward`, in which the probabilities move."""
+    """Compute the tangent of `cross_entropy_saved_backward`; the probabilities depend on `input`."""
     check_arrays(
         log_probabilities=saved.log_probabilities,
         grad_output_dot=grad_output_dot,
@@ -176,7 +176,7 @@ def _moved_probabilities(input_dot: Array, saved: CrossEntropySaved) -> tuple[Ar
 
 
 def _loss_factor(grad_output: Array, saved: CrossEntropySaved) -> Array:
-    """Minus the gradient of the loss by each target's sum: (N, 1, ...), or 0-d where it is one for all."""
+    """Minus the gradient with respect to each target's sum, (N, 1, ...), or 0-d if all are equal."""
     check_kinds(grad_output=grad_output)
     if saved.reduction == "none" and len(saved.input_size) == 1:
         grad_output = grad_output[None]
@@ -192,7 +192,7 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Array:
-    """Negative log-likelihood: -weight[y] * input[y] for the class index y of each sample.
+    """Compute the negative log-likelihood, -weight[y] * input[y] for the class index y of each sample.
 
     Args:
         input: log-probabilities, (C,), (N, C) or (N, C, d1, ...), float32 or float64.
@@ -206,9 +206,9 @@ def nll_loss(
         A 0-d array, or one of the shape of `target` for "none".
 
     Raises:
-        ValueError: shapes that do not fit, a class index outside 0 to C - 1 (on a GPU, where a look would
-            wait, the loss is NaN instead), an unknown reduction.
-        TypeError: floating dtypes that differ, a target that is not integer.
+        ValueError: shapes that do not fit, a class index outside 0 to C - 1 (on a GPU, where a check would
+            block, the loss is NaN instead), an unknown reduction.
+        TypeError: floating dtypes that differ, a target that is not of an integer dtype.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.nll_loss.html
 
@@ -231,7 +231,7 @@ def nll_loss_backward(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> tuple[Array, None]:
-    """Gradient of `nll_loss` by `input`, -weight[y] at the class index y and else 0; None for `target`."""
+    """Return the gradient for `input`, -weight[y] at the class index y and else 0; None for `target`."""
     scores, targets = _index_batch(input, target, weight)
     shares, total = _class_shares(scores, targets, weight, ignore_index, 0.0)
     saved = CrossEntropySaved(shares, scores, total, reduction, input.shape)
@@ -265,7 +265,7 @@ def _class_shares(
     ignore_index: int,
     label_smoothing: float,
 ) -> tuple[Array, Any]:
-    """What each class's log-probability counts in the loss, (N, C, ...), and what the mean divides by."""
+    """The weight of each class's log-probability in the loss, (N, C, ...), and what the mean divides by."""
     label_smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
     ignore_index = integer("ignore_index", ignore_index, minimum=-(1 << 63))
     classes = input.shape[1]
@@ -290,7 +290,7 @@ def _class_shares(
 def class_denominator(
     input: Array, target: Array, weight: Array | None = None, ignore_index: int = -100
 ) -> Any:
-    """Return what the mean of `cross_entropy` and `nll_loss` divides by; for indices on a GPU a 0-d array."""
+    """Return what the mean of `cross_entropy` and `nll_loss` divides by: a 0-d array for GPU indices."""
     _check_classes(input, target, weight)
     if target.dtype.kind == "f":
         return target.size // input.shape[0 if input.ndim == 1 else 1]
@@ -301,7 +301,7 @@ def class_denominator(
 def _sum_of_weights(
     target: Array, counted: Array, count: Any, weight: Array | None, dtype: npt.DTypeLike
 ) -> Any:
-    """The sum of the weights of the class indices that are counted, a number where it can be read."""
+    """The sum of the weights of the class indices that count; a number where reading it does not block."""
     xp = array_module(target)
     if weight is None:
         return int(count) if xp is np else count.astype(dtype)
@@ -313,19 +313,19 @@ def _one_hot(target: Array, classes: int, counted: Array, count: Any, dtype: npt
     """1 at the class of each target that is `counted`, of which there are `count`, (N, C, ...); else 0."""
     xp = array_module(target)
     indices = xp.arange(classes).reshape(-1, *[1] * target.ndim)
-    own = ((indices == target) & counted).swapaxes(0, 1)  # lies as the logits of a linear layer do
+    own = ((indices == target) & counted).swapaxes(0, 1)  # stored as the logits of a linear layer are
 
     def error() -> ValueError:
         wrong = target[((target < 0) | (target >= classes)) & counted]
         return ValueError(
-            f"`target` holds the class index {wrong[0]}, which must be between 0 and {classes - 1}"
+            f"`target` has the class index {wrong[0]}, which must be between 0 and {classes - 1}"
         )
 
     return refused_where(xp.count_nonzero(own) != count, own.astype(dtype), error)
 
 
 def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:
-    """`input` and a `target` that must be class indices, checked, with a batch dimension."""
+    """`input` and `target`, checked to be class indices, with a batch dimension."""
     _check_classes(input, target, weight)
     if target.dtype.kind not in "iu":
         raise TypeError(f"`target` must be of an integer dtype, got {target.dtype}")

@@ -1,8 +1,8 @@
-"""Losses of one prediction and one target an element, and PyTorch's reductions.
+"""Losses of one prediction and one target per element, and PyTorch's reductions.
 
-Every loss is first one number per element (`reduction="none"`); "sum" adds them, "mean" divides the sum
-by their number. The backward functions take the gradient of the reduced loss, a scalar, or one number
-per element for "none", and return the gradients by `input` and by `target`.
+Every loss is first one number per element (`reduction="none"`); "sum" adds them up, "mean" divides the sum by
+their number. The backward functions take the gradient of the reduced loss, a scalar, or one number per
+element for "none", and return the gradients with respect to `input` and `target`.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ __all__ = [
 
 @underflow_allowed
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
-    """Squared error (input - target)^2.
+    """Compute the squared error (input - target)^2.
 
     Args:
         input, target: arrays of one shape and dtype, float32 or float64.
@@ -54,7 +54,7 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
 def mse_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
-    """Gradients of `mse_loss` by `input`, 2 * (input - target), and by `target`, its negative."""
+    """Return the gradients for `input`, 2 * (input - target), and for `target`, its negative."""
     difference = _difference(input, target)
     return _opposite(2 * difference * reduce_backward(grad_output, difference, reduction))
 
@@ -68,7 +68,7 @@ def mse_loss_backward_jvp(
     target: Array,
     reduction: str = "mean",
 ) -> Array:
-    """Tangent of the gradient by `input` that `mse_loss_backward` returns: 2 * input_dot more."""
+    """Compute the tangent of the gradient with respect to `input`; f'' is 2."""
     xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     grad_dot, _ = mse_loss_backward(grad_output_dot, input, target, reduction)
     result: Array = xp.asarray(grad_dot + 2 * input_dot * reduce_backward(grad_output, input, reduction))
@@ -77,7 +77,7 @@ def mse_loss_backward_jvp(
 
 @underflow_allowed
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
-    """Absolute error |input - target|.
+    """Compute the absolute error |input - target|.
 
     Args:
         input, target: arrays of one shape and dtype, float32 or float64.
@@ -103,7 +103,7 @@ def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
 def l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
-    """Gradients of `l1_loss` by `input`, the sign of input - target or 0, and by `target`, its negative."""
+    """Return the gradients for `input`, the sign of input - target or 0, and for `target`, its negative."""
     difference = _difference(input, target)
     signs = array_module(input).sign(difference)
     return _opposite(signs * reduce_backward(grad_output, difference, reduction))
@@ -117,19 +117,19 @@ def l1_loss_backward_jvp(
     target: Array,
     reduction: str = "mean",
 ) -> Array:
-    """Tangent of the gradient by `input` that `l1_loss_backward` returns, on which `input` has no effect."""
+    """Compute the tangent of the gradient with respect to `input`; f'' is 0."""
     check_tangents(grad_output_dot, input_dot, grad_output, input)
     return l1_loss_backward(grad_output_dot, input, target, reduction)[0]
 
 
 @underflow_allowed
 def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: float = 1.0) -> Array:
-    """d^2 / (2 * beta) for d = |input - target| < beta, else d - beta / 2.
+    """Compute d^2 / (2 * beta) for d = |input - target| < beta, else d - beta / 2.
 
     Args:
         input, target: arrays of one shape and dtype, float32 or float64.
         reduction: "none", "mean" or "sum".
-        beta: where the parabola becomes a straight line; with 0 this is `l1_loss`.
+        beta: the distance at which the parabola becomes a straight line; with 0 this is `l1_loss`.
 
     Returns:
         A 0-d array, or one of the shape of `input` for "none".
@@ -158,7 +158,7 @@ def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: f
 def smooth_l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean", beta: float = 1.0
 ) -> tuple[Array, Array]:
-    """Gradients of `smooth_l1_loss` by `input`, d / beta within -1 to 1, and by `target`, its negative."""
+    """Return the gradients for `input`, (input - target) / beta clipped to +-1, and for `target`."""
     beta = number("beta", beta, 0.0)
     if beta == 0:
         return l1_loss_backward(grad_output, input, target, reduction)
@@ -177,7 +177,7 @@ def smooth_l1_loss_backward_jvp(
     reduction: str = "mean",
     beta: float = 1.0,
 ) -> Array:
-    """Tangent of the gradient by `input` that `smooth_l1_loss_backward` returns; input_dot / beta near 0."""
+    """Compute the tangent of the gradient with respect to `input`; f'' is 1 / beta near 0, else 0."""
     xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
     beta = number("beta", beta, 0.0)
     grad_dot, _ = smooth_l1_loss_backward(grad_output_dot, input, target, reduction, beta)
@@ -189,7 +189,7 @@ def smooth_l1_loss_backward_jvp(
 
 
 def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
-    """`losses` themselves ("none"), their "sum", or the sum over `total` ("mean"; default their number)."""
+    """Return `losses` ("none"), their "sum", or the sum over `total`, by default their number ("mean")."""
     xp = array_module(losses)
     if one_of("reduction", reduction, REDUCTIONS) == "none":
         return xp.asarray(losses)  # type: ignore[no-any-return]
@@ -204,7 +204,7 @@ def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
 
 
 def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: Any = None) -> Array:
-    """Gradient of `reduce` by the losses: one for each, or one 0-d for all; 0 where `total` is 0."""
+    """Return the gradient for each loss, or one 0-d array for all; 0 where `total` is 0."""
     xp = check_arrays(losses=losses, grad_output=grad_output)
     shape = losses.shape if one_of("reduction", reduction, REDUCTIONS) == "none" else ()
     if grad_output.shape != shape:
@@ -214,12 +214,12 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
     total = losses.size if total is None else total
     if isinstance(total, (int, float)):
         return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
-    with np.errstate(divide="ignore", invalid="ignore"):  # what is divided by 0 is not used
+    with np.errstate(divide="ignore", invalid="ignore"):  # quotients by 0 are not used
         return xp.where(total == 0, grad_output * 0, grad_output / total)  # type: ignore[no-any-return]
 
 
 def check_tangents(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Any:
-    """Check what the tangent of a loss's backward takes besides what the loss does."""
+    """Check the arguments that the tangent of a loss's backward has besides those of the loss."""
     check_like(input, input_dot=input_dot)
     xp = check_arrays(input=input, grad_output_dot=grad_output_dot, grad_output=grad_output)
     check_shape("grad_output", grad_output, grad_output_dot.shape, "of `grad_output_dot`")
@@ -227,7 +227,7 @@ def check_tangents(grad_output_dot: Array, input_dot: Array, grad_output: Array,
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:
-    """Gradients by `input` and by `target` of a function of their difference."""
+    """Gradients for `input` and `target` of a function of their difference."""
     xp = array_module(grad)
     return xp.asarray(grad), xp.asarray(-grad)
 
@@ -239,7 +239,7 @@ def _difference(input: Array, target: Array) -> Array:
 
 
 def check_elements(input: Array, target: Array, **factors: Array | None) -> Any:
-    """Check that `target` has the form of `input`, and that the factors broadcast to it."""
+    """Check that `target` has the shape and dtype of `input`, and that the factors broadcast to it."""
     xp = check_arrays(input=input, target=target, **factors)
     check_shape("target", target, input.shape, "of `input`")
     for name, factor in factors.items():

@@ -1,7 +1,7 @@
 """Batch norm and its derivatives.
 
 In training the statistics are the batch's own, and backward differentiates through them as well; in
-evaluation they are the running ones, which are constants. For what is done about large means see `centre`.
+evaluation they are the running ones, which are constants. `centre` says how large means are handled.
 """
 
 import math
@@ -34,7 +34,7 @@ __all__ = [
     "batch_norm_saved_jvp",
 ]
 
-# Adds an array up over all the parts of a batch that is spread over workers.
+# Adds an array up over all the parts of a batch that is divided among workers.
 Allreduce: TypeAlias = Callable[[Array], Array]
 
 
@@ -42,7 +42,7 @@ class BatchNormSaved(NamedTuple):
     """What `batch_norm_saved_backward` needs.
 
     The values d, in the memory format (the input itself if nothing was subtracted); for each channel, in
-    float64, rest and 1 / sqrt(var + eps); how many values a channel has in the whole batch, 0 where the
+    float64, rest and 1 / sqrt(var + eps); the number of values per channel in the whole batch, 0 where the
     statistics were the running ones.
     """
 
@@ -69,11 +69,11 @@ def batch_norm(
     Args:
         input: (N, C, ...), float32 or float64.
         running_mean, running_var: (C,) or None. In training they are updated in place,
-            running = (1 - momentum) * running + momentum * batch's, with the unbiased variance.
+            running = (1 - momentum) * running + momentum * batch, with the unbiased variance.
         weight, bias: (C,) or None for 1 and 0.
         training: normalise with the batch's own mean and biased variance instead of the running ones.
         momentum: weight of the batch in the running statistics.
-        eps: added to the variance; in training above 0.
+        eps: added to the variance; above 0 in training.
 
     Returns:
         An array of the shape of `input`, in the memory format.
@@ -92,7 +92,7 @@ def batch_norm(
            [ 1.]])
     """
     check_arrays(input=input)
-    if input.shape == (0,):  # no channels and no values: PyTorch takes it, and so do we
+    if input.shape == (0,):  # no channels and no values: accepted, as in PyTorch
         return input.copy()
     return batch_norm_saved(input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
 
@@ -108,9 +108,9 @@ def batch_norm_backward(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Gradients of `batch_norm` with respect to `input`, `weight` and `bias` (None for what is None).
+    """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None).
 
-    The running statistics are read in evaluation, and left alone.
+    The running statistics are read in evaluation, and never changed.
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     check_arrays(weight=weight, **running, input=input, grad_output=grad_output, bias=bias)
@@ -135,7 +135,7 @@ def batch_norm_saved(
     eps: float = 1e-5,
     allreduce: Allreduce | None = None,
 ) -> tuple[Array, BatchNormSaved]:
-    """`batch_norm`, and what its backward needs; `allreduce` adds up over the parts of a batch."""
+    """Return `batch_norm`, and what its backward needs; `allreduce` sums over the parts of a batch."""
     momentum, eps = number("momentum", momentum), number("eps", eps)
     xp = check_arrays(
         weight=weight, running_mean=running_mean, running_var=running_var, input=input, bias=bias
@@ -170,7 +170,7 @@ def batch_norm_saved_backward(
     bias: Array | None = None,
     allreduce: Allreduce | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
-    """`batch_norm_backward` from what `batch_norm_saved` returned."""
+    """Return `batch_norm_backward` from what `batch_norm_saved` returned."""
     xp = check_arrays(centred=saved.centred, grad_output=grad_output, weight=weight, bias=bias)
     check_shape("grad_output", grad_output, saved.centred.shape, "of the output")
     check_per_channel(saved.centred, weight=weight, bias=bias)
@@ -200,7 +200,7 @@ def batch_norm_saved_jvp(
     saved: BatchNormSaved,
     weight: Array | None = None,
 ) -> tuple[Array, Moved]:
-    """Tangent of `batch_norm` for tangents of its arrays, and what the tangent of its backward needs."""
+    """Return the tangent for tangents of the arrays, and what the tangent of backward needs."""
     check_arrays(
         centred=saved.centred, input_dot=input_dot, weight_dot=weight_dot, bias_dot=bias_dot, weight=weight
     )
@@ -222,7 +222,7 @@ def batch_norm_saved_backward_jvp(
     saved: BatchNormSaved,
     weight: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Tangents of the gradients that `batch_norm_saved_backward` returns: of input's, weight's and bias's."""
+    """Return the tangents of the gradients with respect to input, weight and bias."""
     check_like(saved.centred, grad_output_dot=grad_output_dot, grad_output=grad_output)
     check_arrays(centred=saved.centred, weight_dot=weight_dot, weight=weight)
     check_per_channel(saved.centred, weight_dot=weight_dot, weight=weight)
@@ -238,7 +238,7 @@ def batch_norm_saved_backward_jvp(
 
 
 def _standardized(saved: BatchNormSaved) -> Standardized:
-    """The rows as standardised ones; running statistics are constants."""
+    """The rows, standardised; running statistics are constants."""
     rows = as_rows(saved.centred)
     rest, inverse_std = (_column(a.astype(rows.dtype)) for a in (saved.rest, saved.inverse_std))
     return Standardized((rows - rest) * inverse_std, inverse_std, CHANNEL_AXES if saved.size else ())
@@ -249,17 +249,17 @@ def _column(array: Array | None) -> Any:
 
 
 def _factor(inverse_std: Array, weight: Array | None) -> Array:
-    """What centred values are multiplied by, and gradients too: (C,)."""
+    """The factor of centred values and of gradients, (C,)."""
     return inverse_std if weight is None else inverse_std * weight
 
 
 def _whole(array: Array) -> Array:
-    """The allreduce of a batch that is all here."""
+    """The allreduce of a batch that is not divided."""
     return array
 
 
 def _moments(rows: Array, allreduce: Allreduce | None, parts: Parts) -> tuple[Array, Array, int]:
-    """The mean and the mean square of each channel of the whole batch, and how many values it has."""
+    """The mean and the mean square of each channel of the whole batch, and the number of its values."""
     total, size = sums(parts, rows), math.prod(rows.shape[axis] for axis in CHANNEL_AXES)
     if allreduce is not None:
         reduced = allreduce(np.append(total, size))
@@ -282,7 +282,7 @@ def _update_running(
         return
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if isinstance(running, np.ndarray) and not running.flags.writeable:
-            raise ValueError(f"`{name}` is read-only, and updated in place in training: use {name}.copy()")
+            raise ValueError(f"`{name}` is read-only, but updated in place in training: use {name}.copy()")
     for running, new in ((running_mean, mean), (running_var, var * (size / (size - 1)))):
         if running is not None:
             _blend(running, new.astype(running.dtype), momentum, 1 - momentum)

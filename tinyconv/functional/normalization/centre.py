@@ -1,14 +1,14 @@
-"""Centring rows, so that float32 gives exact statistics: the core of batch norm and group norm.
+"""Centring of rows, for exact statistics in float32: the core of batch norm and group norm.
 
 The values d are the input's, or in float32 what is left of them after a mean has been subtracted. With
 
     rest = mean(d)        var = mean(d * d) - rest * rest        factor = weight / sqrt(var + eps)
     y = (d - rest) / sqrt(var + eps) * weight + bias = d * factor + (bias - rest * factor)
 
-nothing has to be subtracted value by value as long as rest is small: while rest * rest is at most 8 var, the
-subtractions in var and y lose three bits at most. Where the rest of some set is larger, it is subtracted from
-d and the statistics are taken again, until it is small. The first step is for large means; the next is for
-what float32 cannot hold of the mean. Of equal values exactly 0 is left.
+nothing has to be subtracted from each value as long as rest is small: while rest * rest is at most 8 var, the
+subtractions in var and y lose three bits at most. Where the rest of a set is larger, it is subtracted from d
+and the statistics are computed again, until it is small. The first step is for large means; the next is for
+what float32 cannot represent of the mean. Equal values become exactly 0.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ import numpy as np
 from tinyconv.arrays import Array, array_module, fused
 from tinyconv.functional.normalization.rows import Parts, along, blocks, pairs
 
-FAR = 8  # variances; above them the square of a rest is large
+FAR = 8  # times the variance: above this the square of a rest is large
 MOST_STEPS = 3
 
-# Means of d and of d * d, each in a form for `along`, and how many values they are of.
+# Means of d and of d * d, each in a form for `along`, and the number of values.
 Moments: TypeAlias = Callable[[Parts], tuple[Array, Array, int]]
 
 
 def centre(rows: Array, moments: Moments) -> tuple[Array, Array, Array, Array, int]:
-    """Centred rows (`rows` itself if nothing was subtracted), mean, rest and variance; how many values."""
+    """Return centred rows (or `rows` itself), mean, rest, variance and the number of values."""
     xp, centred = array_module(rows), rows
     with np.errstate(over="ignore", invalid="ignore"):  # infinities give NaN, as in PyTorch
         rest, square, size = moments(pairs(rows, rows))
@@ -44,7 +44,7 @@ def centre(rows: Array, moments: Moments) -> tuple[Array, Array, Array, Array, i
 
 
 def is_far(rest: Array, var: Array) -> bool:
-    """Whether the rest of some set is too large beside its standard deviation."""
+    """Return whether the rest of any set is too large compared with its standard deviation."""
     return bool((rest * rest > FAR * var).any())
 
 
@@ -54,7 +54,7 @@ def _variance(mean: Array, square: Array) -> Array:
 
 
 def _differences(rows: Array, values: Array, out: Array) -> Parts:
-    """Blocks of `rows` less `values`, twice, as they are written to `out`."""
+    """Blocks of `rows` minus `values`, as pairs of the same array, as they are written to `out`."""
     row = along(values, rows)
     for block in blocks(rows):
         difference = np.subtract(rows[block], row, out=out[block])
@@ -63,7 +63,7 @@ def _differences(rows: Array, values: Array, out: Array) -> Parts:
 
 @fused
 def scaled(xp: Any, centred: Array, factor: Array, shift: Array, out: Array | None = None) -> Array:
-    """centred * factor + shift."""
+    """Compute centred * factor + shift."""
     output: Array = centred * factor if out is None else xp.multiply(centred, factor, out)
     output += shift
     return output

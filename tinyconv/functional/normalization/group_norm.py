@@ -4,7 +4,7 @@ With n = (x - mean) * r, r = 1 / sqrt(var + eps), means over a group, and g the 
 
     grad_x = r * (weight * g - mean(weight * g) - n * mean(weight * g * n))
 
-All sums come from those of the channels of each sample. For what is done about large means see `centre`.
+All sums are computed from those of the channels of each sample. `centre` says how large means are handled.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ def group_norm(
         An array of the shape of `input`, in the memory format.
 
     Raises:
-        ValueError: shapes that do not fit, one value per group in all.
+        ValueError: shapes that do not fit, only one value per group.
         TypeError: dtypes that differ or are not floating.
 
     Source: Wu and He, https://arxiv.org/abs/1803.08494;
@@ -76,7 +76,7 @@ def group_norm_backward(
     bias: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Gradients of `group_norm` with respect to `input`, `weight` and `bias` (None for what is None)."""
+    """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None)."""
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     check_per_channel(input, weight=weight, bias=bias)
@@ -107,7 +107,7 @@ def group_norm_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> Array:
-    """Tangent of `group_norm` for tangents of its arrays; None for one that stands still."""
+    """Compute the tangent of `group_norm` for tangents of its arrays; None for a constant one."""
     check_like(input, input_dot=input_dot)
     check_arrays(input=input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
     check_per_channel(input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
@@ -130,7 +130,7 @@ def group_norm_backward_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Tangents of the gradients that `group_norm_backward` returns: of input's, weight's and bias's."""
+    """Return the tangents of the gradients with respect to input, weight and bias."""
     check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     check_arrays(input=input, weight=weight, weight_dot=weight_dot)
     check_per_channel(input, weight=weight, weight_dot=weight_dot)
@@ -166,7 +166,7 @@ def _check_groups(input: Array, num_groups: int) -> None:
 
 
 def _centred(input: Array, num_groups: int, eps: float) -> tuple[Array, Array, Array, int]:
-    """Centred rows; rest and 1 / sqrt(var + eps) of each channel's group, (C, N); how many values it has."""
+    """Centred rows; rest and 1 / sqrt(var + eps) of each channel's group, (C, N); its size."""
     rows = as_rows(input)
     size = max(1, input.size // max(1, len(input) * num_groups))
 

@@ -67,7 +67,7 @@ def layer_norm_backward(
     bias: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Gradients of `layer_norm` with respect to `input`, `weight` and `bias` (None for what is None)."""
+    """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None)."""
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     axes = _last_axes(input, normalized_shape, weight=weight, bias=bias)
@@ -91,7 +91,7 @@ def layer_norm_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> Array:
-    """Tangent of `layer_norm` for tangents of its arrays; None for one that stands still."""
+    """Compute the tangent of `layer_norm` for tangents of its arrays; None for a constant one."""
     check_like(input, input_dot=input_dot)
     vectors = {"weight": weight, "weight_dot": weight_dot, "bias_dot": bias_dot}
     check_arrays(input=input, **vectors)
@@ -110,7 +110,7 @@ def layer_norm_backward_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Tangents of the gradients that `layer_norm_backward` returns: of input's, weight's and bias's."""
+    """Return the tangents of the gradients with respect to input, weight and bias."""
     check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     check_arrays(input=input, weight=weight, weight_dot=weight_dot)
     axes = _last_axes(input, normalized_shape, weight=weight, weight_dot=weight_dot)

@@ -1,8 +1,9 @@
-"""Values by rows of memory, and their sums over each channel.
+"""Arrays as rows of memory, and sums over each channel.
 
-An array (N, C, ...) is taken as it is stored, as (rows, positions per row, C, N). What belongs to a channel
-is repeated along a row, so that NumPy's inner loops are as long as a row. Work of several steps goes block by
-block of rows, and a block stays in the cache for all of them. On a GPU all rows are one block.
+An array (N, C, ...) is taken as it is stored, as (rows, positions per row, C, N). A channel's values are
+repeated along a row, so that NumPy's inner loops are as long as a row. Computations of several steps run on
+one block of rows after another, and a block stays in the cache for all of them. On a GPU all rows are one
+block.
 """
 
 import functools
@@ -16,14 +17,14 @@ from tinyconv.arrays import Array, array_module, as_logical, stored
 
 Parts: TypeAlias = Iterator[tuple[Array, Array]]  # blocks of two arrays of rows
 
-SHORT_ROW, LONG_ROW = 8192, 1 << 16  # values; NumPy takes shorter rows at half the speed
+SHORT_ROW, LONG_ROW = 8192, 1 << 16  # values; NumPy is half as fast for shorter rows
 BLOCK_BYTES = 1 << 20
 CHANNEL_AXES = (0, 1, 3)  # of rows
 MOST_ADDED = 64  # values that are added up in float32
 
 
 def as_rows(x: Array) -> Array:
-    """`x`, (N, C, ...), as (rows, positions per row, C, N): a view where it is stored so, else a copy."""
+    """Return `x`, (N, C, ...), as (rows, positions per row, C, N): a view if possible, else a copy."""
     n, channels, *size = x.shape
     positions = math.prod(size)
     length = _row_length(positions, max(1, channels * n))
@@ -31,19 +32,19 @@ def as_rows(x: Array) -> Array:
 
 
 def from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
-    """The result of `as_rows` as an array of `shape` (N, C, ...) again: a view."""
+    """Return the result of `as_rows` as an array of `shape` (N, C, ...) again: a view."""
     return as_logical(rows.reshape(*shape[2:], shape[1], shape[0]))
 
 
 @functools.cache
 def _row_length(positions: int, width: int) -> int:
-    """How many of `positions`, of `width` values each, make a row."""
+    """How many of `positions`, of `width` values each, form a row."""
     lengths = [k for k in range(1, min(positions, LONG_ROW // width) + 1) if positions % k == 0] or [1]
     return next((k for k in lengths if k * width >= SHORT_ROW), lengths[-1])
 
 
 def blocks(rows: Array) -> Iterator[slice]:
-    """Slices of neighbouring rows that fit in the cache, and are few enough to be added up in float32."""
+    """Return slices of neighbouring rows that fit in the cache and can be added up in float32."""
     if array_module(rows) is not np:
         yield slice(None)
         return
@@ -53,12 +54,12 @@ def blocks(rows: Array) -> Iterator[slice]:
 
 
 def pairs(a: Array, b: Array) -> Parts:
-    """Blocks of rows of two arrays."""
+    """Return blocks of rows of two arrays."""
     return ((a[block], b[block]) for block in blocks(a))
 
 
 def by_blocks(function: Callable[..., Array], arrays: Sequence[Array], *channels: Array) -> Array:
-    """`function(*arrays, *values, out)`, elementwise, of arrays of rows and what `along` takes."""
+    """Return `function(*arrays, *values, out)`, elementwise, for arrays of rows and channels' values."""
     values = [along(a, arrays[0]) for a in channels]
     if array_module(arrays[0]) is not np:
         return function(*arrays, *values)
@@ -69,7 +70,7 @@ def by_blocks(function: Callable[..., Array], arrays: Sequence[Array], *channels
 
 
 def along(values: Array, rows: Array) -> Array:
-    """`values`, (C,) or (C, N), in a form that broadcasts over `rows`, and in their dtype."""
+    """Return `values`, (C,) or (C, N), in a form that broadcasts over `rows`, and in their dtype."""
     column = values.astype(rows.dtype).reshape(len(values), -1)
     if len(rows) == 1 or array_module(rows) is not np:
         return column
@@ -79,15 +80,15 @@ def along(values: Array, rows: Array) -> Array:
 
 
 def sums(parts: Parts, like: Array, by_sample: bool = False) -> Array:
-    """Sums of a and of a * b over each channel: (2, C), or of each sample (2, C, N), in float64.
+    """Compute the sums of a and of a * b over each channel: (2, C), or of each sample (2, C, N), in float64.
 
     Args:
         parts: a and b, both of the form of `like`, by its `blocks`.
         like: all rows.
-        by_sample: whether to leave the samples apart.
+        by_sample: whether to keep the samples separate.
 
-    Few values are added up in float32, over the rows of a block and over n: by products with ones, NumPy's
-    fastest sum, and by einsum, which needs no array of products. The rest is added up in float64.
+    Only few values are added up in float32, over the rows of a block and over n: by products with ones, which
+    is NumPy's fastest sum, and by einsum, which needs no array of products. The rest is added up in float64.
     """
     xp = array_module(like)
     if xp is not np:
@@ -122,5 +123,5 @@ def _sums_of_blocks(parts: Parts, like: Array) -> Array:
 
 @functools.cache
 def stretch_of(size: int) -> int:
-    """How many neighbours of `size` values float32 may add up: they divide it."""
+    """Return how many neighbours of `size` values to add up in float32: a divisor of `size`."""
     return max(length for length in range(1, MOST_ADDED + 1) if size % length == 0)

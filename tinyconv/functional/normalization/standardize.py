@@ -1,6 +1,6 @@
-"""Standardising sets of values to mean 0 and variance 1, and its derivatives: the core of the norms.
+"""Standardisation of sets of values to mean 0 and variance 1, and its derivatives: the core of the norms.
 
-The values of a set lie along some `axes` of an array. With r = 1 / sqrt(var + eps),
+A set has the values along some `axes` of an array. With r = 1 / sqrt(var + eps),
 
     normalized = (x - mean) * r        grad_x = r * (g - mean(g) - normalized * mean(g * normalized))
 
@@ -21,7 +21,7 @@ from tinyconv.functional.normalization.rows import stretch_of
 
 
 class Standardized(NamedTuple):
-    """What `standardize` makes: the values, 1 / sqrt(var + eps), and the axes of a set."""
+    """The result of `standardize`: the values, 1 / sqrt(var + eps), and the axes of a set."""
 
     normalized: Array
     inverse_std: Array
@@ -29,10 +29,10 @@ class Standardized(NamedTuple):
 
 
 def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Standardized:
-    """`x` with mean 0 and variance 1 along `axes`."""
+    """Return `x` with mean 0 and variance 1 along `axes`."""
     xp = array_module(x)
     centred = x - _mean(x, axes)
-    centred -= _mean(centred, axes)  # float32 holds the mean to half a unit in the last place only
+    centred -= _mean(centred, axes)  # float32 has the mean only to half a unit in the last place
     var = _mean(centred * centred, axes)
     with np.errstate(invalid="ignore", divide="ignore"):  # var + eps < 0: NaN, as in PyTorch
         inverse_std = 1 / xp.sqrt(var + eps)
@@ -40,7 +40,7 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Standardized:
 
 
 def standardize_backward(grad: Array, normalized: Array, inverse_std: Array, axes: tuple[int, ...]) -> Array:
-    """Gradient of `standardize` with respect to its input; its tangent as well."""
+    """Compute the gradient of `standardize` with respect to its input, which is also its tangent."""
     return _projected(grad, Standardized(normalized, inverse_std, axes))[0]
 
 
@@ -59,7 +59,7 @@ class Moved(NamedTuple):
 
     @classmethod
     def of(cls, x_dot: Array, saved: Standardized) -> "Moved":
-        """The tangents for a tangent of x."""
+        """Return the tangents for a tangent of x."""
         if not saved.axes:
             return cls(x_dot * saved.inverse_std, 0)
         moved, slope = _projected(x_dot, saved)
@@ -73,7 +73,7 @@ def norm_jvp(
     saved: Standardized,
     weight: Array | None,
 ) -> Array:
-    """Tangent of normalized * weight + bias."""
+    """Compute the tangent of normalized * weight + bias."""
     output_dot = moved.normalized if weight is None else moved.normalized * weight
     if weight_dot is not None:
         output_dot = output_dot + saved.normalized * weight_dot
@@ -88,7 +88,7 @@ def norm_backward_jvp(
     saved: Standardized,
     weight: Array | None,
 ) -> tuple[Array, Array]:
-    """Tangents of x's gradient, and of grad_output * normalized, whose sum is the weight's gradient."""
+    """Return the tangents of x's gradient and of grad_output * normalized, the weight's before summing."""
     (normalized, inverse_std, axes), grad, grad_dot = saved, grad_output, grad_output_dot
     if weight is not None:
         grad, grad_dot = grad * weight, grad_dot * weight
@@ -115,7 +115,7 @@ def _mean(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _sum(x: Array, axes: tuple[int, ...], size: int) -> Array:
-    """The sum of `size` values each, with the axes kept, in float64, as long sums lose digits of float32.
+    """The sums of `size` values each, with the axes kept, in float64, as long float32 sums lose digits.
 
     Stretches of neighbouring values are added up by a product with ones, NumPy's fastest sum.
     """

@@ -1,4 +1,4 @@
-"""Average pooling: the mean of each window, and of windows that divide an image into a given number."""
+"""Average pooling: the mean of each window, and adaptive pooling to a given output size."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -28,7 +28,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """Mean over each window of an image.
+    """Compute the mean of each window of an image.
 
     Args:
         input: (N, C, H, W) or (C, H, W), float32 or float64.
@@ -37,8 +37,8 @@ def avg_pool2d(
         padding: pixels of 0 around the image, at most half of `kernel_size`.
         ceil_mode: round the output's size up, so that a window may reach beyond the padded image
             (one that would start there is left out).
-        count_include_pad: whether padding counts in the number that the sum is divided by; what is
-            beyond the padded image never does.
+        count_include_pad: whether padding counts in the number that the sum is divided by; positions beyond
+            the padded image never do.
         divisor_override: the number to divide every sum by.
 
     Returns:
@@ -79,7 +79,7 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """Gradient of `avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
+    """Add to each pixel its share of the gradient of every window that sees it."""
     xp = check_arrays(input=input, grad_output=grad_output)
     geometry = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *geometry.output_size), "of the output")
@@ -93,14 +93,14 @@ def avg_pool2d_backward(
 
 @underflow_allowed
 def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
-    """Mean over windows that divide an image into OH x OW of them.
+    """Compute the means of OH x OW windows that cover an image.
 
-    Window p covers the rows floor(p * H / OH) to ceil((p + 1) * H / OH), the second excluded, so that
+    Window p covers the rows from floor(p * H / OH) up to, but not including, ceil((p + 1) * H / OH), so
     neighbours may share a row.
 
     Args:
         input: (N, C, H, W) or (C, H, W), float32 or float64.
-        output_size: an int, or a pair (OH, OW); None stands for the input's length.
+        output_size: an int, or a pair (OH, OW); None means the input's length.
 
     Returns:
         (N, C, OH, OW) or (C, OH, OW), in the memory format (see `tinyconv.arrays.layout`).
@@ -130,7 +130,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
 
 @underflow_allowed
 def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: OutputSize) -> Array:
-    """Gradient of `adaptive_avg_pool2d` with respect to its input: each pixel gets its windows' shares."""
+    """Add to each pixel its share of the gradient of every window that sees it."""
     xp = check_arrays(input=input, grad_output=grad_output)
     size = adaptive_output_size(input.shape, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
@@ -146,7 +146,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: 
 
 
 def adaptive_output_size(input_size: tuple[int, ...], output_size: OutputSize) -> Pair:
-    """`output_size` as a pair, None replaced by the input's length; checks both."""
+    """Return `output_size`, checked, as a pair, with None replaced by the input's length."""
     check_pooled(input_size)
     both = output_size if isinstance(output_size, Sequence) else (output_size, output_size)
     if len(both) != 2:

@@ -1,4 +1,4 @@
-"""The geometry of a pooling, made and checked once; images into the memory format and out of it."""
+"""The geometry of a pooling, and images in storage order."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,7 +19,7 @@ def pool_geometry(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> Geometry:
-    """The geometry of a pooling of `input_shape`, (N, C, H, W) or (C, H, W), which is a batch of one.
+    """Return the geometry of a pooling of `input_shape`, (N, C, H, W) or (C, H, W), which is a batch of one.
 
     Raises:
         ValueError: wrong number of dimensions, no channel or pixel, an option out of range, a window larger
@@ -33,7 +33,7 @@ def pool_geometry(
 def pool_options(
     kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0, dilation: IntOrPair = 1
 ) -> Options:
-    """The options of a pooling as checked pairs; its stride is by default its kernel size."""
+    """Return the options of a pooling as checked pairs; its stride is by default its kernel size."""
     if stride is None or (isinstance(stride, Sequence) and not len(stride)):
         stride = kernel_size
     pads, kernel = pair("padding", padding, minimum=0), pair("kernel_size", kernel_size)
@@ -43,21 +43,21 @@ def pool_options(
 
 
 def check_pooled(input_shape: Shape) -> None:
-    """Check that an input of a pooling is an image or a batch, and only the batch may be empty."""
+    """Check that an input of a pooling is an image or a batch of images; only the batch may be empty."""
     if len(input_shape) not in (3, 4) or 0 in input_shape[-3:]:
         raise ValueError(
             f"`input` (of shape {input_shape}) must have the form (N, C, H, W) or (C, H, W), "
-            "and hold channels and pixels"
+            "and have channels and pixels"
         )
 
 
 def as_image(x: Array) -> Array:
-    """`x`, (N, C, H, W) or (C, H, W), as a C-contiguous array (H, W, C, N)."""
+    """Return `x`, (N, C, H, W) or (C, H, W), as a C-contiguous array (H, W, C, N)."""
     return stored(x if x.ndim == 4 else x[None])
 
 
 def from_image(image: Array, ndim: int) -> Array:
-    """`image`, (H, W, C, N), as (N, C, H, W), or, for an `ndim` of 3, the (C, H, W) of its one sample."""
+    """Return `image`, (H, W, C, N), as (N, C, H, W), or its one sample, (C, H, W), for an `ndim` of 3."""
     batch = as_logical(image)
     return batch if ndim == 4 else batch[0]
 
@@ -66,7 +66,7 @@ def from_image(image: Array, ndim: int) -> Array:
 def checked_geometry(
     input_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
 ) -> Geometry:
-    """`pool_geometry` with options that `pool_options` has checked."""
+    """Return `pool_geometry` for options that `pool_options` has checked."""
     check_pooled(input_shape)
     shape = input_shape if len(input_shape) == 4 else (1, *input_shape)
     pads = (padding[0], padding[0]), (padding[1], padding[1])
@@ -78,7 +78,7 @@ def checked_geometry(
 
 
 def _ceil_size(size: Shape, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
-    """(OH, OW) rounded up, less a window that would start beyond the image and the padding before it."""
+    """(OH, OW) rounded up, without a window that would start beyond the image and the padding before it."""
     longer = tuple((p, p + s - 1) for p, s in zip(padding, stride, strict=True))
     roomy = output_size(size, kernel_size, stride, (longer[0], longer[1]), dilation)
     oh, ow = (

@@ -1,7 +1,7 @@
 """Max-pooling: the maximum of each window, and which tap of the window it came from.
 
-Instead of positions in the image, forward keeps the number i * KW + j of the winning tap, one byte
-per output. Backward walks over the same taps and gives each winner its gradient.
+Instead of positions in the image, forward keeps the argmax as the number i * KW + j of the tap, one byte per
+output. Backward loops over the same taps and gives each maximum its gradient.
 """
 
 from functools import lru_cache
@@ -55,7 +55,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Array | tuple[Array, Array]:
-    """Maximum over each window of an image.
+    """Compute the maximum of each window of an image.
 
     Args:
         input: (N, C, H, W) or (C, H, W), float32 or float64.
@@ -69,8 +69,8 @@ def max_pool2d(
 
     Returns:
         (N, C, OH, OW) or (C, OH, OW), in the memory format (see `tinyconv.arrays.layout`); with
-        `return_indices` a pair of it and an int64 array of the same shape, positions in the unpadded
-        H x W plane. Of equal maxima the first in row order counts; NaN counts as larger than any number.
+        `return_indices` a pair of this and an int64 array of the same shape, positions in the unpadded H x W
+        plane. The first of equal maxima in row order is taken; NaN is larger than any number.
 
     Raises:
         ValueError: wrong number of dimensions, an argument out of range, an output size below 1.
@@ -102,9 +102,9 @@ def max_pool2d_backward(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Array:
-    """Gradient of `max_pool2d` with respect to its input: each maximum's goes to where it was found.
+    """Add the gradient of each maximum to the position where it was found.
 
-    `return_indices` is accepted, as `max_pool2d` may have been given it, and ignored.
+    `return_indices` is accepted, as it is an argument of `max_pool2d`, and ignored.
     """
     check_arrays(input=input, grad_output=grad_output)
     options = (kernel_size, stride, padding, dilation, ceil_mode)
@@ -120,13 +120,13 @@ def max_pool2d_saved(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> tuple[Array, Array]:
-    """`max_pool2d`, and the number i * KW + j of the tap that each maximum came from."""
+    """Return `max_pool2d`, and the number i * KW + j of the tap that each maximum came from."""
     check_arrays(input=input)
     return pooled(input, pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode))
 
 
 def pooled(input: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """`max_pool2d_saved` of an `input` that fits the geometry."""
+    """Return `max_pool2d_saved` of an `input` that fits the geometry."""
     image = as_image(input)
     maxima = _maxima(image, geometry)
     winners = _winners(image, maxima, geometry)
@@ -143,7 +143,7 @@ def max_pool2d_saved_backward(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """`max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned."""
+    """Return `max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned."""
     check_arrays(grad_output=grad_output)
     _check_winners(winners)
     check_shape("grad_output", grad_output, winners.shape, "of the output")
@@ -154,7 +154,7 @@ def max_pool2d_saved_backward(
 
 
 def pooled_backward(grad_output: Array, winners: Array, geometry: Geometry) -> Array:
-    """`max_pool2d_saved_backward` of a `grad_output` that fits the geometry."""
+    """Return `max_pool2d_saved_backward` of a `grad_output` that fits the geometry."""
     xp, ndim = array_module(grad_output), winners.ndim
     grads, winners = as_image(grad_output), as_image(winners)
     n, c, h, w = geometry.input_shape
@@ -178,7 +178,7 @@ def max_pool2d_saved_jvp(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """Tangent of `max_pool2d`: that of the input where each maximum was found."""
+    """Return the tangent of the input at the position of each maximum."""
     xp = check_arrays(input_dot=input_dot)
     geometry = pool_geometry(input_dot.shape, kernel_size, stride, padding, dilation, ceil_mode)
     _check_winners(winners)
@@ -199,7 +199,7 @@ def max_pool2d_positions(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """The int64 positions, row * W + column in the unpadded plane, of `max_pool2d_saved`'s `winners`."""
+    """Return the int64 positions, row * W + column in the unpadded plane, of `winners`."""
     xp = array_module(winners)
     geometry = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
     (oh, ow), (down, across), ((top, _), (left, _)) = geometry.output_size, geometry.stride, geometry.padding
@@ -231,10 +231,10 @@ def _maxima(image: Array, geometry: Geometry) -> Array:
 
 
 def _winners(image: Array, maxima: Array, geometry: Geometry) -> Array:
-    """For each of the `maxima` the number of the first tap that equals it; of NaN the last, as in PyTorch."""
+    """For each of the `maxima`, the number of the first tap that equals it, or of the last NaN."""
     xp, taps = array_module(image), geometry.taps
     winners: Array = xp.zeros(maxima.shape, xp.min_scalar_type(len(taps) - 1))
-    # From the last tap to the first, the taps before are counted anew where one equals the maximum.
+    # From the last tap to the first, the count of taps before restarts where a tap equals the maximum.
     for _, _, outputs, pixels in taps[-2::-1]:
         winners += 1
         winner = winners[outputs]
@@ -248,7 +248,7 @@ def _winners(image: Array, maxima: Array, geometry: Geometry) -> Array:
 
 @lru_cache(CACHED)
 def _coverage(geometry: Geometry) -> tuple[bool, bool]:
-    """Whether no two windows share a pixel, and whether in addition some window sees each."""
+    """Whether no two windows share a pixel, and whether every pixel is also in a window."""
     (down, across), (sh, sw), (h, w) = geometry.reach, geometry.stride, geometry.input_shape[2:]
     outputs = [tap.outputs for tap in geometry.taps]
     seen = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in outputs)

@@ -1,4 +1,4 @@
-"""Max-unpooling: values put back where a max-pooling found them, and the gradient of that."""
+"""Max-unpooling: values put back where a max-pooling found them, and its gradient."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def max_unpool2d(
     Args:
         input: (N, C, H, W) or (C, H, W), float32 or float64.
         indices: what `max_pool2d` returned with `return_indices`: an int64 array of the shape of
-            `input`, positions in the output's H x W plane. Where one occurs twice the last value stays.
+            `input`, positions in the output's H x W plane. If one occurs twice, the last value is kept.
         kernel_size, stride, padding: those of the pooling.
         output_size: the output's (H, W) or its whole shape; default
             (H - 1) * stride - 2 * padding + kernel_size, from which it may differ by less than a stride.
@@ -63,7 +63,7 @@ def max_unpool2d_backward(
     padding: IntOrPair = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Gradient of `max_unpool2d` with respect to its input: the gradients at `indices`."""
+    """Return the gradients at `indices`."""
     xp = check_arrays(input=input, grad_output=grad_output)
     size = unpool_size(input.shape, kernel_size, stride, padding, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")
@@ -80,7 +80,7 @@ def unpool_size(
     padding: IntOrPair,
     output_size: Sequence[int] | None,
 ) -> Pair:
-    """(OH, OW) of an unpooling; raises ValueError where the arguments do not fit."""
+    """Return (OH, OW) of an unpooling; raise ValueError where the arguments do not fit."""
     check_pooled(input_size)
     kernel, steps, pads, _ = pool_options(kernel_size, stride, padding)
     height, width = (
@@ -111,6 +111,6 @@ def _places(xp: Any, indices: Array, input: Array, size: Pair) -> tuple[Any, Any
     places = as_image(indices)
     wrong = places[(places < 0) | (places >= size[0] * size[1])]
     if wrong.size:
-        raise ValueError(f"`indices` holds {wrong[0]}, which must lie in the {size[0]} x {size[1]} output")
+        raise ValueError(f"`indices` has the value {wrong[0]}, outside the {size[0]} x {size[1]} output")
     c, n = places.shape[2:]
     return places, xp.arange(c)[:, None], xp.arange(n)

@@ -378,6 +378,16 @@ def test_flags_tell_what_the_failing_cases_have_in_common(
     assert {case["case"]: case["status"] for case in found["cases"]}["conv2d/groups"] == "differs"
 
 
+def test_one_case_of_a_suite_tells_its_flags_if_it_fails(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = expected(suite / "max_pool2d" / "ties")
+    assert "Ties" not in printed(capsys, 0, suite / "max_pool2d" / "ties", write(tmp_path, **arrays))
+    write(tmp_path, grad_input=arrays["grad_input"] * 0.5)
+    said = printed(capsys, 1, suite / "max_pool2d" / "ties", tmp_path)
+    assert "    Ties: Several values of a window are the largest" in said
+
+
 def test_a_suite_takes_npz_files_and_names_of_tensors(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

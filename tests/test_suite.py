@@ -412,6 +412,84 @@ def test_ignored_targets_in_the_divisor_and_unweighted_means_are_caught(operator
         assert is_caught(suite, case, "loss", stored["loss"] * weights.mean())
 
 
+@pytest.mark.parametrize(
+    ("flag", "operator", "changed"),
+    [
+        ("LabelSmoothing", "cross_entropy", {"label_smoothing": 0.0}),
+        ("PosWeight", "binary_cross_entropy_with_logits", {"pos_weight": None}),
+        ("ClassWeights", "binary_cross_entropy", {"weight": None}),
+        ("ClassWeights", "cross_entropy", {"weight": None}),
+        ("Attribute", "smooth_l1_loss", {"beta": 1.0}),
+        *(
+            ("Reduction", operator, {"reduction": "mean"})
+            for operator in ("mse_loss", "l1_loss", "cross_entropy", "nll_loss", "binary_cross_entropy")
+        ),
+    ],
+)
+def test_an_attribute_of_a_loss_that_is_overlooked_is_caught(
+    flag: str, operator: str, changed: dict[str, Any], suite: Path
+) -> None:
+    for case in flagged(flag, operator):
+        stored = arrays(suite, f"{operator}/{case.name}")
+        factors = {name: stored[name] for name in ("weight", "pos_weight") if name in stored}
+        loss = OPERATORS[operator].layer(**{**case.attributes, **factors, **changed})
+        assert is_caught(suite, case, "loss", loss(stored["prediction"], stored["target"])), case
+
+
+def test_targets_as_hard_classes_are_caught(suite: Path) -> None:
+    for operator in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        for case in flagged("SoftTargets", operator):
+            stored = arrays(suite, f"{operator}/{case.name}")
+            factors = {name: stored[name] for name in ("weight", "pos_weight") if name in stored}
+            loss = OPERATORS[operator].layer(**{**case.attributes, **factors})
+            assert is_caught(suite, case, "loss", loss(stored["prediction"], np.round(stored["target"])))
+
+
+def test_a_moving_average_in_place_of_a_plain_one_is_caught(suite: Path) -> None:
+    for case in flagged("CumulativeAverage", "batch_norm2d"):
+        stored, layer = run_layer(suite, case, momentum=0.1)
+        layer(stored["input"])
+        assert is_caught(suite, case, "updated_running_mean", layer.running_mean)
+
+
+@pytest.mark.parametrize("operator", ["unfold", "max_pool2d", "avg_pool2d"])
+def test_gradients_that_overwrite_each_other_are_caught(operator: str, suite: Path) -> None:
+    """The sums of all windows, where every window's gradient is kept as it comes last."""
+    for case in flagged("Overlap", operator):
+        stored, layer = run_layer(suite, case)
+        grad = np.zeros_like(stored["grad_input"])
+        for place in np.ndindex(stored["grad_output"].shape[2:]):
+            one = np.zeros_like(stored["grad_output"])
+            one[(..., *place)] = stored["grad_output"][(..., *place)]
+            layer(stored["input"])
+            part = layer.backward(one)
+            grad[part != 0] = part[part != 0]
+        assert is_caught(suite, case, "grad_input", grad), case
+
+
+def test_windows_of_one_size_are_caught(suite: Path) -> None:
+    for case in flagged("UnevenWindows", "adaptive_avg_pool2d"):
+        stored, _ = run_layer(suite, case)
+        x, (height, width) = stored["input"], stored["output"].shape[2:]
+        rows, columns = (np.arange(n) * size // n for n, size in ((height, x.shape[2]), (width, x.shape[3])))
+        size = max(1, x.shape[2] // height), max(1, x.shape[3] // width)
+        got = np.stack(
+            [
+                np.stack([x[..., r : r + size[0], c : c + size[1]].mean(axis=(2, 3)) for c in columns], -1)
+                for r in rows
+            ],
+            -2,
+        )
+        assert is_caught(suite, case, "output", got), case
+
+
+def test_a_derivative_without_its_mask_is_caught(suite: Path) -> None:
+    for operator in ("relu", "leaky_relu", "elu"):
+        for case in flagged("Kink", operator):
+            stored, _ = run_layer(suite, case)
+            assert is_caught(suite, case, "grad_input", stored["grad_output"])
+
+
 def test_hits_are_where_the_derivative_is_a_convention(suite: Path) -> None:
     for case in (case for case in CASES if "ZeroInput" in case.flags.split()):
         stored = arrays(suite, f"{case.operator}/{case.name}")

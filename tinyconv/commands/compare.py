@@ -69,8 +69,10 @@ def _status(found: Sequence[Comparison]) -> str:
 def _as_text(comparison: Comparison) -> str:
     width = max(len(verdict.name) for verdict in comparison.verdicts)
     lines = [f"{verdict.name:{width}}  {verdict.sentence}" for verdict in comparison.verdicts]
-    statuses = [verdict.status for verdict in comparison.verdicts]
-    return "\n".join([*lines, _counted(statuses, "tensors")])
+    lines.append(_counted([verdict.status for verdict in comparison.verdicts], "tensors"))
+    if comparison.status == "differs":
+        lines += [f"    {flag}: {FLAGS.get(flag, '')}" for flag in comparison.flags]
+    return "\n".join(lines)
 
 
 def _suite_as_text(found: Sequence[Comparison]) -> str:

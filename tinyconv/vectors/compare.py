@@ -229,10 +229,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "tensors": [
             {
                 **verdict._asdict(),
-                "difference": _finite(verdict.difference),
+                **{name: _finite(getattr(verdict, name)) for name in ("difference", "rtol", "atol")},
                 "mistakes": [
-                    {"name": str(m.name), "details": str(m.details), "cure": str(m.cure)}
-                    for m in verdict.mistakes
+                    {"name": m.name, "details": m.details, "cure": m.cure} for m in verdict.mistakes
                 ],
             }
             for verdict in comparison.verdicts
@@ -245,5 +244,5 @@ def _finite(value: float | None) -> float | None:
 
 
 def dumped(value: Any) -> str:
-    """`value` as JSON, which has no NaN or infinity."""
-    return json.dumps(value, indent=2, allow_nan=False)
+    """`value` as JSON; what JSON does not have, in the details of a mistake, is text."""
+    return json.dumps(value, indent=2, allow_nan=False, default=str)

@@ -16,7 +16,7 @@ def wrong_size(raw: bytes, name: str, case: Case, rtol: float, atol: float) -> s
     """Say how much is in the file of the tensor `name`, how much should be, and what it may be."""
     want = case.arrays[name]
     count, rest = divmod(len(raw), want.itemsize)
-    holds = f"{count:,} {want.dtype.name} values" + f" and {rest} bytes" * bool(rest)
+    holds = f"{count:,} {want.dtype.name} values" + f" and a rest of {rest}" * bool(rest)
     said = f"has {len(raw):,} bytes, {holds}, and not {want.nbytes:,} bytes, {want.size:,} values"
     said += f" of shape {want.shape}"
     dtypes = _dtypes(raw, want)

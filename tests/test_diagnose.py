@@ -308,6 +308,19 @@ def test_where_arrays_differ_is_said() -> None:
     assert found.largest_relative == pytest.approx(1 / abs(W).max())
 
 
+def test_differences_as_small_as_float32_s_rounding_are_said_to_be() -> None:
+    got = W + 1e-7 * normal(*W.shape, seed=9)
+    assert diagnose(got, W).text.endswith("float32 rounds as much off.")
+    assert "float32" not in diagnose(W + 0.1 * normal(*W.shape, seed=9), W).text
+
+
+def test_sparse_arrays_are_judged_by_what_is_not_zero() -> None:
+    want = np.zeros((8, 4, 40, 40))
+    want[-1, -1, -8:, -8:] = normal(8, 8)
+    assert names(diagnose(2.345 * want, want)) == ("scaled",)
+    assert names(diagnose(want[..., ::-1, ::-1], want)) == ("rotated",)
+
+
 def test_a_wrong_border_or_interior_is_named() -> None:
     rng = np.random.default_rng(8)
     ring = np.ones((8, 8), bool)

@@ -211,6 +211,8 @@ def zeros_follow(array: Array, down: int) -> Array:
         (W.astype(np.float32).astype(float), W, ("precision",), {"dtype": "float32"}),
         (W.astype(np.float16).astype(float), W, ("precision",), {"dtype": "float16"}),
         (W.round(4), W, ("precision",), {"decimals": 4}),
+        (W.round(3).astype(np.float32), W, ("precision",), {"decimals": 3}),
+        (np.floor(9 * W), 9 * W, ("precision",), {"decimals": 0}),
         ((10 * W).astype(int), 10 * W, ("precision",), {"decimals": 0}),
         (W, np.maximum(W, 0), ("mask missing",), {"count": int((W < 0).sum())}),
         (np.maximum(W, 0), W, ("mask too much",), {"count": int((W < 0).sum())}),

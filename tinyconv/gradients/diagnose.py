@@ -198,10 +198,10 @@ class _Search:
             return [(broken,)]
         if not all(array.size and np.isfinite(array).all() for array in (self.got, self.want)):
             return []
-        if plain := flaws.precise(self.got, self.want, self.dtype):
-            return [(plain,)]
         tolerance = self.allowed.explained
         with np.errstate(all="ignore"):
+            if plain := flaws.precise(self.got, self.want, self.dtype):
+                return [(plain,)]
             first = self.fitting(self.formulas())
             found = self.ranked(first)
             if found and len(found[0]) == 1:

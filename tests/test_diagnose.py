@@ -211,6 +211,8 @@ def zeros_follow(array: Array, down: int) -> Array:
         (W.astype(np.float32).astype(float), W, ("precision",), {"dtype": "float32"}),
         (W.astype(np.float16).astype(float), W, ("precision",), {"dtype": "float16"}),
         (W.round(4), W, ("precision",), {"decimals": 4}),
+        (W.round(3).astype(np.float32), W, ("precision",), {"decimals": 3}),
+        (np.floor(9 * W), 9 * W, ("precision",), {"decimals": 0}),
         ((10 * W).astype(int), 10 * W, ("precision",), {"decimals": 0}),
         (W, np.maximum(W, 0), ("mask missing",), {"count": int((W < 0).sum())}),
         (np.maximum(W, 0), W, ("mask too much",), {"count": int((W < 0).sum())}),
@@ -306,6 +308,19 @@ def test_where_arrays_differ_is_said() -> None:
     assert (found.differing, found.size, found.first, found.place) == (2, 300, (1, 2, 3, 4), "some places")
     assert found.largest_difference == pytest.approx(1)
     assert found.largest_relative == pytest.approx(1 / abs(W).max())
+
+
+def test_differences_as_small_as_float32_s_rounding_are_said_to_be() -> None:
+    got = W + 1e-7 * normal(*W.shape, seed=9)
+    assert diagnose(got, W).text.endswith("float32 rounds as much off.")
+    assert "float32" not in diagnose(W + 0.1 * normal(*W.shape, seed=9), W).text
+
+
+def test_sparse_arrays_are_judged_by_what_is_not_zero() -> None:
+    want = np.zeros((8, 4, 40, 40))
+    want[-1, -1, -8:, -8:] = normal(8, 8)
+    assert names(diagnose(2.345 * want, want)) == ("scaled",)
+    assert names(diagnose(want[..., ::-1, ::-1], want)) == ("rotated",)
 
 
 def test_a_wrong_border_or_interior_is_named() -> None:

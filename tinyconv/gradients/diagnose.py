@@ -26,6 +26,7 @@ ROUNDING = {2: 2e-3, 4: 1e-5, 8: 1e-9}  # by the bytes of a floating value
 NUMERIC = 1e-6  # of a gradient by finite differences in float64
 LOOSEST = 1e-4  # for what a mistake must explain, whatever `rtol` allows
 DIGITS = 8  # of agreement that a mistake needs, so that it does not fit by chance
+SAMPLE = 4096  # values that are looked at for this
 FEWEST = 4  # distinct values, where a mistake has a number that is fitted to them
 
 
@@ -197,13 +198,15 @@ class _Search:
             return [(broken,)]
         if not all(array.size and np.isfinite(array).all() for array in (self.got, self.want)):
             return []
-        if plain := flaws.precise(self.got, self.want, self.dtype):
-            return [(plain,)]
         tolerance = self.allowed.explained
         with np.errstate(all="ignore"):
-            if found := self.ranked(self.fitting(self.formulas())):
-                return found
-            first = self.fitting(single(self.got, self.want, tolerance))
+            if plain := flaws.precise(self.got, self.want, self.dtype):
+                return [(plain,)]
+            first = self.fitting(self.formulas())
+            found = self.ranked(first)
+            if found and len(found[0]) == 1:
+                return found  # without what the same mistake is as a transformation
+            first += self.fitting(single(self.got, self.want, tolerance))
             if added := flaws.constant_added(self.got, self.want, tolerance):
                 first.append((self.enough(self.want, DIGITS, FEWEST), (added,)))
             found = self.ranked(first)
@@ -243,14 +246,14 @@ class _Search:
 
     def enough(self, values: Array, digits: int, fewest: int) -> bool:
         """Whether there are so many different `values`, or so arranged, that agreement is no chance."""
-        sample = values.ravel()[:4096]
         unit = abs(values).max() * 8 * self.allowed.explained
-        distinct, counts = np.unique(np.rint(abs(sample) / unit), return_counts=True)
-        number_distinct = int((distinct != 0).sum())
-        shares = counts / len(sample)
-        arranged = -float((shares * np.log10(shares)).sum()) * len(sample)
-        evidence = -np.log10(self.allowed.explained) * number_distinct + arranged
-        return bool(evidence >= digits and (number_distinct >= fewest or arranged >= 2 * digits))
+        steps = np.rint(abs(values).ravel() / unit)
+        distinct = len(np.unique(steps[steps != 0][:SAMPLE]))
+        counts = np.unique(steps[:: 1 + len(steps) // SAMPLE], return_counts=True)[1]
+        shares = counts / counts.sum()
+        arranged = -float((counts * np.log10(shares)).sum())
+        evidence = -np.log10(self.allowed.explained) * distinct + arranged
+        return bool(evidence >= digits and (distinct >= fewest or arranged >= 2 * digits))
 
     def ranked(self, found: list[tuple[bool, tuple[Mistake, ...]]]) -> list[tuple[Mistake, ...]]:
         """The simplest with enough evidence, then what fits as well and is as simple."""
@@ -273,7 +276,9 @@ class _Search:
         if agrees:
             return self.agreement()
         if not mistakes:
-            return f"No known mistake explains `got`. {where}"
+            d = self.differences
+            small = " float32 rounds as much off." if d and d.relative <= ROUNDING[4] else ""
+            return f"No known mistake explains `got`. {where}{small}"
         says = ", and ".join(mistake.says for mistake in mistakes)
         why = "; ".join(mistake.why for mistake in mistakes if mistake.why)
         cures = " ".join(mistake.cure for mistake in mistakes[::-1] if mistake.cure)  # undone in this order

@@ -140,7 +140,7 @@ def precise(got: Array, want: Array, dtype: "np.dtype[Any]") -> Mistake | None:
     if not got.any():
         cure = "Nothing was written to it: check that the sum is added to the array that is returned."
         return Mistake("zeros", {}, cure, "`got` is 0 everywhere", sentence=True)
-    digits = (_few_bits(got, want, dtype), _few_decimals(got, want))
+    digits = (_few_bits(got, want, dtype), _few_decimals(got, want, dtype))
     return next((found for found in digits if found), None)
 
 
@@ -159,12 +159,12 @@ def _few_bits(got: Array, want: Array, dtype: "np.dtype[Any]") -> Mistake | None
     return None
 
 
-def _few_decimals(got: Array, want: Array) -> Mistake | None:
+def _few_decimals(got: Array, want: Array, dtype: "np.dtype[Any]") -> Mistake | None:
     if len(np.unique(got.ravel()[:4096])) < FEWEST or abs(got - want).max() > 1.0:
         return None
-    near = 1e-12 * abs(want).max()
+    near = 4 * np.finfo(dtype if dtype.kind == "f" else np.float64).eps * abs(want).max()
     for decimals in range(7):
-        if (abs(got - np.round(want, decimals)) <= near).all():
+        if 10.0**-decimals > 20 * near and (abs(got - np.round(want, decimals)) <= near).all():
             cure = "Use the values themselves, and not what was printed of them."
             if not decimals:
                 cure = "Look for an array of an integer dtype."

@@ -223,14 +223,14 @@ def shifted(got: Array, want: Array) -> Iterator[Candidate]:
         source: Any = tuple(
             slice(max(-s, 0), size + min(-s, 0)) for s, size in zip(shifts, sizes, strict=True)
         )
-        if any(shifts) and _sampled_zeros(got, to):
+        if any(shifts) and _is_zero_outside(got, to):
             part, kept = got[(..., *to)], want[(..., *source)]
             moved = {want.ndim - len(shifts) + axis: s for axis, s in enumerate(shifts) if s}
             yield Candidate(part, kept, (_shift(moved, "zeros"),))
 
 
-def _sampled_zeros(got: Array, inside: tuple[slice, ...]) -> bool:
-    """Whether `got` is 0 outside, and not everywhere, without a copy of it."""
+def _is_zero_outside(got: Array, inside: tuple[slice, ...]) -> bool:
+    """Whether all that is not in these slices of the last axes is 0."""
     for axis, part in enumerate(inside, start=got.ndim - len(inside)):
         start, stop, _ = part.indices(got.shape[axis])
         for outside in (slice(0, start), slice(stop, None)):
@@ -320,7 +320,7 @@ def _reducible(larger: tuple[int, ...], smaller: tuple[int, ...]) -> Iterator[tu
             a == b for k, (a, b) in enumerate(zip(larger, smaller, strict=True)) if k not in axes
         ):
             yield axes, ", keepdims=True"
-    elif 0 <= len(smaller) < len(larger) <= MOST_AXES + 1:
+    elif len(smaller) < len(larger) <= MOST_AXES + 1:
         for axes in itertools.combinations(range(len(larger)), len(larger) - len(smaller)):
             kept = sorted(size for axis, size in enumerate(larger) if axis not in axes)
             if kept == sorted(smaller) and prod(larger) != prod(smaller):  # else it is a reshape

@@ -67,8 +67,8 @@ def test_the_example_s_formulas_are_named_where_they_are_wrong(monkeypatch: pyte
     g, x, w, stride, padding = arguments
     truth = written.truth(*arguments)
     seen = 0
-    for candidate in (*written.BY_X, *written.BY_W):
-        by_x = candidate in written.BY_X
+    for candidate in (*written.GRAD_X.values(), *written.GRAD_W.values()):
+        by_x = candidate in written.GRAD_X.values()
         try:
             got = candidate(*arguments)
         except ValueError:
@@ -553,10 +553,10 @@ class Faulty(tc.Conv2d):
 )
 def test_gradcheck_ends_with_the_diagnosis(spoil: Any, words: str) -> None:
     with pytest.raises(
-        tc.gradients.gradcheck.GradcheckError, match="Diagnosis of `got`, the gradient by backward"
+        tc.gradients.gradcheck.GradcheckError, match="Diagnosis of `got`, which backward returned"
     ) as e:
         tc.gradcheck(Faulty(spoil), normal(4, 2, 5, 5))
-    assert str(e.value).startswith("Faulty: the derivative by weight at")
+    assert str(e.value).startswith("Faulty: the derivative with respect to weight at")
     assert words in str(e.value)
 
 

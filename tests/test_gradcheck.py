@@ -48,18 +48,20 @@ def test_a_right_layer_passes_and_stays_as_it_is() -> None:
 
 def test_a_wrong_entry_is_named() -> None:
     with pytest.raises(
-        GradcheckError, match=r"Square: the derivative by input 0 at \(1, 2\) is .* by backward"
+        GradcheckError, match=r"Square: the derivative with respect to input 0 at \(1, 2\) is .* by backward"
     ):
         gradcheck(Square("entry"), normal(2, 3))
 
 
 def test_a_wrong_parameter_gradient_is_named() -> None:
-    with pytest.raises(GradcheckError, match=r"Square: the derivative by scale at \(\)"):
+    with pytest.raises(GradcheckError, match=r"Square: the derivative with respect to scale at \(\)"):
         gradcheck(Square("scale"), normal(2, 3))
 
 
 def test_a_gradient_of_the_wrong_shape_is_named() -> None:
-    with pytest.raises(GradcheckError, match=r"Square: the gradient by input 0 has the shape \(3, 2\)"):
+    with pytest.raises(
+        GradcheckError, match=r"Square: the gradient with respect to input 0 has the shape \(3, 2\)"
+    ):
         gradcheck(Square("shape"), normal(2, 3))
 
 
@@ -97,7 +99,7 @@ def test_states_and_random_masks_are_the_same_in_every_evaluation() -> None:
 
 def test_functions_are_checked_by_the_backward_beside_them() -> None:
     assert gradcheck(partial(F.conv2d, padding=1), (normal(1, 2, 4, 4), normal(3, 2, 3, 3))).checked == 86
-    with pytest.raises(ValueError, match="no layouts_backward beside layouts"):
+    with pytest.raises(ValueError, match="layouts_backward does not exist beside layouts"):
         gradcheck(layouts, normal(3))  # type: ignore[arg-type]
 
 

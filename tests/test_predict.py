@@ -117,8 +117,8 @@ def png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no image"),
-        (b"hello", "is no image"),
+        (b"", "is not an image"),
+        (b"hello", "is not an image"),
         (png(100, 100), "cannot be read as an image"),
         (png(12_000, 10_000), "decompression bomb"),
         (png(100_000, 100_000), "decompression bomb"),
@@ -147,7 +147,11 @@ def test_cut_and_damaged_files_are_refused_or_read(
         path.write_bytes(damaged)
         code = main(["predict", str(path)])
         printed = capsys.readouterr()
-        assert (code, len(printed.out.splitlines()), len(printed.err.splitlines())) in ((0, 11, 0), (2, 0, 1))
+        assert (code, len(printed.out.splitlines()), len(printed.err.splitlines())) in (
+            (0, 11, 0),
+            (0, 11, 1),  # it warns of several marks
+            (2, 0, 1),
+        )
 
 
 def test_empty_pictures_and_missing_files_are_refused(

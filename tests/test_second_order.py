@@ -289,8 +289,11 @@ def test_gradchecks_second_order_passes_a_right_layer_of_a_user() -> None:
     ("fault", "message"),
     [
         ("jvp", r"Cube: the tangent of the output at \(0, 0\) is .* by jvp"),
-        ("backward", r"Cube: the tangent of the gradient by input 0 at \(0, 0\) is .* by backward_jvp"),
-        ("scale", r"Cube: the tangent of the gradient by scale at \(\) is .* by backward_jvp"),
+        (
+            "backward",
+            r"Cube: the tangent of the gradient with respect to input 0 at \(0, 0\) is .* by backward_jvp",
+        ),
+        ("scale", r"Cube: the tangent of the gradient with respect to scale at \(\) is .* by backward_jvp"),
     ],
 )
 def test_gradchecks_second_order_names_what_is_wrong(fault: str, message: str) -> None:

@@ -59,7 +59,7 @@ def read_image(path: Path) -> Array:
     """The pixels of an image file, upright as its EXIF data say, as `find_largest` takes them.
 
     Raises:
-        ImportError: there is no Pillow.
+        ImportError: Pillow is not installed.
         OSError: the file cannot be read.
         ValueError: no image, a damaged one, or one of more pixels than Pillow takes for harmless.
     """
@@ -74,7 +74,7 @@ def read_image(path: Path) -> Array:
             with Image.open(file) as image:
                 return _pixels(ImageOps.exif_transpose(image))
         except UnidentifiedImageError as error:
-            raise ValueError(f"{path} is no image that Pillow knows") from error
+            raise ValueError(f"{path} is not an image that Pillow knows") from error
         except Exception as error:  # whatever a decoder stumbles over in a foreign file
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
 

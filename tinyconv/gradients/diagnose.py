@@ -23,7 +23,7 @@ __all__ = ["Diagnosis", "Mistake", "diagnose"]
 
 # Two results of the same sums in another order differ by about this much of the largest value.
 ROUNDING = {2: 2e-3, 4: 1e-5, 8: 1e-9}  # by the bytes of a floating value
-NUMERIC = 1e-6  # of a gradient by finite differences in float64
+NUMERIC = 1e-6  # of a gradient from finite differences in float64
 LOOSEST = 1e-4  # for what a mistake must explain, whatever `rtol` allows
 DIGITS = 8  # of agreement that a mistake needs, so that it does not fit by chance
 SAMPLE = 4096  # values that are looked at for this
@@ -245,7 +245,7 @@ class _Search:
         return factor_between(array, self.want, self.allowed.explained) is not None
 
     def enough(self, values: Array, digits: int, fewest: int) -> bool:
-        """Whether there are so many different `values`, or so arranged, that agreement is no chance."""
+        """Whether there are so many different `values`, or so arranged, that agreement is not chance."""
         unit = abs(values).max() * 8 * self.allowed.explained
         steps = np.rint(abs(values).ravel() / unit)
         distinct = len(np.unique(steps[steps != 0][:SAMPLE]))

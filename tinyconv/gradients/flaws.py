@@ -228,7 +228,7 @@ def _masked(name: str, places: Array, factor: float | None, differences: Differe
 
 
 def _is_clear(wrong: Array, bounds: dict[int, tuple[int, int]], place: str) -> bool:
-    """Whether so many values differ in that place alone, and all there, that it is no chance."""
+    """Whether so many values differ in that place alone, and all there, that it is not chance."""
     index = tuple(slice(*bounds[axis]) if axis in bounds else slice(None) for axis in range(wrong.ndim))
     inside = np.zeros(wrong.shape, bool)
     inside[index] = True

@@ -36,7 +36,7 @@ class Gradcheck(NamedTuple):
     """What `gradcheck` found: the number of derivatives that agree, and where the function has kinks.
 
     A kink is an (argument, index) where the slopes to the left and to the right differ, so that
-    there is no derivative to compare with: ReLU at 0, equal maxima in a pooling window.
+    a derivative does not exist: ReLU at 0, equal maxima in a pooling window.
     """
 
     checked: int
@@ -110,7 +110,7 @@ def _check_first_order(
     for (name, array), grad in zip(arguments, analytic, strict=True):
         if grad.shape != array.shape:
             raise GradcheckError(
-                f"{subject.name}: the gradient by {name} has the shape {grad.shape}, not {array.shape}"
+                f"{subject.name}: the gradient with respect to {name} has the shape {grad.shape}, not {array.shape}"
                 + _diagnosis(grad, array, loss, tolerance)
             )
         for place, direction in _directions(array, rng):
@@ -121,7 +121,7 @@ def _check_first_order(
                 kinks.append((name, place))
             else:
                 raise GradcheckError(
-                    f"{subject.name}: the derivative by {name} at {place} is {derivative:.10g} by "
+                    f"{subject.name}: the derivative with respect to {name} at {place} is {derivative:.10g} by "
                     f"backward, but {slope.central(tolerance.eps):.10g} by finite differences"
                     + _diagnosis(grad, array, loss, tolerance)
                 )
@@ -141,7 +141,7 @@ def _diagnosis(analytic: Array, array: Array, loss: Callable[[], float], toleran
         numeric[index] = _Slope(loss, array, unit).central(tolerance.eps)
     sizes = {"the length of the argument's axis 0": array.shape[0]} if array.ndim else {}
     found = against_numeric(moved(analytic, np), numeric, sizes)
-    return "" if found else f". Diagnosis of `got`, the gradient by backward: {found}"
+    return "" if found else f". Diagnosis of `got`, which backward returned: {found}"
 
 
 def _check_second_order(
@@ -150,7 +150,7 @@ def _check_second_order(
     checked, kinks = 0, []
     moving = [values[i] for i, _ in subject.checked(values)] + list(subject.params.values())
     names = [name for _, name in subject.checked(values)] + list(subject.params)
-    places = ["the output", *(f"the gradient by {name}" for name in names)]
+    places = ["the output", *(f"the gradient with respect to {name}" for name in names)]
     for number in range(TANGENTS):
         cotangent = _normal(rng, subject.run(values)[0])
         along = _Line(subject, values, [*moving, cotangent], rng)
@@ -174,7 +174,7 @@ def _check_second_order(
 def _has_kink(at: Callable[[float], Any], tolerance: "_Tolerance") -> bool:
     """Whether the slopes to the left and right of 0 differ, by no less in a smaller neighbourhood.
 
-    A curve's slopes differ as well, but ten times less in a tenth of the neighbourhood; NaN is no kink.
+    A curve's slopes differ as well, but ten times less in a tenth of the neighbourhood; NaN is not a kink.
     """
     here = at(0.0)
     wide, near = (abs(at(eps) - 2 * here + at(-eps)) / eps for eps in tolerance.steps())
@@ -358,7 +358,7 @@ class _FunctionSubject(_Subject):
         self.function = function
         module = sys.modules[function.__module__]
         if not hasattr(module, f"{self.name}_backward"):
-            raise ValueError(f"there is no {self.name}_backward beside {self.name} in {module.__name__}")
+            raise ValueError(f"{self.name}_backward does not exist beside {self.name} in {module.__name__}")
         self.backward: Callable[..., Any] = getattr(module, f"{self.name}_backward")
 
     def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:

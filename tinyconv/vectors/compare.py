@@ -90,7 +90,7 @@ def compare(
     ...     for verdict in compare(case, mine).verdicts:
     ...         print(verdict.name, verdict.sentence)
     output agrees (equal to the last bit)
-    grad_input not compared: there is no grad_input.bin, no grad_input.npy and no .npz file with it
+    grad_input not compared: grad_input.bin, grad_input.npy and an .npz file with it are missing
     """
     case, mine = Path(case), Path(mine)
     if not mine.exists():
@@ -170,7 +170,7 @@ def _tolerances(tensor: Mapping[str, Any], rtol: float | None, atol: float | Non
 
 def _judge(name: str, found: Found | None, case: Case, rtol: float, atol: float) -> Verdict:
     if found is None:
-        where = f"there is no {name}.bin, no {name}.npy and no .npz file with it"
+        where = f"{name}.bin, {name}.npy and an .npz file with it are missing"
         return Verdict(name, "missing", f"not compared: {where}")
     want = case.arrays[name]
     got = found.content

@@ -63,7 +63,7 @@ def tolerance(
 
 
 def _factors(operator: str, name: str, arrays: Mapping[str, Array]) -> float:
-    """The product of the root mean squares of what is multiplied; 0 for what is no sum of products."""
+    """The product of the root mean squares of what is multiplied; 0 for what is not a sum of products."""
     table = _FACTORS_OF_PRODUCTS if operator in _PRODUCTS else {}
     table = _FACTORS_OF_NORMALIZATIONS if operator in _NORMALIZATIONS else table
     if name not in table:

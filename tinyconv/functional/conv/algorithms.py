@@ -30,12 +30,12 @@ class Algorithm(NamedTuple):
 
 
 def always(geometry: Geometry) -> bool:
-    """Support every convolution."""
+    """Every convolution."""
     return True
 
 
 def supports_turned(geometry: Geometry) -> bool:
-    """Return whether the stride is 1, and the padding at most the kernel's extent - 1."""
+    """No stride, and less padding than the kernel's extent."""
     within = all(max(pads) <= reach for pads, reach in zip(geometry.padding, geometry.reach, strict=True))
     return geometry.stride == (1, 1) and within
 
@@ -91,6 +91,6 @@ def pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Callable
     if xp is not np and name != "columns":
         raise ValueError(f"`algorithm` (={name!r}) must be 'columns' on a GPU, or left out")
     if not algorithm.supports(geometry):
-        rule = str(algorithm.supports.__doc__).lower()
+        rule = str(algorithm.supports.__doc__).lower()  # a noun phrase, to be read here
         raise ValueError(f"`algorithm` (={name!r}) needs {rule} It does not support {geometry}")
     return algorithm.run

@@ -23,7 +23,7 @@ MOST_SAMPLES = 16
 
 
 def supports(geometry: Geometry) -> bool:
-    """Support one input channel per group."""
+    """One input channel per group."""
     return geometry.groups > 1 and geometry.weight_shape[1] == 1
 
 

@@ -62,6 +62,7 @@ MODULES = (
     "reference",
     "gradients",
     "layers",
+    "testing",
     "training",
     "vectors",
 )

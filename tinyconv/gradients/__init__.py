@@ -1,1 +1,1 @@
-"""Tools for people who write gradients: checks of them, and their derivatives."""
+"""Tools for people who write gradients: checks of them, what is wrong with them, and their derivatives."""

@@ -98,7 +98,8 @@ class Wrong(NamedTuple):
 def wrong(known: Any) -> Iterator[tuple[Array, tuple[Mistake, ...]]]:
     """The results of the wrong formulas, in the shapes of the operator's own arrays."""
     if known.wrt == "bias":
-        for entry in _bias(known.grad_output):
+        one = known.input.ndim == known.weight.ndim - 1
+        for entry in _bias(known.grad_output[None] if one else known.grad_output):
             yield entry.array, (entry.mistake(known),)
     elif made := _conv(known):
         conv, drop = made
@@ -180,7 +181,7 @@ def _kernels(c: Conv, known: Any) -> Iterator[tuple[Conv, Wrong]]:
     name = "kernel not rotated" if backward else "kernel rotated"
     cure = "Use the kernel as it is: scipy.signal.correlate2d in place of convolve2d."
     if backward:
-        cure = "Rotate the kernel, w[..., ::-1, ::-1], before a correlation gives the gradient."
+        cure = "Rotate the kernel, w[..., ::-1, ::-1], before the correlation that gives the gradient."
     turned = c._replace(weight=c.turned())
     yield turned, Wrong(None, name, f"computed with the {name} by 180°", cure)
     if c.groups == 1 and c.weight.shape[0] == c.weight.shape[1] > 1:
@@ -211,30 +212,39 @@ def _kernel(c: Conv, known: Any) -> Iterator[Any]:
 
 def _geometry(c: Conv, known: Any) -> Iterator[Any]:
     """Another stride, dilation or padding than forward's."""
-    one = (1, 1)
+    one, line = (1, 1), known.operator == "conv1d"
+
+    def shown(value: Pair) -> Any:
+        return value[1] if line else value
+
     changes: list[tuple[str, dict[str, Pair]]] = [
         ("stride ignored", {"stride": one}),
         ("dilation ignored", {"dilation": one}),
         ("stride and dilation exchanged", {"stride": c.dilation, "dilation": c.stride}),
         ("padding ignored", {"padding": (0, 0)}),
-        ("stride and padding ignored", {"stride": one, "padding": (0, 0)}),
         *(
             ("padding off by one", {"padding": (c.padding[0] + a, c.padding[1] + b)})
             for a, b in ((1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0))
         ),
+        ("stride and padding ignored", {"stride": one, "padding": (0, 0)}),
     ]
+    tried = {(c.stride, c.padding, c.dilation)}
     for name, change in changes:
         changed = c._replace(**change)  # type: ignore[arg-type]
-        if changed == c or min(changed.padding) < 0 or (c.image.shape[2] == 1 and changed.padding[0]):
+        geometry = changed.stride, changed.padding, changed.dilation
+        if geometry in tried or min(changed.padding) < 0 or (line and changed.padding[0]):
             continue
-        values = " and ".join(f"{key} {value} in place of {getattr(c, key)}" for key, value in change.items())
-        which = " and ".join(change)
-        cure = f"Use the {which} of forward: window p reads the row p * stride + i * dilation - padding."
+        tried.add(geometry)
+        differ = [key for key, value in change.items() if value != getattr(c, key)]
+        values = " and ".join(
+            f"{key} {shown(change[key])} in place of {shown(getattr(c, key))}" for key in differ
+        )
+        which = " and ".join(differ)
+        cure = f"Use forward's {which}: window p reads the row p * stride + i * dilation - padding."
         yield changed.result, name, f"computed with {values}", cure
     if c.wanted == "small":
         options = None, c.stride, 0, c.dilation, c.groups
-        unpadded = known.operator != "conv_transpose2d" and any(c.padding)
-        if unpadded:
+        if known.operator != "conv_transpose2d" and any(c.padding):
             cure = "Pad the image first."
             yield lambda: F.conv2d(c.image, c.weight, *options), "padding ignored", "without padding", cure
 
@@ -299,32 +309,42 @@ def _overwritten(c: Conv, known: Any) -> Iterator[Any]:
     if c.wanted == "weight":
         for which, part in (("last", slice(-1, None)), ("first", slice(0, 1))):
             one = c._replace(image=c.image[part], small=c.small[part])
-            called = name if which == "last" else "first sample only"
-            yield one.result, called, f"of the {which} sample alone", cure
+            called, step = (name, cure) if which == "last" else ("first sample only", "Sum over the batch.")
+            yield one.result, called, f"computed from the {which} sample alone", step
         small = np.zeros_like(c.small)
         small[..., -1, -1] = c.small[..., -1, -1]
-        yield c._replace(small=small).result, name, "of the last position alone", cure
+        yield c._replace(small=small).result, name, "computed from the last position alone", cure
         small = np.zeros_like(c.small)
         small[-1, :, -1, -1] = c.small[-1, :, -1, -1]
-        yield c._replace(small=small).result, name, "of the last position of the last sample alone", cure
+        yield (
+            c._replace(small=small).result,
+            name,
+            "computed from the last position of the last sample alone",
+            cure,
+        )
         return
     if c.groups == 1:
         last = slice(-1, None)
         one = c._replace(weight=c.weight[last], small=c.small[:, last])
         if c.wanted == "small":
             one = c._replace(weight=c.weight[:, last], image=c.image[:, last])
-        says = f"of the last {'input' if c.wanted == 'small' else 'output'} channel alone"
+        says = f"computed from the last {'input' if c.wanted == 'small' else 'output'} channel alone"
         yield one.result, name, says, cure
     weight = np.zeros_like(c.weight)
     weight[..., -1, -1] = c.weight[..., -1, -1]
     if c.wanted == "small":
-        yield c._replace(weight=weight).result, name, "of the last value of the kernel alone", cure
+        yield c._replace(weight=weight).result, name, "computed from the last value of the kernel alone", cure
     else:
-        yield lambda: _last_written(c, True), name, "of the last window alone where windows overlap", cure
+        yield (
+            lambda: _last_written(c, True),
+            name,
+            "computed from the last window alone where windows overlap",
+            cure,
+        )
         yield (
             lambda: _last_written(c, False),
             name,
-            "of the last tap of the kernel alone where taps overlap",
+            "computed from the last tap of the kernel alone where taps overlap",
             cure,
         )
 
@@ -443,17 +463,23 @@ def _weight(c: Conv, known: Any) -> Iterator[Any]:
 
 def _bias(g: Array) -> Iterator[Wrong]:
     """The bias's gradient, summed over the wrong axes or not at all."""
-    cure = "Sum over the batch and all positions: grad_output.sum(axis=(0, 2, 3))."
     if g.ndim < 3:
         return
+    axes = (0, *range(2, g.ndim))
+    cure = f"Sum over the batch and all positions: grad_output.sum(axis={axes})."
     positions = tuple(range(2, g.ndim))
     last = g.reshape(*g.shape[:2], -1)[:, :, -1]
-    yield Wrong(g[-1].sum(axis=tuple(range(1, g.ndim - 1))), "= for +=", "of the last sample alone", cure)
     yield Wrong(
-        g[0].sum(axis=tuple(range(1, g.ndim - 1))), "first sample only", "of the first sample alone", cure
+        g[-1].sum(axis=tuple(range(1, g.ndim - 1))), "= for +=", "computed from the last sample alone", cure
     )
-    yield Wrong(last.sum(axis=0), "= for +=", "of the last position alone", cure)
-    yield Wrong(last[-1], "= for +=", "of the last position of the last sample alone", cure)
+    yield Wrong(
+        g[0].sum(axis=tuple(range(1, g.ndim - 1))),
+        "first sample only",
+        "computed from the first sample alone",
+        cure,
+    )
+    yield Wrong(last.sum(axis=0), "= for +=", "computed from the last position alone", cure)
+    yield Wrong(last[-1], "= for +=", "computed from the last position of the last sample alone", cure)
     yield Wrong(g.sum(axis=(1, *positions)), "wrong axis", "summed over channels, not over the batch", cure)
     yield Wrong(g.sum(axis=positions), "not summed", "before it is summed over the batch", cure)
     yield Wrong(g.sum(axis=0), "not summed", "before it is summed over the positions", cure)

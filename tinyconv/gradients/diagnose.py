@@ -22,10 +22,11 @@ from tinyconv.gradients.transformations import Candidate, Mistake, double, facto
 __all__ = ["Diagnosis", "Mistake", "diagnose"]
 
 # Two results of the same sums in another order differ by about this much of the largest value.
-ROUNDING = {np.dtype(np.float16): 2e-3, np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-9}
+ROUNDING = {2: 2e-3, 4: 1e-5, 8: 1e-9}  # by the bytes of a floating value
 NUMERIC = 1e-6  # of a gradient by finite differences in float64
 LOOSEST = 1e-4  # for what a mistake must explain, whatever `rtol` allows
 DIGITS = 8  # of agreement that a mistake needs, so that it does not fit by chance
+SAMPLE = 4096  # values that are looked at for this
 FEWEST = 4  # distinct values, where a mistake has a number that is fitted to them
 
 
@@ -85,7 +86,7 @@ def diagnose(
         got: the array to be judged, of any real dtype.
         want: the right one; it may be left out where the operator is given.
         operator: the name of a function of `tinyconv.functional`, such as "conv2d". `want` is then computed,
-            and the operator's wrong formulas are tried as well. `formulas.GRADIENTS` lists them.
+            and the operator's wrong formulas are tried as well. `operators.GRADIENTS` lists them.
         wrt: what `got` is the gradient with respect to: "input" (or "x"), "weight", "bias"; or "output", if
             `got` is the operator's value.
         rtol: how much two values may differ, as a part of the largest value of `want`. The default depends on
@@ -145,9 +146,8 @@ class _Tolerance(NamedTuple):
 
     @classmethod
     def of(cls, got: Array, want: Array, rtol: float | None, atol: float | None) -> "_Tolerance":
-        rounding = (
-            max(ROUNDING.get(array.dtype, 0.0) for array in (got, want)) or ROUNDING[np.dtype(np.float64)]
-        )
+        floating = [array.dtype.itemsize for array in (got, want) if array.dtype.kind == "f"]
+        rounding = max((ROUNDING.get(size, 0.0) for size in floating), default=0.0) or ROUNDING[8]
         relative = rounding if rtol is None else number("rtol", rtol, low=0)
         explained = min(max(relative, rounding), max(rounding, LOOSEST))
         return cls(relative, 0.0 if atol is None else number("atol", atol, low=0), explained)
@@ -196,15 +196,17 @@ class _Search:
         """The mistakes that explain all values, the simplest first, with others that do as well."""
         if broken := flaws.not_finite(self.got, self.want):
             return [(broken,)]
-        if not (np.isfinite(self.got).all() and np.isfinite(self.want).all()) or not self.got.size:
+        if not all(array.size and np.isfinite(array).all() for array in (self.got, self.want)):
             return []
-        if plain := flaws.precise(self.got, self.want, self.dtype):
-            return [(plain,)]
         tolerance = self.allowed.explained
         with np.errstate(all="ignore"):
-            if found := self.ranked(self.fitting(self.formulas())):
-                return found
-            first = self.fitting(single(self.got, self.want, tolerance))
+            if plain := flaws.precise(self.got, self.want, self.dtype):
+                return [(plain,)]
+            first = self.fitting(self.formulas())
+            found = self.ranked(first)
+            if found and len(found[0]) == 1:
+                return found  # without what the same mistake is as a transformation
+            first += self.fitting(single(self.got, self.want, tolerance))
             if added := flaws.constant_added(self.got, self.want, tolerance):
                 first.append((self.enough(self.want, DIGITS, FEWEST), (added,)))
             found = self.ranked(first)
@@ -230,22 +232,28 @@ class _Search:
             factor = factor_between(got, want, self.allowed.explained)
             if factor is None or (factor == 1.0 and not mistakes):
                 continue
+            if factor != 1.0 and mistakes and got is self.got and self.is_multiple(want):
+                continue  # as with a symmetric kernel: the factor alone explains it
             scale = () if factor == 1.0 else (scaled(factor, self.meanings, self.allowed.explained),)
             needs = DIGITS * max(1, len(mistakes))
             fewest = FEWEST if scale and not scale[0].details["known"] else 1
             found.append((self.enough(want, needs, fewest), (*mistakes, *scale)))
         return found
 
+    def is_multiple(self, array: Array) -> bool:
+        """Whether the array is the right one but for a factor."""
+        return factor_between(array, self.want, self.allowed.explained) is not None
+
     def enough(self, values: Array, digits: int, fewest: int) -> bool:
         """Whether there are so many different `values`, or so arranged, that agreement is no chance."""
-        sample = values.ravel()[:4096]
         unit = abs(values).max() * 8 * self.allowed.explained
-        distinct, counts = np.unique(np.rint(abs(sample) / unit), return_counts=True)
-        number_distinct = int((distinct != 0).sum())
-        shares = counts / len(sample)
-        arranged = -float((shares * np.log10(shares)).sum()) * len(sample)
-        evidence = -np.log10(self.allowed.explained) * number_distinct + arranged
-        return bool(evidence >= digits and (number_distinct >= fewest or arranged >= 2 * digits))
+        steps = np.rint(abs(values).ravel() / unit)
+        distinct = len(np.unique(steps[steps != 0][:SAMPLE]))
+        counts = np.unique(steps[:: 1 + len(steps) // SAMPLE], return_counts=True)[1]
+        shares = counts / counts.sum()
+        arranged = -float((counts * np.log10(shares)).sum())
+        evidence = -np.log10(self.allowed.explained) * distinct + arranged
+        return bool(evidence >= digits and (distinct >= fewest or arranged >= 2 * digits))
 
     def ranked(self, found: list[tuple[bool, tuple[Mistake, ...]]]) -> list[tuple[Mistake, ...]]:
         """The simplest with enough evidence, then what fits as well and is as simple."""
@@ -268,12 +276,14 @@ class _Search:
         if agrees:
             return self.agreement()
         if not mistakes:
-            return f"No known mistake explains `got`. {where}"
-        says = " and ".join(mistake.says for mistake in mistakes)
+            d = self.differences
+            small = " float32 rounds as much off." if d and d.relative <= ROUNDING[4] else ""
+            return f"No known mistake explains `got`. {where}{small}"
+        says = ", and ".join(mistake.says for mistake in mistakes)
         why = "; ".join(mistake.why for mistake in mistakes if mistake.why)
         cures = " ".join(mistake.cure for mistake in mistakes[::-1] if mistake.cure)  # undone in this order
-        whole = mistakes[0].name in flaws.WHOLE  # its words are a sentence
-        sentence = says if whole else f"`got` equals {self.subject} {says}"
+        comma = "," if self.case else ""
+        sentence = says if mistakes[0].sentence else f"`got` equals {self.subject}{comma} {says}"
         text = f"{sentence}{': ' + why if why else ''}. {cures}".rstrip()
         if others:
             names = "; or ".join(" and ".join(mistake.says for mistake in other) for other in others[:3])

@@ -1,7 +1,7 @@
 """What is wrong with single values: where arrays differ, NaN, rounding, constants, masks and borders."""
 
 from collections.abc import Iterator
-from math import comb, lgamma, log, prod
+from math import comb, lgamma, log, log10, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +9,9 @@ import numpy as np
 from tinyconv.arrays import Array
 from tinyconv.gradients.transformations import Mistake, factor_between
 
-# Mistakes whose `says` is a sentence of its own, and not what comes after "`got` equals the expected array".
-WHOLE = ("nan", "zeros", "mask missing", "mask too much", "border", "interior")
 FEWEST = 4
 SHOWN = 6
-BORDER_DIGITS = 4
+PLACE_DIGITS = 4  # of the number of ways in which as many other values could be wrong
 
 
 class Differences(NamedTuple):
@@ -132,7 +130,7 @@ def not_finite(got: Array, want: Array) -> Mistake | None:
     kinds = "NaN" if nan == count else "infinite" if not nan else f"NaN ({nan}) or infinite ({count - nan})"
     details = {"count": count, "nan": nan, "first": at, "in": "got" if array is got else "want"}
     values = f"{count} of the {bad.size} values of {name} {'is' if count == 1 else 'are'} {kinds}"
-    return Mistake("nan", details, cure, f"{values}, the first at {at}")
+    return Mistake("nan", details, cure, f"{values}, the first at {at}", sentence=True)
 
 
 def precise(got: Array, want: Array, dtype: "np.dtype[Any]") -> Mistake | None:
@@ -141,8 +139,8 @@ def precise(got: Array, want: Array, dtype: "np.dtype[Any]") -> Mistake | None:
         return None
     if not got.any():
         cure = "Nothing was written to it: check that the sum is added to the array that is returned."
-        return Mistake("zeros", {}, cure, "`got` is 0 everywhere")
-    digits = (_few_bits(got, want, dtype), _few_decimals(got, want))
+        return Mistake("zeros", {}, cure, "`got` is 0 everywhere", sentence=True)
+    digits = (_few_bits(got, want, dtype), _few_decimals(got, want, dtype))
     return next((found for found in digits if found), None)
 
 
@@ -161,12 +159,12 @@ def _few_bits(got: Array, want: Array, dtype: "np.dtype[Any]") -> Mistake | None
     return None
 
 
-def _few_decimals(got: Array, want: Array) -> Mistake | None:
+def _few_decimals(got: Array, want: Array, dtype: "np.dtype[Any]") -> Mistake | None:
     if len(np.unique(got.ravel()[:4096])) < FEWEST or abs(got - want).max() > 1.0:
         return None
-    near = 1e-12 * abs(want).max()
+    near = 4 * np.finfo(dtype if dtype.kind == "f" else np.float64).eps * abs(want).max()
     for decimals in range(7):
-        if (abs(got - np.round(want, decimals)) <= near).all():
+        if 10.0**-decimals > 20 * near and (abs(got - np.round(want, decimals)) <= near).all():
             cure = "Use the values themselves, and not what was printed of them."
             if not decimals:
                 cure = "Look for an array of an integer dtype."
@@ -197,7 +195,8 @@ def parts(got: Array, want: Array, tolerance: float, differences: Differences | 
     zero, none = abs(want) <= tolerance * abs(want).max(), abs(got) <= tolerance * abs(got).max()
     extra, lost = zero & ~none, none & ~zero
     enough = len(np.unique(got[~zero & ~none])) >= FEWEST
-    if enough and extra.sum() >= max(FEWEST, zero.sum() / 2) and not lost.any():
+    clear = extra.sum() >= 0.9 * zero.sum() and _digits(extra.size, int(extra.sum())) >= PLACE_DIGITS
+    if enough and clear and not lost.any():
         factor = factor_between(got[~zero], want[~zero], tolerance)
         yield from _masked("mask missing", extra, factor, differences)
     if enough and lost.sum() >= FEWEST and not extra.any():
@@ -225,7 +224,7 @@ def _masked(name: str, places: Array, factor: float | None, differences: Differe
         cure = (
             "Look for a mask that is applied twice or to the wrong array, or for a loop that ends too soon."
         )
-    yield Mistake(name, details, cure, says)
+    yield Mistake(name, details, cure, says, sentence=True)
 
 
 def _is_clear(wrong: Array, bounds: dict[int, tuple[int, int]], place: str) -> bool:
@@ -237,9 +236,13 @@ def _is_clear(wrong: Array, bounds: dict[int, tuple[int, int]], place: str) -> b
     total, count = wrong.size, int(wrong.sum())
     if count < 0.9 * region.sum() or (~region).sum() < 9:
         return False
-    chosen = lgamma(total + 1) - lgamma(count + 1) - lgamma(total - count + 1)
     boxes = prod(comb(wrong.shape[axis] + 1, 2) for axis in bounds)
-    return (chosen - log(boxes)) / log(10) >= BORDER_DIGITS
+    return _digits(total, count) - log10(boxes) >= PLACE_DIGITS
+
+
+def _digits(total: int, count: int) -> float:
+    """The decimal digits of the number of ways to choose so many places."""
+    return (lgamma(total + 1) - lgamma(count + 1) - lgamma(total - count + 1)) / log(10)
 
 
 def _border(box: tuple[str, dict[int, tuple[int, int]]], shape: tuple[int, ...]) -> Mistake:
@@ -252,4 +255,4 @@ def _border(box: tuple[str, dict[int, tuple[int, int]]], shape: tuple[int, ...])
     else:
         says = f"`got` is wrong but for its border, which is right ({ends})"
         cure = "Only windows that reach into the padding are right: check the others."
-    return Mistake(place, {"widths": widths}, cure, says)
+    return Mistake(place, {"widths": widths}, cure, says, sentence=True)

@@ -1,12 +1,11 @@
 """What people write in place of an operator's gradient: a table of wrong formulas, operator by operator.
 
-Each entry says how the formula is computed, what name the mistake has, and what to do about it. A formula
-that does not fit the arguments (a kernel of another shape, no running statistics) is passed over. The
-convolutions' formulas are in conv_formulas.py, those that pooling and normalization need in
-window_formulas.py and norm_formulas.py.
+Each entry says what name the mistake has, how it is computed and worded, and what to do about it. A formula
+that does not fit the arguments (a kernel of another shape, no running statistics) is passed over. Those of
+convolutions are in conv_formulas.py; what pooling and normalization need is in window_formulas.py and
+norm_formulas.py.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, NamedTuple
@@ -14,51 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinyconv.functional as F
-from tinyconv.arguments import check_kinds, given, one_of
-from tinyconv.arrays import Array, moved
+from tinyconv.arguments import given, one_of
+from tinyconv.arrays import Array
 from tinyconv.gradients import conv_formulas, norm_formulas, window_formulas
+from tinyconv.gradients.operators import ALL_GRADIENTS, GRADIENTS, Given, results
 from tinyconv.gradients.transformations import Mistake
-
-
-class Given:
-    """An operator's arguments by name, in float64, with its gradient or value for any of them changed."""
-
-    def __init__(self, operator: str, wrt: str, arguments: dict[str, Any]) -> None:
-        self.operator, self.wrt = operator, wrt
-        self.arguments = _bound(operator, arguments)
-        self.grad_output: Array = np.zeros(())
-        if wrt != "output":
-            self.grad_output = self._cotangent(arguments.get("grad_output"))
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["arguments"][name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def output(self, **changed: Any) -> Array:
-        """The operator's value."""
-        arguments = _copied(self.arguments | changed)
-        value: Array = np.asarray(getattr(F, self.operator)(**arguments))
-        return value
-
-    def gradient(self, **changed: Any) -> Array:
-        """The gradient that is asked for, or the value, with some arguments changed."""
-        if self.wrt == "output":
-            return self.output(**changed)
-        arguments = _copied({"grad_output": self.grad_output} | self.arguments | changed)
-        found = getattr(F, f"{self.operator}_backward")(**arguments)
-        parts = found if isinstance(found, tuple) else (found,)
-        value: Array = parts[GRADIENTS[self.operator].index(self.wrt)]
-        return value
-
-    def _cotangent(self, grad_output: Any) -> Array:
-        if grad_output is None:
-            if not self.operator.endswith(("loss", "entropy")):
-                raise ValueError("`grad_output` must be given for a gradient")
-            return np.ones_like(self.output())
-        check_kinds(grad_output=grad_output)
-        return np.asarray(_float64(grad_output))
 
 
 class Case:
@@ -76,13 +35,17 @@ class Case:
         """The numbers that a factor may be, by name."""
         known, sizes = self.known, {}
         shape, size = known.input.shape, known.grad_output.shape
+        if "conv" in known.operator and len(shape) == known.weight.ndim - 1:  # one sample
+            shape, size = (1, *shape), (1, *size)
         sizes["the batch size"] = shape[0] if shape else 1
         if len(size) > 2:
             sizes["the number of output positions"] = prod(size[2:])
             sizes["the number of output positions of the whole batch"] = size[0] * prod(size[2:])
         if len(shape) > 1:
-            channels = "classes" if "softmax" in known.operator or "entropy" in known.operator else "channels"
-            sizes[f"the number of {channels}"] = shape[1]
+            classes = "softmax" in known.operator or "entropy" in known.operator
+            name = "classes" if classes else "channels" if len(shape) > 2 else "features"
+            sizes[f"the number of {name}"] = shape[1]
+        if len(shape) > 2:
             sizes["the number of values in a channel"] = shape[0] * prod(shape[2:])
         weight, kernel = getattr(known, "weight", None), getattr(known, "kernel_size", None)
         if "conv" in known.operator:
@@ -101,7 +64,8 @@ class Case:
                     array = formula(self.known)
                 except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
                     continue  # it does not fit these arguments
-                yield np.asarray(array), (Mistake(name, {"operator": self.known.operator}, cure, says),)
+                details, sentence = {"operator": self.known.operator}, says.startswith("`got`")
+                yield np.asarray(array), (Mistake(name, details, cure, says, sentence=sentence),)
         if "conv" in self.known.operator:
             yield from conv_formulas.wrong(self.known)
 
@@ -116,10 +80,10 @@ def case(operator: str, wrt: str | None, arguments: dict[str, Any]) -> Case:
     one_of("operator", operator, tuple(GRADIENTS))
     if wrt is None:
         raise ValueError(
-            f"`wrt` must be given with `operator`: one of {', '.join(map(repr, _wrts(operator)))}"
+            f"`wrt` must be given with `operator`: one of {', '.join(map(repr, results(operator)))}"
         )
     wrt = "input" if wrt == "x" else wrt
-    one_of("wrt", wrt, _wrts(operator))
+    one_of("wrt", wrt, results(operator))
     if "x" in arguments:
         if "input" in arguments:
             raise ValueError("`x` and `input` are one argument and must not both be given")
@@ -129,49 +93,6 @@ def case(operator: str, wrt: str | None, arguments: dict[str, Any]) -> Case:
     if found.want is None:
         raise ValueError(f"`wrt` (='{wrt}') must be an argument that is given, and `{wrt}` is None")
     return found
-
-
-def _wrts(operator: str) -> tuple[str, ...]:
-    return (*GRADIENTS[operator], "output")
-
-
-def _bound(operator: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of the operator, with its defaults; floating arrays are float64."""
-    parameters = inspect.signature(getattr(F, operator)).parameters
-    if unknown := [name for name in arguments if name not in parameters and name != "grad_output"]:
-        raise TypeError(f"`{unknown[0]}` is not an argument of {operator}: it takes {', '.join(parameters)}")
-    bound = {}
-    for name, parameter in parameters.items():
-        if name in arguments:
-            bound[name] = _float64(arguments[name])
-        elif parameter.default is not inspect.Parameter.empty:
-            bound[name] = parameter.default
-        elif name.startswith("running_"):
-            bound[name] = None
-        else:
-            alias = " (or `x`)" if name == "input" else ""
-            raise ValueError(f"`{name}`{alias} must be given: {operator} needs it")
-    for name in ("input", "weight", "target"):
-        if name in bound and not (bound[name] is None and name == "weight" and operator in OPTIONAL_WEIGHT):
-            check_kinds(
-                **{name: bound[name]} if bound[name] is not None else {f"{name} ({given(None)})": None}
-            )
-    return bound
-
-
-def _float64(value: Any) -> Any:
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        value = moved(value, np) if not isinstance(value, np.generic) else np.asarray(value)
-        return value.astype(np.float64) if value.dtype.kind == "f" else value
-    return value
-
-
-def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with copies of the running statistics, which batch norm writes to."""
-    return {
-        name: value.copy() if name.startswith("running_") and value is not None else value
-        for name, value in arguments.items()
-    }
 
 
 # The table
@@ -185,18 +106,6 @@ class Formula(NamedTuple):
     says: str
     cure: str
     wrts: tuple[str, ...] = ("input",)
-
-
-ALL_GRADIENTS = ("input", "weight", "bias")
-OPTIONAL_WEIGHT = ("batch_norm", "layer_norm", "group_norm", "cross_entropy")
-GRADIENTS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv_transpose2d", "linear"), ALL_GRADIENTS),
-    **dict.fromkeys(("batch_norm", "layer_norm", "group_norm"), ALL_GRADIENTS),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "softmax", "log_softmax"), ("input",)),
-    **dict.fromkeys(("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus", "elu"), ("input",)),
-    "cross_entropy": ("input",),
-    "mse_loss": ("input", "target"),
-}
 
 
 def _ones(known: Given) -> Array:
@@ -214,11 +123,14 @@ COMMON = (
     Formula(
         "output in place of the gradient",
         lambda k: k.output(),
-        "no more than the operator's output",
+        "`got` is the output itself",
         "Return the gradient, and not what forward returned.",
     ),
     Formula(
-        "input in place of the gradient", lambda k: k.input, "no more than the input", "Return the gradient."
+        "input in place of the gradient",
+        lambda k: k.input,
+        "`got` is the input itself",
+        "Return the gradient.",
     ),
     Formula(
         "grad_output missing",
@@ -237,7 +149,9 @@ def _elementwise(*more: Formula, missing: str = "derivative missing") -> tuple[F
         cure = "Multiply by the mask input > 0."
     return (
         *more,
-        Formula(missing, lambda k: k.grad_output, "without the derivative: it is grad_output itself", cure),
+        Formula(
+            missing, lambda k: k.grad_output, "`got` is grad_output itself, without the derivative", cure
+        ),
         Formula(
             "output in place of input",
             lambda k: k.gradient(input=k.output()),
@@ -266,7 +180,7 @@ def _default(argument: str, value: Any) -> Formula:
     return Formula(
         f"{argument} ignored",
         lambda k: k.gradient(**{argument: value}),
-        f"computed with `{argument}` ({given(value)})",
+        f"computed with `{argument}` ({given(value)}), its default",
         f"Pass `{argument}` to the gradient as well.",
         (*ALL_GRADIENTS, "output"),
     )
@@ -322,10 +236,18 @@ WRONG_AXIS = Formula(
     ("input", "output"),
 )
 LAST_SAMPLE = Formula(
-    "= for +=", _last, "of the last sample alone", "Add (+=) what each sample gives.", ("weight", "bias")
+    "= for +=",
+    _last,
+    "computed from the last sample alone",
+    "Add (+=) what each sample gives.",
+    ("weight", "bias"),
 )
 FIRST_SAMPLE = Formula(
-    "first sample only", _first, "of the first sample alone", "Sum over the batch.", ("weight", "bias")
+    "first sample only",
+    _first,
+    "computed from the first sample alone",
+    "Sum over the batch.",
+    ("weight", "bias"),
 )
 NO_WEIGHT = Formula(
     "weight missing",
@@ -421,7 +343,7 @@ TABLE: dict[str, tuple[Formula, ...]] = {
         Formula(
             "approximation",
             _other_approximation,
-            "of the other form of gelu (exact or tanh)",
+            "computed with the other form of gelu (exact or tanh)",
             "Use the form that `approximate` says.",
             ("input", "output"),
         )
@@ -472,7 +394,7 @@ TABLE: dict[str, tuple[Formula, ...]] = {
         Formula(
             "softmax in place of its logarithm",
             lambda k: F.softmax_backward(k.grad_output, k.input, k.dim),
-            "for softmax without the logarithm",
+            "computed for softmax without the logarithm",
             "Use g - s * sum of g along `dim`.",
         ),
         WRONG_AXIS,
@@ -517,7 +439,7 @@ TABLE: dict[str, tuple[Formula, ...]] = {
         Formula(
             "sign of the difference",
             lambda k: F.l1_loss_backward(k.grad_output, k.input, k.target, k.reduction)[0],
-            "of l1_loss: with the sign of the difference alone",
+            "computed with the sign of the difference alone, as in l1_loss",
             "Use 2 * (input - target).",
         ),
         Formula(
@@ -549,31 +471,31 @@ TABLE: dict[str, tuple[Formula, ...]] = {
         Formula(
             "all ties",
             lambda k: window_formulas.max_pool(k, "all"),
-            "sent to all maxima of a window where several are equal",
+            "with grad_output sent to all maxima of a window where several are equal",
             "Send it to the first maximum alone (argmax).",
         ),
         Formula(
             "last maximum",
             lambda k: window_formulas.max_pool(k, "last"),
-            "sent to the last of several equal maxima",
+            "with grad_output sent to the last of several equal maxima",
             "Send it to the first maximum: compare with > and not with >=.",
         ),
         Formula(
             "ties shared",
             lambda k: window_formulas.max_pool(k, "shared"),
-            "divided among the equal maxima of a window",
+            "with grad_output divided among the equal maxima of a window",
             "Send it to the first maximum alone (argmax).",
         ),
         Formula(
             "= for +=",
             lambda k: window_formulas.max_pool(k, "last written"),
-            "of the last window alone where windows overlap",
+            "computed from the last window alone where windows overlap",
             "Add (+=) what each window gives.",
         ),
         Formula(
             "average in place of the maximum",
             lambda k: window_formulas.average_pool(k, "add"),
-            "spread over the whole window",
+            "with grad_output spread over the whole window",
             "Send it to the maximum alone.",
         ),
     ),
@@ -595,7 +517,7 @@ TABLE: dict[str, tuple[Formula, ...]] = {
         Formula(
             "= for +=",
             lambda k: window_formulas.average_pool(k, "last written"),
-            "of the last window alone where windows overlap",
+            "computed from the last window alone where windows overlap",
             "Add (+=) what each window gives.",
         ),
     ),
@@ -604,7 +526,7 @@ TABLE: dict[str, tuple[Formula, ...]] = {
         Formula(
             "running statistics",
             lambda k: k.gradient(training=not k.training),
-            "in the other mode, evaluation or training",
+            "computed in the other mode, evaluation or training",
             "In training use the batch's statistics, in evaluation the running ones.",
             ("input", "weight", "output"),
         ),

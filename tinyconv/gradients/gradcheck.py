@@ -141,7 +141,7 @@ def _diagnosis(analytic: Array, array: Array, loss: Callable[[], float], toleran
         numeric[index] = _Slope(loss, array, unit).central(tolerance.eps)
     sizes = {"the length of the argument's axis 0": array.shape[0]} if array.ndim else {}
     found = against_numeric(moved(analytic, np), numeric, sizes)
-    return "" if found else f". {found}"
+    return "" if found else f". Diagnosis of `got`, the gradient by backward: {found}"
 
 
 def _check_second_order(

@@ -1,6 +1,5 @@
 """What a constant factor means: which number of the shapes it is."""
 
-from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
@@ -26,11 +25,10 @@ class Meanings(NamedTuple):
             sizes["the number of values per entry of axis 0"] = prod(want.shape[1:])
         return cls({name: size for name, size in sizes.items() if size > 1})
 
-    def named(self, factor: float, tolerance: float) -> Iterator[tuple[str, int]]:
-        """The names of the numbers that are `factor`, each number under its first two names."""
-        for name, size in self.sizes.items():
-            if abs(size - factor) <= 4 * tolerance * size:
-                yield name, size
+    def named(self, factor: float, tolerance: float) -> list[str]:
+        """The names of the numbers that are `factor`: those of axes where there are no better ones."""
+        found = [name for name, size in self.sizes.items() if abs(size - factor) <= 4 * tolerance * size]
+        return [name for name in found if not name.startswith("the length")][:2] or found[:2]
 
     def corrected(self, factor: float, tolerance: float) -> int | None:
         """The n with factor = n / (n - 1), the correction of a variance, if it is one of the numbers."""
@@ -45,12 +43,12 @@ def scaled(factor: float, meanings: Meanings, tolerance: float) -> Mistake:
         for exact in (float(plain), 1 / plain):
             if abs(size - exact) <= 4 * tolerance * exact:
                 return _plain(exact, factor < 0)
-    names = [name for name, _ in meanings.named(size, tolerance)][:2]
+    names = meanings.named(size, tolerance)
     if names:
         whole, meaning = round(size), " or ".join(names)
         why = f"{whole} is {meaning}: a sum in place of a mean, or a factor that is applied twice"
         return _mistake(sign, factor, str(whole), meaning, why, f"Divide by {whole}")
-    names = [name for name, _ in meanings.named(1 / size, tolerance)][:2]
+    names = meanings.named(1 / size, tolerance)
     if names:
         whole, meaning = round(1 / size), " or ".join(names)
         why = f"{whole} is {meaning}: a mean in place of a sum, or a divisor that is applied twice"

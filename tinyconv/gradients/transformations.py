@@ -27,7 +27,8 @@ class Mistake:
     """One transformation that leads from the right array to the wrong one.
 
     `name` identifies it, `details` has its numbers (axes, factor, shift, ...), and `cure` is a sentence that
-    says what to do. `says` and `why` are how `Diagnosis.text` words it.
+    says what to do. `says` and `why` are how `Diagnosis.text` words it: after
+    "`got` equals the expected array", or as a `sentence`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Mistake:
     cure: str = ""
     says: str = ""
     why: str = ""
+    sentence: bool = False
 
 
 class Candidate(NamedTuple):
@@ -59,8 +61,9 @@ def factor_between(got: Array, want: Array, tolerance: float) -> float | None:
         return None
     if (abs(got - want) <= tolerance * largest).all():
         return 1.0
-    square = float((want * want).sum())
-    factor = float((got * want).sum()) / square if square else 0.0
+    top = abs(want).max() or 1.0  # so that squares neither overflow nor vanish
+    square = float(((want / top) ** 2).sum())
+    factor = float((got / top * (want / top)).sum()) / square if square else 0.0
     return factor if factor and (abs(got - factor * want) <= tolerance * largest).all() else None
 
 
@@ -116,7 +119,7 @@ def _transposition(axes: tuple[int, ...]) -> Mistake:
     back = tuple(int(axis) for axis in np.argsort(axes))
     if axes == tuple(range(len(axes)))[::-1]:
         says = "transposed" if len(axes) == 2 else "with all its axes in reverse order (.T)"
-        cure = "Use got.T." if len(axes) == 2 else f"Use got.transpose{back}, or swapaxes in place of .T."
+        cure = "Use got.T." if len(axes) == 2 else f"Use got.transpose{back}: .T reverses all axes."
         return Mistake("transposed", {"axes": axes}, cure, says)
     moved = [axis for axis, was in enumerate(axes) if axis != was]
     if len(moved) == 2:
@@ -220,14 +223,14 @@ def shifted(got: Array, want: Array) -> Iterator[Candidate]:
         source: Any = tuple(
             slice(max(-s, 0), size + min(-s, 0)) for s, size in zip(shifts, sizes, strict=True)
         )
-        if any(shifts) and _sampled_zeros(got, to):
+        if any(shifts) and _is_zero_outside(got, to):
             part, kept = got[(..., *to)], want[(..., *source)]
             moved = {want.ndim - len(shifts) + axis: s for axis, s in enumerate(shifts) if s}
             yield Candidate(part, kept, (_shift(moved, "zeros"),))
 
 
-def _sampled_zeros(got: Array, inside: tuple[slice, ...]) -> bool:
-    """Whether `got` is 0 outside, and not everywhere, without a copy of it."""
+def _is_zero_outside(got: Array, inside: tuple[slice, ...]) -> bool:
+    """Whether all that is not in these slices of the last axes is 0."""
     for axis, part in enumerate(inside, start=got.ndim - len(inside)):
         start, stop, _ = part.indices(got.shape[axis])
         for outside in (slice(0, start), slice(stop, None)):
@@ -317,9 +320,10 @@ def _reducible(larger: tuple[int, ...], smaller: tuple[int, ...]) -> Iterator[tu
             a == b for k, (a, b) in enumerate(zip(larger, smaller, strict=True)) if k not in axes
         ):
             yield axes, ", keepdims=True"
-    elif 0 <= len(smaller) < len(larger) <= MOST_AXES + 1:
+    elif len(smaller) < len(larger) <= MOST_AXES + 1:
         for axes in itertools.combinations(range(len(larger)), len(larger) - len(smaller)):
-            if sorted(size for axis, size in enumerate(larger) if axis not in axes) == sorted(smaller):
+            kept = sorted(size for axis, size in enumerate(larger) if axis not in axes)
+            if kept == sorted(smaller) and prod(larger) != prod(smaller):  # else it is a reshape
                 yield axes, ""
 
 

@@ -187,6 +187,12 @@ def test_no_digit_of_mnist_is_taken_for_two() -> None:
     assert counts == [1] * 500
 
 
+def test_a_three_of_two_halves_is_one_digit() -> None:
+    three = np.zeros((60, 60), np.uint8)
+    three[10:30, 25:45] = three[32:52, 10:50] = 255
+    assert find_largest(three).digits == 1
+
+
 def test_a_five_of_two_strokes_is_one_digit() -> None:
     five = np.zeros((100, 80), np.uint8)
     five[10:18, 35:70] = 255  # the bar

@@ -508,9 +508,8 @@ def test_the_drawn_numbers_are_the_convolution_and_its_gradients(
 
 def test_a_window_and_its_gradient_are_framed_at_the_same_places() -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
-    figure = unfold_view(np.ones((1, 2, 4, 3)), np.ones((2, 2, 3, 2)))
-    patches: list[list[Any]] = [list(axes.patches) for axes in figure.axes]
-    frames = [[patch.get_bbox().bounds for patch in drawn] for drawn in patches]
+    figure: Any = unfold_view(np.ones((1, 2, 4, 3)), np.ones((2, 2, 3, 2)))
+    frames: list[Any] = [[patch.get_bbox().bounds for patch in axes.patches] for axes in figure.axes]
     image, columns, weight, output, grad_output, grad_weight, grad_columns, grad_image = frames
     assert weight == grad_weight == []
     assert image == grad_image == [(1, 1, 2, 3), (1, 6, 2, 3)]

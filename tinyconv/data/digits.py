@@ -194,7 +194,8 @@ def _is_another(extent: tuple[slice, slice], main: tuple[slice, slice]) -> bool:
     if height < TALL * main_height:
         return False
     rows, columns = (max(a.stop, b.stop) - min(a.start, b.start) for a, b in zip(extent, main, strict=True))
-    beside = columns > 0.9 * rows
+    overlap = width + main_width - columns  # below 0 where they are apart
+    beside = columns > 0.9 * rows and overlap < min(width, main_width) / 2
     above = rows > 2 * columns and min(width / height, main_width / main_height) > 1 / 3
     return bool(beside or above)
 

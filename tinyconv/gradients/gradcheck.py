@@ -110,8 +110,8 @@ def _check_first_order(
     for (name, array), grad in zip(arguments, analytic, strict=True):
         if grad.shape != array.shape:
             raise GradcheckError(
-                f"{subject.name}: the gradient with respect to {name} has the shape {grad.shape}, not {array.shape}"
-                + _diagnosis(grad, array, loss, tolerance)
+                f"{subject.name}: the gradient with respect to {name} has the shape {grad.shape}, "
+                f"not {array.shape}" + _diagnosis(grad, array, loss, tolerance)
             )
         for place, direction in _directions(array, rng):
             slope, derivative = _Slope(loss, array, direction), float((grad * direction).sum())
@@ -121,8 +121,8 @@ def _check_first_order(
                 kinks.append((name, place))
             else:
                 raise GradcheckError(
-                    f"{subject.name}: the derivative with respect to {name} at {place} is {derivative:.10g} by "
-                    f"backward, but {slope.central(tolerance.eps):.10g} by finite differences"
+                    f"{subject.name}: the derivative with respect to {name} at {place} is "
+                    f"{derivative:.10g} by backward, but {slope.central(tolerance.eps):.10g} by finite differences"
                     + _diagnosis(grad, array, loss, tolerance)
                 )
     return Gradcheck(checked, tuple(kinks))

@@ -51,7 +51,7 @@ class _Windows:
 
 
 def max_pool(known: Any, rule: str) -> Array:
-    """The gradient according to a rule: to "all" maxima, "shared", to the "last", or "last written" (= for +=)."""
+    """The gradient of a rule: to "all" maxima, "shared", to the "last", or "last written" (= for +=)."""
     windows = _Windows(known, -np.inf)
     top, g = known.output(return_indices=False), known.grad_output
     grad = np.zeros_like(windows.image)

@@ -121,8 +121,8 @@ def _check_first_order(
                 kinks.append((name, place))
             else:
                 raise GradcheckError(
-                    f"{subject.name}: the derivative with respect to {name} at {place} is "
-                    f"{derivative:.10g} by backward, but {slope.central(tolerance.eps):.10g} by finite differences"
+                    f"{subject.name}: the derivative with respect to {name} at {place} is {derivative:.10g} "
+                    f"by backward, but {slope.central(tolerance.eps):.10g} by finite differences"
                     + _diagnosis(grad, array, loss, tolerance)
                 )
     return Gradcheck(checked, tuple(kinks))

@@ -147,11 +147,9 @@ def test_cut_and_damaged_files_are_refused_or_read(
         path.write_bytes(damaged)
         code = main(["predict", str(path)])
         printed = capsys.readouterr()
-        assert (code, len(printed.out.splitlines()), len(printed.err.splitlines())) in (
-            (0, 11, 0),
-            (0, 11, 1),  # it warns of several marks
-            (2, 0, 1),
-        )
+        # What is read of a damaged picture may look like several digits.
+        messages = [line for line in printed.err.splitlines() if "digits; the largest is read" not in line]
+        assert (code, len(printed.out.splitlines()), len(messages)) in ((0, 11, 0), (2, 0, 1))
 
 
 def test_empty_pictures_and_missing_files_are_refused(

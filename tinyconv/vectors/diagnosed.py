@@ -7,6 +7,7 @@ from typing import Any
 import tinyconv.functional as F
 from tinyconv.arrays import Array
 from tinyconv.gradients.diagnose import diagnose
+from tinyconv.vectors.operators import as_arguments
 from tinyconv.vectors.write import Case
 
 _FUNCTIONS = {"batch_norm1d": "batch_norm", "batch_norm2d": "batch_norm"}
@@ -31,8 +32,8 @@ def _known(name: str, case: Case) -> dict[str, Any]:
     names = {"prediction": "input", "grad_loss": "grad_output"}
     arrays = {names.get(own, own): array for own, array in case.arrays.items()}
     attributes = {
-        own: tuple(value) if isinstance(value, list) else value
-        for own, value in case.description["attributes"].items()
+        own: value
+        for own, value in as_arguments(case.description["attributes"]).items()
         if (own, value) != ("momentum", None)  # which changes running statistics alone
     }
     if attributes.get("padding_mode", "zeros") != "zeros":

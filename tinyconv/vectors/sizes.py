@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -59,10 +58,9 @@ def _other_shapes(count: int, name: str, case: Case) -> Iterator[str]:
 def _other_attributes(count: int, case: Case) -> Iterator[str]:
     """Attributes with which the output would have `count` values."""
     attributes = as_arguments(case.description["attributes"])
-    changes: list[tuple[str, Any]] = [(name, 0) for name in ("padding", "output_padding")]
-    changes += [(name, 1) for name in ("stride", "dilation")]
-    changes.append(("ceil_mode", not attributes.get("ceil_mode")))
-    for name, value in changes:
+    changes = {"padding": 0, "output_padding": 0, "stride": 1, "dilation": 1}
+    changes["ceil_mode"] = not attributes.get("ceil_mode")
+    for name, value in changes.items():
         if name not in attributes:
             continue
         try:

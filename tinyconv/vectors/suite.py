@@ -20,6 +20,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyconv.files import write_whole
 from tinyconv.vectors.cases import CASES, FLAGS, VERSION, SuiteCase
 from tinyconv.vectors.write import make_case
@@ -62,7 +64,7 @@ def write_suite(out: str | os.PathLike[str]) -> Path:
 
 def _write_case(case: SuiteCase, out: Path) -> dict[str, Any]:
     """Write the case's folder; returns its entry in the index."""
-    made = make_case(case.operator, case.attributes, case.input_shape, values=case.values)
+    made = make_case(case.operator, case.attributes, case.input_shape, 0, np.float32, case.values)
     made.description["flags"] = case.flags.split()
     contents = {f"{name}.bin": array.tobytes() for name, array in made.arrays.items()}
     contents["vectors.json"] = made.text().encode()

@@ -1,7 +1,6 @@
 """python -m tinyconv evaluate: loss and accuracy on the test images, and the errors class by class."""
 
 import argparse
-from typing import Any
 
 import numpy as np
 
@@ -11,16 +10,17 @@ from tinyconv.data import normalize
 from tinyconv.layers import CrossEntropyLoss
 from tinyconv.recipes import add_data_option, load_data
 
+HELP = "loss, accuracy and errors on MNIST's test images"
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = commands.add_parser("evaluate", help="loss, accuracy and errors on MNIST's test images")
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     add_model_options(parser)
     add_data_option(parser)
-    parser.set_defaults(run=_run, program=parser.prog)
 
 
-def _run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
+    """Print loss, accuracy and the table of errors."""
     model = trained_model(args)
     data = load_data(args.data)
     logits, labels = model.predict(normalize(data.test_images)), data.test_labels

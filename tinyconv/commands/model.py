@@ -12,9 +12,8 @@ from tinyconv.training import load_weights
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add --model and --weights."""
     add_model_option(parser)
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="safetensors file (default: those that lenet comes with)"
-    )
+    weights = "safetensors file (default: those that lenet comes with)"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
 
 
 def trained_model(args: argparse.Namespace) -> Sequential:

@@ -5,7 +5,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,28 +17,21 @@ from tinyconv.data.digits import find_largest
 from tinyconv.functional import softmax
 from tinyconv.layers import Sequential
 
-if TYPE_CHECKING:
-    from PIL import Image
-
+HELP = "read the digits in pictures"
 BAR = 40  # characters of a probability of 1
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = commands.add_parser("predict", help="read the digits in pictures")
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG or what Pillow reads"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    images = "PNG, JPEG or what Pillow reads"
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=images)
     add_model_options(parser)
-    parser.set_defaults(run=_run, program=parser.prog)
 
 
-def _run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print a block for each image; one that cannot be read does not keep the others from it."""
-    model = trained_model(args)
-    return max(
-        [exit_code(args.program, partial(_predict, args.program, model, path)) for path in args.images]
-    )
+    predict = partial(_predict, args.program, trained_model(args))
+    return max([exit_code(args.program, partial(predict, path)) for path in args.images])
 
 
 def _predict(program: str, model: Sequential, path: Path) -> None:
@@ -79,8 +72,8 @@ def read_image(path: Path) -> Array:
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def _pixels(image: "Image.Image") -> Array:
-    """(H, W, 4) uint8, or (H, W) floating up to 1 where the image has more than 8 bits."""
+def _pixels(image: Any) -> Array:
+    """(H, W, 4) uint8, or (H, W) floating up to 1 where Pillow's image has more than 8 bits."""
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
         return values / max(1.0, float(values.max()))

@@ -1,6 +1,7 @@
 """How the two networks are trained on MNIST: the steps of `python -m tinyconv train`.
 
-An option is added in `add_options`, and read in the step that it changes.
+An option is added in `add_options`, and read in the step that it changes. The options that several commands
+have, --model, --weights and --data, are here with what reads them.
 """
 
 import importlib.util
@@ -20,10 +21,10 @@ import numpy as np
 from tinyconv.data import MNIST, DataLoader, load_mnist, normalize, random_affine
 from tinyconv.data.mnist import FILES
 from tinyconv.files import write_whole
-from tinyconv.layers import CrossEntropyLoss
+from tinyconv.layers import CrossEntropyLoss, Sequential
 from tinyconv.models import lenet5, mnist_cnn
 from tinyconv.optim import SGD, AdamW, OneCycleLR, Optimizer
-from tinyconv.training import Epoch, Trainer, save_weights
+from tinyconv.training import Epoch, Trainer, load_weights, save_weights
 from tinyconv.training.checkpoints import Checkpoints
 
 MODELS = {"lenet": lenet5, "cnn": mnist_cnn}
@@ -31,7 +32,7 @@ DEFAULT_LR = {"lenet": 0.005, "cnn": 0.01, "cnn, augmented": 0.1}
 INPUT_SHAPE = (1, 1, 28, 28)
 CHECKOUT = Path("examples/data/mnist")  # in the repository
 OPTIONS = "options.json"  # of a run, beside its checkpoints
-KEPT = [
+KEPT = (
     "model",
     "epochs",
     "augment",
@@ -42,7 +43,7 @@ KEPT = [
     "out",
     "subset",
     "checkpoint_every",
-]
+)
 # An option is None until `with_all_options`, which so knows what was given beside --resume.
 DEFAULTS = {"model": "lenet", "augment": False, "batch_size": 64, "seed": 1, "checkpoint_every": 200}
 
@@ -55,27 +56,23 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", help=epochs, **counts)
     augment = "shift and rotate the images at random; the cnn then has its best recipe, see `make_trainer`"
     parser.add_argument("--augment", action="store_true", help=augment)
-    parser.add_argument("--batch-size", help=f"images a step {_default('batch_size')}", **counts)
+    parser.add_argument("--batch-size", help=f"images a step (default: {DEFAULTS['batch_size']})", **counts)
     lr = "learning rate, or its highest value (default: lenet 0.005, cnn 0.01, cnn with --augment 0.1)"
     parser.add_argument("--lr", type=float, help=lr)
-    seed = f"of the parameters and the order of the images {_default('seed')}"
+    seed = f"of the parameters and the order of the images (default: {DEFAULTS['seed']})"
     parser.add_argument("--seed", type=_natural, metavar="N", help=seed)
     add_data_option(parser)
     parser.add_argument("--out", type=Path, help="folder for weights and picture (default: runs)")
-    device = "cuda: on a GPU, by CuPy (default: %(default)s)"
+    device = "cuda: on a GPU, by CuPy (default: cpu)"
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)
     where = "write checkpoints there, after each epoch and every --checkpoint-every batches, and a history"
     parser.add_argument("--checkpoint-dir", type=Path, metavar="DIR", help=where)
-    every = f"batches between two checkpoints {_default('checkpoint_every')}"
+    every = f"batches between two checkpoints (default: {DEFAULTS['checkpoint_every']})"
     parser.add_argument("--checkpoint-every", help=every, **counts)
     resume = "go on with the run whose checkpoints are in DIR, with the options that it had"
     parser.add_argument("--resume", type=Path, metavar="DIR", help=resume)
     parser.add_argument("--subset", help="train on the first N images only", **counts)
     parser.set_defaults(**dict.fromkeys(DEFAULTS))
-
-
-def _default(name: str) -> str:
-    return f"(default: {DEFAULTS[name]})"
 
 
 def add_model_option(parser: ArgumentParser) -> None:
@@ -84,6 +81,29 @@ def add_model_option(parser: ArgumentParser) -> None:
     cnn = "2.4 million parameters, trained by SGD with momentum 0.9 and weight decay 1e-4"
     help = f"lenet: LeNet-5, {lenet}; cnn: {cnn} (default: lenet)"
     parser.add_argument("--model", choices=tuple(MODELS), default="lenet", help=help)
+
+
+def add_trained_model_options(parser: ArgumentParser) -> None:
+    """Add --model and --weights, which `trained_model` takes."""
+    add_model_option(parser)
+    weights = "safetensors file (default: those that lenet comes with)"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+
+
+def trained_model(args: Namespace) -> Sequential:
+    """The model that `args` name, with its weights.
+
+    Raises:
+        ValueError: no weights for the cnn; a file that does not hold weights of this model.
+        OSError: the file cannot be read.
+    """
+    if args.weights is None and args.model == "lenet":
+        return lenet5(pretrained=True)
+    if args.weights is None:
+        raise ValueError(f"--model {args.model} needs --weights: only lenet comes with some")
+    model = MODELS[args.model]()
+    load_weights(model, args.weights)
+    return model
 
 
 def add_data_option(parser: ArgumentParser) -> None:
@@ -136,17 +156,13 @@ def _with_defaults(args: Namespace) -> Namespace:
     """`args` with a value for each option, some of which depend on others."""
     given = {name: value for name, value in vars(args).items() if value is not None}
     filled = Namespace(**{**vars(args), **DEFAULTS, **given})
+    filled.best = filled.model == "cnn" and filled.augment  # whether the cnn gets its best recipe
     filled.out = Path(filled.out or "runs")
     if filled.epochs is None:
         filled.epochs = 15 if filled.augment else 5
     if filled.lr is None:
-        filled.lr = DEFAULT_LR["cnn, augmented" if _best(filled) else filled.model]
+        filled.lr = DEFAULT_LR["cnn, augmented" if filled.best else filled.model]
     return filled
-
-
-def _best(args: Namespace) -> bool:
-    """Whether the cnn gets its best recipe."""
-    return bool(args.model == "cnn" and args.augment)
 
 
 def _check_no_contradiction(args: Namespace, resumed: Namespace) -> None:
@@ -204,7 +220,7 @@ def make_trainer(args: Namespace, steps_per_epoch: int, rng: np.random.Generator
     others: dict[str, Any] = {"workers": args.workers, "device": args.device, "progress": sys.stderr.isatty()}
     if args.checkpoint_dir is not None:
         others |= {"checkpoint_dir": args.checkpoint_dir, "checkpoint_every": args.checkpoint_every}
-    best, lr = _best(args), args.lr
+    best, lr = args.best, args.lr
     model, criterion = MODELS[args.model](generator=rng), CrossEntropyLoss(label_smoothing=0.1 * best)
     if args.model == "lenet":
         optimizer: Optimizer = AdamW(model, lr=lr, weight_decay=0.1)

@@ -77,12 +77,11 @@ def _suite_as_text(found: Sequence[Comparison]) -> str:
         lines.append(f"{comparison.path:{width}}  {_summary(comparison)}")
         lines += [f"    {v.name}: {v.sentence}" for v in comparison.verdicts if v.status == "differs"]
     lines.append(_counted([comparison.status for comparison in found], "cases"))
-    flags = _flags(found)
-    if any(failed for failed, _ in flags.values()):
+    failing = {flag: counts for flag, counts in _flags(found).items() if counts[0]}
+    if failing:
         lines.append("Flags of the cases that differ:")
-    for flag, (failed, compared) in flags.items():
-        if failed:
-            lines.append(f"    {flag} ({failed} of {compared} compared): {FLAGS.get(flag, '')}")
+    for flag, (failed, compared) in failing.items():
+        lines.append(f"    {flag} ({failed} of {compared} compared): {FLAGS.get(flag, '')}")
     return "\n".join(lines)
 
 

@@ -5,17 +5,16 @@ import argparse
 import numpy as np
 
 from tinyconv.arrays import Array
-from tinyconv.commands.model import add_model_options, trained_model
 from tinyconv.data import normalize
 from tinyconv.layers import CrossEntropyLoss
-from tinyconv.recipes import add_data_option, load_data
+from tinyconv.recipes import add_data_option, add_trained_model_options, load_data, trained_model
 
 HELP = "loss, accuracy and errors on MNIST's test images"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    add_model_options(parser)
+    add_trained_model_options(parser)
     add_data_option(parser)
 
 
@@ -26,8 +25,7 @@ def run(args: argparse.Namespace) -> None:
     logits, labels = model.predict(normalize(data.test_images)), data.test_labels
     loss = float(CrossEntropyLoss()(logits, labels))
     found = logits.argmax(axis=1)
-    accuracy = float((found == labels).mean())
-    print(f"test loss {loss:.4f}, accuracy {accuracy:.2%} of {len(labels):,} images")
+    print(f"test loss {loss:.4f}, accuracy {(found == labels).mean():.2%} of {len(labels):,} images")
     print("class  images  wrong   share  most often taken for")
     for number in range(logits.shape[1]):
         print(_row(number, found[labels == number]))

@@ -11,11 +11,11 @@ import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.commands.errors import exit_code
-from tinyconv.commands.model import add_model_options, trained_model
 from tinyconv.data import normalize
 from tinyconv.data.digits import find_largest
 from tinyconv.functional import softmax
 from tinyconv.layers import Sequential
+from tinyconv.recipes import add_trained_model_options, trained_model
 
 HELP = "read the digits in pictures"
 BAR = 40  # characters of a probability of 1
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     images = "PNG, JPEG or what Pillow reads"
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=images)
-    add_model_options(parser)
+    add_trained_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ makes of them.
 
 import argparse
 import inspect
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,7 @@ def _add_attribute(parser: argparse.ArgumentParser, name: str, default: Any) -> 
     required = default is inspect.Parameter.empty
     default = argparse.SUPPRESS if required else default
     help = "required; see above" if required else "see above"
-    option = f"--{name.replace('_', '-')}"
-    parser.add_argument(option, required=required, default=default, help=help, **kind)
+    parser.add_argument(f"--{name.replace('_', '-')}", required=required, default=default, help=help, **kind)
 
 
 def _value(text: str) -> Any:
@@ -79,10 +79,8 @@ def _value(text: str) -> Any:
     if text.lower() == "none":
         return None
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text
 
 

@@ -20,7 +20,7 @@ from tinyconv.vectors import OPERATORS, write_suite
 from tinyconv.vectors.cases import CASES, FLAGS
 
 # The suite but for what may differ between machines: checksums of values, and tolerances that scale with
-# them. If this changes, count VERSION in tinyconv/vectors/cases.py up.
+# them. If this changes, count "version" in tinyconv/vectors/cases.json up.
 STRUCTURE = "5f3551f5e42f0b848af8276bc745f025ee167fd906fde7b572be2d04ebd4e6bd"
 
 
@@ -190,6 +190,14 @@ def test_every_file_fits_its_schema(suite: Path, tmp_path: Path) -> None:
         assert not errors(description(suite, case["path"]), case_schema), case["path"]
     assert main(["vectors", "relu", "--out", str(tmp_path)]) == 0  # a case that is in no suite
     assert not errors(json.loads((tmp_path / "vectors.json").read_text()), case_schema)
+
+
+def test_the_schemas_name_all_operators_and_flags_and_no_others(suite: Path) -> None:
+    case_schema, suite_schema = schemas(suite)
+    listed = suite_schema["properties"]["cases"]["items"]
+    for properties in (case_schema["properties"], listed["properties"]):
+        assert properties["operator"]["enum"] == list(OPERATORS)
+        assert properties["flags"]["items"]["enum"] == list(FLAGS)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,12 @@ Wrong arguments and files end a command with one line and exit code 2.
 """
 
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from tinyconv import __version__
 from tinyconv.commands import compare, evaluate, predict, summary, train, vectors
@@ -28,13 +31,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"tinyconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (train, evaluate, predict, summary, vectors, compare):
-        command.add_parser(commands)
+        _add(command, commands)
     try:
         args = parser.parse_args(argv)
     except SystemExit:
         flush_output()  # after --help or --version
         raise
     return exit_code(args.program, partial(args.run, args))
+
+
+def _add(command: ModuleType, commands: Any) -> None:
+    """Add the command that has the module's name."""
+    parser = commands.add_parser(
+        command.__name__.rpartition(".")[2],
+        help=command.HELP,
+        description=(command.__doc__ or "").partition("\n\n")[2] or None,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    command.add_options(parser)
+    parser.set_defaults(run=command.run, program=parser.prog)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """How the two networks are trained on MNIST: the steps of `python -m tinyconv train`.
 
-An option is added in `add_options`, and read in the step that it changes.
+An option is added in `add_options`, and read in the step that it changes. The options that several commands
+have, --model, --weights and --data, are here with what reads them.
 """
 
-import argparse
 import importlib.util
 import json
 import os
 import shlex
 import sys
 import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,10 @@ import numpy as np
 from tinyconv.data import MNIST, DataLoader, load_mnist, normalize, random_affine
 from tinyconv.data.mnist import FILES
 from tinyconv.files import write_whole
-from tinyconv.layers import CrossEntropyLoss
+from tinyconv.layers import CrossEntropyLoss, Sequential
 from tinyconv.models import lenet5, mnist_cnn
-from tinyconv.optim import SGD, AdamW, OneCycleLR
-from tinyconv.training import Epoch, Trainer, save_weights
+from tinyconv.optim import SGD, AdamW, OneCycleLR, Optimizer
+from tinyconv.training import Epoch, Trainer, load_weights, save_weights
 from tinyconv.training.checkpoints import Checkpoints
 
 MODELS = {"lenet": lenet5, "cnn": mnist_cnn}
@@ -44,17 +45,10 @@ KEPT = (
     "checkpoint_every",
 )
 # An option is None until `with_all_options`, which so knows what was given beside --resume.
-DEFAULTS = {
-    "model": "lenet",
-    "augment": False,
-    "batch_size": 64,
-    "seed": 1,
-    "out": Path("runs"),
-    "checkpoint_every": 200,
-}
+DEFAULTS = {"model": "lenet", "augment": False, "batch_size": 64, "seed": 1, "checkpoint_every": 200}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: ArgumentParser) -> None:
     """Add the options of a training; `with_all_options` fills in their defaults."""
     counts: dict[str, Any] = {"type": positive, "metavar": "N"}
     add_model_option(parser)
@@ -62,23 +56,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", help=epochs, **counts)
     augment = "shift and rotate the images at random; the cnn then has its best recipe, see `make_trainer`"
     parser.add_argument("--augment", action="store_true", help=augment)
-    parser.add_argument("--batch-size", help=f"images a step {_default('batch_size')}", **counts)
+    parser.add_argument("--batch-size", help=f"images a step (default: {DEFAULTS['batch_size']})", **counts)
     lr = "learning rate, or its highest value (default: lenet 0.005, cnn 0.01, cnn with --augment 0.1)"
     parser.add_argument("--lr", type=float, help=lr)
-    seed = f"of the parameters and the order of the images {_default('seed')}"
+    seed = f"of the parameters and the order of the images (default: {DEFAULTS['seed']})"
     parser.add_argument("--seed", type=_natural, metavar="N", help=seed)
     add_data_option(parser)
-    out = f"folder for weights and picture {_default('out')}"
-    parser.add_argument("--out", type=Path, help=out)
-    device = "cuda: on a GPU, by CuPy (default: %(default)s)"
+    parser.add_argument("--out", type=Path, help="folder for weights and picture (default: runs)")
+    device = "cuda: on a GPU, by CuPy (default: cpu)"
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)
-    parser.add_argument(
-        "--checkpoint-dir",
-        type=Path,
-        metavar="DIR",
-        help="write checkpoints there, after each epoch and every --checkpoint-every batches, and a history",
-    )
-    every = f"batches between two checkpoints {_default('checkpoint_every')}"
+    where = "write checkpoints there, after each epoch and every --checkpoint-every batches, and a history"
+    parser.add_argument("--checkpoint-dir", type=Path, metavar="DIR", help=where)
+    every = f"batches between two checkpoints (default: {DEFAULTS['checkpoint_every']})"
     parser.add_argument("--checkpoint-every", help=every, **counts)
     resume = "go on with the run whose checkpoints are in DIR, with the options that it had"
     parser.add_argument("--resume", type=Path, metavar="DIR", help=resume)
@@ -86,24 +75,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(**dict.fromkeys(DEFAULTS))
 
 
-def _default(name: str) -> str:
-    return f"(default: {DEFAULTS[name]})"
-
-
-def add_model_option(parser: argparse.ArgumentParser) -> None:
+def add_model_option(parser: ArgumentParser) -> None:
     """Add --model."""
-    parser.add_argument(
-        "--model",
-        choices=tuple(MODELS),
-        default="lenet",
-        help="lenet: LeNet-5, 62 thousand parameters, trained by AdamW with weight decay 0.1 "
-        "and a one-cycle learning rate; "
-        "cnn: 2.4 million parameters, trained by SGD with momentum 0.9 and weight decay 1e-4 "
-        "(default: lenet)",
-    )
+    lenet = "62 thousand parameters, trained by AdamW with weight decay 0.1 and a one-cycle learning rate"
+    cnn = "2.4 million parameters, trained by SGD with momentum 0.9 and weight decay 1e-4"
+    help = f"lenet: LeNet-5, {lenet}; cnn: {cnn} (default: lenet)"
+    parser.add_argument("--model", choices=tuple(MODELS), default="lenet", help=help)
 
 
-def add_data_option(parser: argparse.ArgumentParser) -> None:
+def add_trained_model_options(parser: ArgumentParser) -> None:
+    """Add --model and --weights, which `trained_model` takes."""
+    add_model_option(parser)
+    weights = "safetensors file (default: those that lenet comes with)"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+
+
+def trained_model(args: Namespace) -> Sequential:
+    """The model that `args` name, with its weights.
+
+    Raises:
+        ValueError: no weights for the cnn; a file that does not hold weights of this model.
+        OSError: the file cannot be read.
+    """
+    if args.weights is None and args.model == "lenet":
+        return lenet5(pretrained=True)
+    if args.weights is None:
+        raise ValueError(f"--model {args.model} needs --weights: only lenet comes with some")
+    model = MODELS[args.model]()
+    load_weights(model, args.weights)
+    return model
+
+
+def add_data_option(parser: ArgumentParser) -> None:
     """Add --data, the folder of MNIST, which `load_data` takes."""
     default = f"$TINYCONV_DATA, {CHECKOUT} if it is there, the user's cache folder, or downloaded to it"
     help = f"folder with the four IDX files, zipped or not (Fashion-MNIST's do as well; default: {default})"
@@ -128,7 +131,7 @@ def load_data(folder: Path | None) -> MNIST:
         raise OSError(f"{error}; without a download, {wanted} (a checkout has them in {CHECKOUT})") from error
 
 
-def with_all_options(args: argparse.Namespace) -> argparse.Namespace:
+def with_all_options(args: Namespace) -> Namespace:
     """`args` with all defaults; with --resume, as the options of that run were.
 
     Where the data are and which device there is, is as `args` says. The run may be given more epochs.
@@ -140,45 +143,39 @@ def with_all_options(args: argparse.Namespace) -> argparse.Namespace:
         raise ValueError("--resume goes on writing to its folder: --checkpoint-dir must not be given as well")
     if args.resume is None:
         several = args.device == "cpu" and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
-        return _with_defaults(argparse.Namespace(**vars(args), workers=2 if several else 1))
+        return _with_defaults(Namespace(**vars(args), workers=2 if several else 1))
     kept = _kept_options(args.resume)
-    resumed = _with_defaults(argparse.Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume}))
-    resumed.out = Path(resumed.out)
+    resumed = _with_defaults(Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume}))
     _check_no_contradiction(args, resumed)
     print("as the run began:", ", ".join(f"{name} {value}" for name, value in kept.items()))
     resumed.epochs = args.epochs or resumed.epochs
     return resumed
 
 
-def _with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+def _with_defaults(args: Namespace) -> Namespace:
     """`args` with a value for each option, some of which depend on others."""
     given = {name: value for name, value in vars(args).items() if value is not None}
-    filled = argparse.Namespace(**{**vars(args), **DEFAULTS, **given})
+    filled = Namespace(**{**vars(args), **DEFAULTS, **given})
+    filled.best = filled.model == "cnn" and filled.augment  # whether the cnn gets its best recipe
+    filled.out = Path(filled.out or "runs")
     if filled.epochs is None:
         filled.epochs = 15 if filled.augment else 5
     if filled.lr is None:
-        filled.lr = DEFAULT_LR["cnn, augmented" if _best(filled) else filled.model]
+        filled.lr = DEFAULT_LR["cnn, augmented" if filled.best else filled.model]
     return filled
 
 
-def _best(args: argparse.Namespace) -> bool:
-    """Whether the cnn gets its best recipe."""
-    return bool(args.model == "cnn" and args.augment)
-
-
-def _check_no_contradiction(args: argparse.Namespace, resumed: argparse.Namespace) -> None:
+def _check_no_contradiction(args: Namespace, resumed: Namespace) -> None:
     """Check the options that are given beside --resume against the run's own."""
     for name in KEPT:
-        given, own = getattr(args, name, None), getattr(resumed, name)
+        given, own, run = getattr(args, name, None), getattr(resumed, name), f"the run in {args.resume}"
         option = f"--{name.replace('_', '-')} (={given})"
         if given is None or given == own:
             continue
         if name != "epochs":
-            raise ValueError(f"{option} contradicts the run in {args.resume}, which has {own}: leave it out")
+            raise ValueError(f"{option} contradicts {run}, which has {own}: leave it out")
         if given < own:
-            raise ValueError(
-                f"{option} must be at least {own}: the run in {args.resume} can only be extended"
-            )
+            raise ValueError(f"{option} must be at least {own}: {run} can only be extended")
 
 
 def _kept_options(folder: Path) -> dict[str, Any]:
@@ -193,22 +190,17 @@ def _kept_options(folder: Path) -> dict[str, Any]:
     return kept
 
 
-def _begin_folder(args: argparse.Namespace) -> None:
-    if (args.checkpoint_dir / OPTIONS).exists():
+def _keep_options(args: Namespace) -> None:
+    """Write the options beside the checkpoints; those of a resumed run may have been extended."""
+    path = args.checkpoint_dir / OPTIONS
+    if args.resume is None and path.exists():
         raise ValueError(f"{args.checkpoint_dir} holds another run: --resume it, or name another folder")
-    args.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    _write_options(args)
-
-
-def _write_options(args: argparse.Namespace) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = {name: getattr(args, name) for name in KEPT}
-    content = json.dumps(kept, default=str, indent=1) + "\n"
-    write_whole(args.checkpoint_dir / OPTIONS, content.encode())
+    write_whole(path, (json.dumps(kept, default=str, indent=1) + "\n").encode())
 
 
-def make_batches(
-    args: argparse.Namespace, data: MNIST, rng: np.random.Generator
-) -> tuple[DataLoader, DataLoader]:
+def make_batches(args: Namespace, data: MNIST, rng: np.random.Generator) -> tuple[DataLoader, DataLoader]:
     """Batches of the training images, shuffled anew in each epoch, and of the test images."""
     images, labels = data.train_images[: args.subset], data.train_labels[: args.subset]
     augment = partial(random_affine, degrees=12, translate=2) if args.augment else None
@@ -218,34 +210,28 @@ def make_batches(
     return loader, DataLoader((data.test_images, data.test_labels), 256, transform=normalize)
 
 
-def make_trainer(args: argparse.Namespace, steps_per_epoch: int, rng: np.random.Generator) -> Trainer:
+def make_trainer(args: Namespace, steps_per_epoch: int, rng: np.random.Generator) -> Trainer:
     """Model, loss, optimiser and schedule.
 
     The CNN with augmented images is trained longer, by a one-cycle learning rate, towards smoothed labels,
     and evaluated with averaged weights.
     """
     # A log file gets the lines of `fit`, and so none of the trainer's.
-    where: dict[str, Any] = {
-        "workers": args.workers,
-        "device": args.device,
-        "progress": sys.stderr.isatty(),
-    }
+    others: dict[str, Any] = {"workers": args.workers, "device": args.device, "progress": sys.stderr.isatty()}
     if args.checkpoint_dir is not None:
-        where |= {"checkpoint_dir": args.checkpoint_dir, "checkpoint_every": args.checkpoint_every}
-    best, lr = _best(args), args.lr
+        others |= {"checkpoint_dir": args.checkpoint_dir, "checkpoint_every": args.checkpoint_every}
+    best, lr = args.best, args.lr
     model, criterion = MODELS[args.model](generator=rng), CrossEntropyLoss(label_smoothing=0.1 * best)
     if args.model == "lenet":
-        adamw = AdamW(model, lr=lr, weight_decay=0.1)
-        schedule = OneCycleLR(adamw, lr, total_steps=args.epochs * steps_per_epoch)
-        return Trainer(model, criterion, adamw, schedule, **where)
-    sgd = SGD(model, lr=lr, momentum=0.9, weight_decay=5e-4 if best else 1e-4)
-    if not best:
-        return Trainer(model, criterion, sgd, **where)
-    schedule = OneCycleLR(sgd, lr, total_steps=args.epochs * steps_per_epoch)
-    return Trainer(model, criterion, sgd, schedule, ema_decay=0.999, **where)
+        optimizer: Optimizer = AdamW(model, lr=lr, weight_decay=0.1)
+    else:
+        optimizer = SGD(model, lr=lr, momentum=0.9, weight_decay=5e-4 if best else 1e-4)
+    if args.model == "lenet" or best:
+        others["schedule"] = OneCycleLR(optimizer, lr, total_steps=args.epochs * steps_per_epoch)
+    return Trainer(model, criterion, optimizer, ema_decay=0.999 if best else None, **others)
 
 
-def fit(args: argparse.Namespace, trainer: Trainer, loader: DataLoader, test: DataLoader) -> float:
+def fit(args: Namespace, trainer: Trainer, loader: DataLoader, test: DataLoader) -> float:
     """Print the network's table and train, with a line after each epoch.
 
     Ctrl-C ends the training, but not the program, and says what there is of it. Returns the seconds that it
@@ -253,22 +239,18 @@ def fit(args: argparse.Namespace, trainer: Trainer, loader: DataLoader, test: Da
     """
 
     def show(epoch: Epoch) -> None:
-        print(
-            f"epoch {epoch.epoch}/{args.epochs}: training loss {epoch.train_loss:.4f}, "
-            f"accuracy {epoch.train_accuracy:.2%}; test loss {epoch.validation_loss:.4f}, "
-            f"accuracy {epoch.validation_accuracy:.2%}; "
-            f"{epoch.seconds:.1f} s, {epoch.images_per_second:,.0f} images/s",
-            flush=True,
-        )
+        training = f"training loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}"
+        tested = f"test loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.2%}"
+        speed = f"{epoch.seconds:.1f} s, {epoch.images_per_second:,.0f} images/s"
+        print(f"epoch {epoch.epoch}/{args.epochs}: {training}; {tested}; {speed}", flush=True)
 
     print(trainer.model.summary(INPUT_SHAPE))
-    if args.resume is None and args.checkpoint_dir is not None:
-        _begin_folder(args)
     if args.resume is not None:
         with suppress(FileNotFoundError):  # a run that was killed before its first checkpoint begins anew
             trainer.resume()
         print(f"going on after {trainer.steps:,} batches")
-        _write_options(args)  # it may have been extended
+    if args.checkpoint_dir is not None:
+        _keep_options(args)
     start = time.perf_counter()
     try:
         trainer.fit(loader, args.epochs - len(trainer.history.epochs), validation=test, on_epoch=show)
@@ -277,27 +259,26 @@ def fit(args: argparse.Namespace, trainer: Trainer, loader: DataLoader, test: Da
     return time.perf_counter() - start
 
 
-def _interrupted(args: argparse.Namespace, trainer: Trainer) -> str:
+def _interrupted(args: Namespace, trainer: Trainer) -> str:
     """What is left of a training that Ctrl-C has ended, and how it can go on."""
     epochs, folder = trainer.history.epochs, args.checkpoint_dir
     if folder is None:
         if epochs:
             return "interrupted: going on with what has been learnt so far"
         return "interrupted in the first epoch: nothing was saved (with --checkpoint-dir it would be)"
-    where = ["--data", str(args.data)] * (args.data is not None) + ["--device", "cuda"] * (
-        args.device == "cuda"
-    )
-    command = shlex.join(["python", "-m", "tinyconv", "train", "--resume", str(folder), *where])
-    start = (
-        "the last checkpoint"
-        if Checkpoints(folder).paths()
-        else "the beginning, as there is no checkpoint yet"
-    )
+    command = ["python", "-m", "tinyconv", "train", "--resume", str(folder)]
+    if args.data is not None:
+        command += ["--data", str(args.data)]
+    if args.device == "cuda":
+        command += ["--device", "cuda"]
+    start = "the beginning, as there is no checkpoint yet"
+    if Checkpoints(folder).paths():
+        start = "the last checkpoint"
     first = "" if epochs else " in the first epoch"
-    return f"interrupted{first}: to go on from {start}, run\n    {command}"
+    return f"interrupted{first}: to go on from {start}, run\n    {shlex.join(command)}"
 
 
-def report(args: argparse.Namespace, trainer: Trainer, data: MNIST, seconds: float) -> None:
+def report(args: Namespace, trainer: Trainer, data: MNIST, seconds: float) -> None:
     """Print the result; write weights, averaged ones if there are, and picture."""
     if trainer.average is not None:
         trainer.model.load_state_dict(trainer.average.module.state_dict())
@@ -333,5 +314,5 @@ def positive(text: str) -> int:
 def _natural(text: str, least: int = 0) -> int:
     value = int(text)
     if value < least:
-        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        raise ArgumentTypeError(f"{value} is less than {least}")
     return value

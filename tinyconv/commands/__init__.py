@@ -1,5 +1,6 @@
 """The commands of `python -m tinyconv`, one file each.
 
-Each has `add_parser(commands)`, which adds its options and sets the defaults `run`, a function of the parsed
-arguments that returns an exit code (or None, for 0), and `program`, its name in error messages.
+Each has `HELP`, its line in the list of commands, `add_options(parser)`, and `run(args)`, which returns an
+exit code (or None, for 0). What follows the first paragraph of its docstring is its description in `--help`.
+`args` also holds `program`, the command's name in error messages.
 """

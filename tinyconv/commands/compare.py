@@ -1,15 +1,5 @@
-"""python -m tinyconv compare: a kernel's outputs beside a case or a suite of `vectors`."""
+"""python -m tinyconv compare: a kernel's outputs beside a case or a suite of `vectors`.
 
-import argparse
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from tinyconv.vectors.cases import FLAGS
-from tinyconv.vectors.compare import Comparison, as_json, compare, compare_suite, dumped
-
-_DESCRIPTION = """\
 Compare a kernel's outputs with a case that `vectors` has written.
 
 MINE has the tensors that the kernel computes (output, grad_input, grad_weight, ...; see vectors.json), as
@@ -24,29 +14,33 @@ CASE_DIR may be the folder of a suite (vectors --suite): MINE then has a folder 
 OPERATOR/NAME.npz, for each case that the kernel computes.
 
 exit code: 0 if all that was compared agrees, 1 if something differs or nothing was there to compare, 2 for
-wrong arguments and files that cannot be read."""
+wrong arguments and files that cannot be read.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyconv.vectors.cases import FLAGS
+from tinyconv.vectors.compare import Comparison, as_json, compare, compare_suite, dumped
+
+HELP = "tell what is wrong with a kernel's outputs"
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = commands.add_parser(
-        "compare",
-        help="tell what is wrong with a kernel's outputs",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument("case", metavar="CASE_DIR", type=Path, help="folder of a case, or of a suite")
     parser.add_argument("mine", metavar="MINE", type=Path, help="the outputs: a folder or an .npz file")
-    parser.add_argument(
-        "--tensor", metavar="NAME", action="append", default=[], help="compare this tensor alone"
-    )
+    tensor = "compare this tensor alone"
+    parser.add_argument("--tensor", metavar="NAME", action="append", default=[], help=tensor)
     parser.add_argument("--rtol", type=float, help="instead of the case's tolerance")
     parser.add_argument("--atol", type=float, help="instead of the case's tolerance")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
-    parser.set_defaults(run=_run, program=parser.prog)
 
 
-def _run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the verdicts; returns the exit code."""
     options = (args.case, args.mine, args.tensor, args.rtol, args.atol)
     if (args.case / "suite.json").exists():
@@ -83,12 +77,11 @@ def _suite_as_text(found: Sequence[Comparison]) -> str:
         lines.append(f"{comparison.path:{width}}  {_summary(comparison)}")
         lines += [f"    {v.name}: {v.sentence}" for v in comparison.verdicts if v.status == "differs"]
     lines.append(_counted([comparison.status for comparison in found], "cases"))
-    flags = _flags(found)
-    if any(failed for failed, _ in flags.values()):
+    failing = {flag: counts for flag, counts in _flags(found).items() if counts[0]}
+    if failing:
         lines.append("Flags of the cases that differ:")
-    for flag, (failed, compared) in flags.items():
-        if failed:
-            lines.append(f"    {flag} ({failed} of {compared} compared): {FLAGS.get(flag, '')}")
+    for flag, (failed, compared) in failing.items():
+        lines.append(f"    {flag} ({failed} of {compared} compared): {FLAGS.get(flag, '')}")
     return "\n".join(lines)
 
 

@@ -1,33 +1,31 @@
 """python -m tinyconv evaluate: loss and accuracy on the test images, and the errors class by class."""
 
 import argparse
-from typing import Any
 
 import numpy as np
 
 from tinyconv.arrays import Array
-from tinyconv.commands.model import add_model_options, trained_model
 from tinyconv.data import normalize
 from tinyconv.layers import CrossEntropyLoss
-from tinyconv.recipes import add_data_option, load_data
+from tinyconv.recipes import add_data_option, add_trained_model_options, load_data, trained_model
+
+HELP = "loss, accuracy and errors on MNIST's test images"
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = commands.add_parser("evaluate", help="loss, accuracy and errors on MNIST's test images")
-    add_model_options(parser)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_trained_model_options(parser)
     add_data_option(parser)
-    parser.set_defaults(run=_run, program=parser.prog)
 
 
-def _run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
+    """Print loss, accuracy and the table of errors."""
     model = trained_model(args)
     data = load_data(args.data)
     logits, labels = model.predict(normalize(data.test_images)), data.test_labels
     loss = float(CrossEntropyLoss()(logits, labels))
     found = logits.argmax(axis=1)
-    accuracy = float((found == labels).mean())
-    print(f"test loss {loss:.4f}, accuracy {accuracy:.2%} of {len(labels):,} images")
+    print(f"test loss {loss:.4f}, accuracy {(found == labels).mean():.2%} of {len(labels):,} images")
     print("class  images  wrong   share  most often taken for")
     for number in range(logits.shape[1]):
         print(_row(number, found[labels == number]))

@@ -5,40 +5,33 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.commands.errors import exit_code
-from tinyconv.commands.model import add_model_options, trained_model
 from tinyconv.data import normalize
 from tinyconv.data.digits import find_largest
 from tinyconv.functional import softmax
 from tinyconv.layers import Sequential
+from tinyconv.recipes import add_trained_model_options, trained_model
 
-if TYPE_CHECKING:
-    from PIL import Image
-
+HELP = "read the digits in pictures"
 BAR = 40  # characters of a probability of 1
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = commands.add_parser("predict", help="read the digits in pictures")
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG or what Pillow reads"
-    )
-    add_model_options(parser)
-    parser.set_defaults(run=_run, program=parser.prog)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    images = "PNG, JPEG or what Pillow reads"
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=images)
+    add_trained_model_options(parser)
 
 
-def _run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print a block for each image; one that cannot be read does not keep the others from it."""
-    model = trained_model(args)
-    return max(
-        [exit_code(args.program, partial(_predict, args.program, model, path)) for path in args.images]
-    )
+    predict = partial(_predict, args.program, trained_model(args))
+    return max([exit_code(args.program, partial(predict, path)) for path in args.images])
 
 
 def _predict(program: str, model: Sequential, path: Path) -> None:
@@ -79,8 +72,8 @@ def read_image(path: Path) -> Array:
             raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def _pixels(image: "Image.Image") -> Array:
-    """(H, W, 4) uint8, or (H, W) floating up to 1 where the image has more than 8 bits."""
+def _pixels(image: Any) -> Array:
+    """(H, W, 4) uint8, or (H, W) floating up to 1 where Pillow's image has more than 8 bits."""
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float32)
         return values / max(1.0, float(values.max()))

@@ -1,17 +1,13 @@
 """python -m tinyconv summary: the layers of a network, with shapes and sizes."""
 
 import argparse
-from typing import Any
 
 from tinyconv.recipes import INPUT_SHAPE, MODELS, add_model_option
 
-
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = commands.add_parser("summary", help="print a network's table of layers")
-    add_model_option(parser)
-    parser.set_defaults(run=_run, program=parser.prog)
+HELP = "print a network's table of layers"
+add_options = add_model_option
 
 
-def _run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
+    """Print the table."""
     print(MODELS[args.model]().summary(INPUT_SHAPE))

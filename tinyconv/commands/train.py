@@ -1,22 +1,18 @@
 """python -m tinyconv train: a network on MNIST, with checkpoints, weights and a picture of the run."""
 
 import argparse
-from typing import Any
 
 import numpy as np
 
 from tinyconv import recipes
 from tinyconv.commands.errors import INTERRUPTED
 
-
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = commands.add_parser("train", help="train a network on MNIST")
-    recipes.add_options(parser)
-    parser.set_defaults(run=_run, program=parser.prog)
+HELP = "train a network on MNIST"
+add_options = recipes.add_options
 
 
-def _run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Train; returns the exit code."""
     args = recipes.with_all_options(args)
     data = recipes.load_data(args.data)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,17 @@
-"""python -m tinyconv vectors: test vectors for a kernel, see tinyconv/vectors/."""
+"""python -m tinyconv vectors: test vectors for a kernel, see tinyconv/vectors/.
+
+Write the tensors of one operator (`vectors OPERATOR --help` says how), or a suite of small cases of all of
+them (`vectors --suite DIR`).
+
+In a suite, suite.json lists the cases, the mistakes that each of them catches and a checksum of each file;
+vectors.json in a case's folder says what the files hold and how close a float32 kernel should be; and
+suite.schema.json and case.schema.json describe the two. `python -m tinyconv compare` reads what a kernel
+makes of them.
+"""
 
 import argparse
 import inspect
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +19,7 @@ from tinyconv.arguments import pair
 from tinyconv.layers import Unfold
 from tinyconv.vectors import OPERATORS, VALUES, Operator, signature, write_suite, write_vectors
 
-_DESCRIPTION = """\
-Write the tensors of one operator (`vectors OPERATOR --help` says how), or a suite of small cases of all of
-them (`vectors --suite DIR`).
-
-In a suite, suite.json lists the cases, the mistakes that each of them catches and a checksum of each file;
-vectors.json in a case's folder says what the files hold and how close a float32 kernel should be; and
-suite.schema.json and case.schema.json describe the two. `python -m tinyconv compare` reads what a kernel
-makes of them."""
-
+HELP = "write an operator's tensors and gradients to files"
 _OF_LOSSES = (
     "The weights are drawn, where an option asks for them; every fourth target is an `ignore_index` but -100."
 )
@@ -27,14 +29,9 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     pass
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command, with one command below it an operator."""
-    help = "write an operator's tensors and gradients to files"
-    parser = commands.add_parser(
-        "vectors", help=help, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add --suite, and one command per operator."""
     parser.add_argument("--suite", metavar="DIR", type=Path, help="folder to write the suite to")
-    parser.set_defaults(run=_run_suite, program=parser.prog)
     operators = parser.add_subparsers(dest="operator", metavar="OPERATOR")
     for operator in OPERATORS:
         _add_operator(operators, operator)
@@ -58,28 +55,23 @@ def _add_operator(operators: Any, operator: str) -> None:
         help = f"part of the input's shape, {form}" + "; one length stands for two" * (len(size) == 2)
         parser.add_argument("--size", nargs="*", type=int, default=size, metavar="LENGTH", help=help)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all tensors")
-    parser.add_argument(
-        "--values",
-        choices=tuple(VALUES),
-        default="normal",
-        help="the input; large: 100 times, offset: + 1000",
-    )
+    values = "the input; large: 100 times, offset: + 1000"
+    parser.add_argument("--values", choices=tuple(VALUES), default="normal", help=values)
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     parser.add_argument("--out", type=Path, required=True, default=argparse.SUPPRESS, help="folder to write")
-    parser.set_defaults(run=_run, program=parser.prog)
+    parser.set_defaults(run=_run_operator, program=parser.prog)
 
 
 def _add_attribute(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
-    kinds: dict[type, dict[str, Any]] = {
-        bool: {"action": argparse.BooleanOptionalAction},
-        str: {"metavar": "NAME"},
-    }
-    kind = kinds.get(type(default), {"type": _value, "nargs": "+", "metavar": "VALUE"})
+    kind: dict[str, Any] = {"type": _value, "nargs": "+", "metavar": "VALUE"}
+    if isinstance(default, bool):
+        kind = {"action": argparse.BooleanOptionalAction}
+    elif isinstance(default, str):
+        kind = {"metavar": "NAME"}
     required = default is inspect.Parameter.empty
     default = argparse.SUPPRESS if required else default
     help = "required; see above" if required else "see above"
-    option = f"--{name.replace('_', '-')}"
-    parser.add_argument(option, required=required, default=default, help=help, **kind)
+    parser.add_argument(f"--{name.replace('_', '-')}", required=required, default=default, help=help, **kind)
 
 
 def _value(text: str) -> Any:
@@ -87,21 +79,19 @@ def _value(text: str) -> Any:
     if text.lower() == "none":
         return None
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text
 
 
-def _run_suite(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write the suite; print the path of its index."""
     if args.suite is None:
         raise ValueError(f"give an OPERATOR or --suite DIR; operators are {', '.join(OPERATORS)}")
     print(write_suite(args.suite))
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run_operator(args: argparse.Namespace) -> None:
     """Write the vectors that `args` ask for; print the path of their description."""
     if args.suite is not None:
         raise ValueError(f"--suite is of all operators: leave out {args.operator}, or --suite")

@@ -19,6 +19,8 @@ from tinyconv.vectors.write import COMPUTED, Case
 
 __all__ = ["Comparison", "Verdict", "compare", "compare_suite"]
 
+Given = Mapping[str, float | None]  # rtol and atol instead of the case's own
+
 
 class Verdict(NamedTuple):
     """What is said of one tensor of a kernel.
@@ -95,7 +97,7 @@ def compare(
     case, mine = Path(case), Path(mine)
     if not mine.exists():
         raise FileNotFoundError(f"{mine} does not exist")
-    return _compare(case, mine, tensors, rtol, atol)
+    return _compare(case, mine, tensors, {"rtol": rtol, "atol": atol})
 
 
 def compare_suite(
@@ -119,8 +121,8 @@ def compare_suite(
     suite, mine = Path(suite), Path(mine)
     if not mine.is_dir():
         raise NotADirectoryError(f"{mine} is not a folder with OPERATOR/NAME for each case")
-    paths = read_suite(suite)
-    found = [_compare(suite / path, _folder_of(mine, path), tensors, rtol, atol, path) for path in paths]
+    paths, given = read_suite(suite), {"rtol": rtol, "atol": atol}
+    found = [_compare(suite / path, _folder_of(mine, path), tensors, given, path) for path in paths]
     if tensors and not any(comparison.verdicts for comparison in found):
         raise ValueError(f"`tensors` ({', '.join(tensors)}) are in no case of the suite")
     return found
@@ -132,21 +134,15 @@ def _folder_of(mine: Path, path: str) -> Path:
     return archive if archive.is_file() and not (mine / path).is_dir() else mine / path
 
 
-def _compare(
-    folder: Path,
-    mine: Path,
-    tensors: Sequence[str],
-    rtol: float | None,
-    atol: float | None,
-    path: str | None = None,
-) -> Comparison:
+def _compare(folder: Path, mine: Path, tensors: Sequence[str], given: Given, path: str = "") -> Comparison:
+    """Compare one case; `path` is its path in a suite, where not every case has each of the `tensors`."""
     if mine.exists() and folder.exists() and folder.samefile(mine):
         raise ValueError(f"{mine} is the case itself, not what a kernel has computed")
     case = read_case(folder)
     verdicts = []
-    for tensor in _chosen(case, tensors, strict=path is None):
-        tolerances = _tolerances(tensor, rtol, atol)
-        verdicts.append(_judge(tensor["name"], find(mine, tensor["name"]), case, *tolerances))
+    for tensor in _chosen(case, tensors, strict=not path):
+        rtol, atol = (_tolerance(tensor, name, value) for name, value in given.items())
+        verdicts.append(_judge(tensor["name"], find(mine, tensor["name"]), case, rtol, atol))
     flags = tuple(case.description.get("flags", ()))
     return Comparison(path or str(folder), case.description["operator"], flags, tuple(verdicts))
 
@@ -160,12 +156,9 @@ def _chosen(case: Case, names: Sequence[str], strict: bool) -> Iterator[Mapping[
     return (tensor for name, tensor in computed.items() if not names or name in names)
 
 
-def _tolerances(tensor: Mapping[str, Any], rtol: float | None, atol: float | None) -> tuple[float, float]:
-    given = (("rtol", rtol), ("atol", atol))
-    first, second = (
-        number(name, tensor[name] if value is None else value, 0.0, math.inf) for name, value in given
-    )
-    return first, second
+def _tolerance(tensor: Mapping[str, Any], name: str, value: float | None) -> float:
+    """The tolerance that was given, or else the tensor's own."""
+    return number(name, tensor[name] if value is None else value, 0.0, math.inf)
 
 
 def _judge(name: str, found: Found | None, case: Case, rtol: float, atol: float) -> Verdict:

@@ -7,6 +7,7 @@ from typing import Any
 import tinyconv.functional as F
 from tinyconv.arrays import Array
 from tinyconv.gradients.diagnose import diagnose
+from tinyconv.vectors.operators import as_arguments
 from tinyconv.vectors.write import Case
 
 _FUNCTIONS = {"batch_norm1d": "batch_norm", "batch_norm2d": "batch_norm"}
@@ -30,18 +31,15 @@ def _known(name: str, case: Case) -> dict[str, Any]:
     function = _FUNCTIONS.get(operator, operator)
     names = {"prediction": "input", "grad_loss": "grad_output"}
     arrays = {names.get(own, own): array for own, array in case.arrays.items()}
-    attributes = {
-        own: tuple(value) if isinstance(value, list) else value
-        for own, value in case.description["attributes"].items()
-        if (own, value) != ("momentum", None)  # which changes running statistics alone
-    }
+    attributes = as_arguments(case.description["attributes"])
+    for own in ("weight", "bias"):  # they say whether there is such an array
+        attributes.pop(own, None)
+    if attributes.get("momentum", 0) is None:  # which changes running statistics alone
+        del attributes["momentum"]
     if attributes.get("padding_mode", "zeros") != "zeros":
         raise ValueError("the function has no padding_mode")
     given = attributes | {"training": True} | arrays
     parameters = {*inspect.signature(getattr(F, function)).parameters, "grad_output"}
     arguments = {own: value for own, value in given.items() if own in parameters}
-    for own in ("weight", "bias"):  # True or False where they are attributes
-        if isinstance(arguments.get(own), bool):
-            del arguments[own]
     wrt = "output" if name in ("output", "loss") else name.removeprefix("grad_")
     return {"operator": function, "wrt": names.get(wrt, wrt), **arguments}

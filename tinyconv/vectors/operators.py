@@ -63,6 +63,11 @@ NOT_ATTRIBUTES = ("algorithm", "inplace", "return_indices")
 FACTORS = ("weight", "pos_weight")
 
 
+def as_arguments(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes in a JSON file as arguments of a layer: its lists are tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
+
+
 def signature(operator: str) -> inspect.Signature:
     """The operator's attributes and their defaults: arguments of its layer's constructor.
 

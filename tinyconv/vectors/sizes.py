@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.vectors.closeness import close
-from tinyconv.vectors.operators import OPERATORS
+from tinyconv.vectors.operators import OPERATORS, as_arguments
 from tinyconv.vectors.write import COMPUTED, Case
 
 
@@ -58,20 +57,15 @@ def _other_shapes(count: int, name: str, case: Case) -> Iterator[str]:
 
 def _other_attributes(count: int, case: Case) -> Iterator[str]:
     """Attributes with which the output would have `count` values."""
-    attributes = case.description["attributes"]
-    changes: list[tuple[str, Any]] = [(name, 0) for name in ("padding", "output_padding")]
-    changes += [(name, 1) for name in ("stride", "dilation")]
-    changes.append(("ceil_mode", not attributes.get("ceil_mode")))
-    for name, value in changes:
+    attributes = as_arguments(case.description["attributes"])
+    changes = {"padding": 0, "output_padding": 0, "stride": 1, "dilation": 1}
+    changes["ceil_mode"] = not attributes.get("ceil_mode")
+    for name, value in changes.items():
         if name not in attributes:
             continue
         try:
-            layer = OPERATORS[case.description["operator"]].layer(**{**_tuples(attributes), name: value})
+            layer = OPERATORS[case.description["operator"]].layer(**{**attributes, name: value})
             if math.prod(layer.output_shape(case.arrays["input"].shape)) == count:
                 yield f"with {name}={value}"
         except ValueError:  # attributes that do not go together
             continue
-
-
-def _tuples(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}

@@ -16,12 +16,14 @@ written.
 import hashlib
 import json
 import os
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyconv.files import write_whole
 from tinyconv.vectors.cases import CASES, FLAGS, VERSION, SuiteCase
-from tinyconv.vectors.schemas import CASE_SCHEMA, SUITE_SCHEMA
 from tinyconv.vectors.write import make_case
 
 __all__ = ["write_suite"]
@@ -54,29 +56,25 @@ def write_suite(out: str | os.PathLike[str]) -> Path:
         "flags": FLAGS,
         "cases": [_write_case(case, out) for case in CASES],
     }
-    write_whole(out / "case.schema.json", _json(CASE_SCHEMA))
-    write_whole(out / "suite.schema.json", _json(SUITE_SCHEMA))
-    write_whole(out / "suite.json", _json(index))
+    for schema in ("case.schema.json", "suite.schema.json"):
+        write_whole(out / schema, (files("tinyconv.vectors") / schema).read_bytes())
+    write_whole(out / "suite.json", (json.dumps(index, indent=2) + "\n").encode())
     return out / "suite.json"
 
 
 def _write_case(case: SuiteCase, out: Path) -> dict[str, Any]:
     """Write the case's folder; returns its entry in the index."""
-    made = make_case(case.operator, case.attributes, case.input_shape, values=case.values)
+    made = make_case(case.operator, case.attributes, case.input_shape, 0, np.float32, case.values)
     made.description["flags"] = case.flags.split()
-    files = {f"{name}.bin": array.tobytes() for name, array in made.arrays.items()}
-    files["vectors.json"] = made.text().encode()
+    contents = {f"{name}.bin": array.tobytes() for name, array in made.arrays.items()}
+    contents["vectors.json"] = made.text().encode()
     folder = out / case.operator / case.name
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
+    for name, content in contents.items():
         (folder / name).write_bytes(content)
     return {
         "path": f"{case.operator}/{case.name}",
         "operator": case.operator,
         "flags": case.flags.split(),
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()

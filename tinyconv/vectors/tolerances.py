@@ -29,24 +29,23 @@ import numpy as np
 
 from tinyconv.arrays import Array
 
+Attributes = Mapping[str, Any]
+Arrays = Mapping[str, Array]
+Factors = dict[str, tuple[str, ...]]
+
 _PRODUCTS = ("conv1d", "conv2d", "conv_transpose2d", "linear")
 _NORMALIZATIONS = ("batch_norm1d", "batch_norm2d", "layer_norm", "group_norm")
 # What is multiplied and summed for a tensor of the one and of the other.
-_FACTORS_OF_PRODUCTS: dict[str, tuple[str, ...]] = {
+_FACTORS_OF_PRODUCTS: Factors = {
     "output": ("input", "weight"),
     "grad_input": ("grad_output", "weight"),
     "grad_weight": ("grad_output", "input"),
     "grad_bias": ("grad_output",),
 }
-_FACTORS_OF_NORMALIZATIONS: dict[str, tuple[str, ...]] = {
-    "grad_weight": ("grad_output",),
-    "grad_bias": ("grad_output",),
-}
+_FACTORS_OF_NORMALIZATIONS: Factors = {"grad_weight": ("grad_output",), "grad_bias": ("grad_output",)}
 
 
-def tolerance(
-    operator: str, attributes: Mapping[str, Any], name: str, arrays: Mapping[str, Array]
-) -> tuple[float, float]:
+def tolerance(operator: str, attributes: Attributes, name: str, arrays: Arrays) -> tuple[float, float]:
     """`rtol` and `atol` of the tensor `name` among a case's `arrays`."""
     want = arrays[name]
     if want.dtype.kind != "f":
@@ -62,7 +61,7 @@ def tolerance(
     return float(f"{8 * roundoff:.1e}"), float(f"{4 * roundoff * (root + 8) * size:.1e}")
 
 
-def _factors(operator: str, name: str, arrays: Mapping[str, Array]) -> float:
+def _factors(operator: str, name: str, arrays: Arrays) -> float:
     """The product of the root mean squares of what is multiplied; 0 for what is not a sum of products."""
     table = _FACTORS_OF_PRODUCTS if operator in _PRODUCTS else {}
     table = _FACTORS_OF_NORMALIZATIONS if operator in _NORMALIZATIONS else table
@@ -82,7 +81,7 @@ def _spread(x: Array) -> float:
     return max(1.0, float(np.abs(x).max()) / deviation) if deviation else 1.0
 
 
-def _terms(operator: str, attributes: Mapping[str, Any], name: str, arrays: Mapping[str, Array]) -> Any:
+def _terms(operator: str, attributes: Attributes, name: str, arrays: Arrays) -> Any:
     """How many products at most are summed for one value of the tensor `name`."""
     if "prediction" in arrays:
         size = arrays["prediction"].size
@@ -112,9 +111,7 @@ def _terms_of_product(name: str, x: Array, output: Array, weight: Array, channel
     return max(x.size // inputs, output.size // outputs)
 
 
-def _terms_of_statistic(
-    operator: str, attributes: Mapping[str, Any], name: str, arrays: Mapping[str, Array]
-) -> Any:
+def _terms_of_statistic(operator: str, attributes: Attributes, name: str, arrays: Arrays) -> Any:
     """Of a normalisation: the values that a mean is taken of, or the products of one parameter."""
     x = arrays["input"]
     if name in ("grad_weight", "grad_bias"):

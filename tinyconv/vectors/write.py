@@ -36,6 +36,9 @@ from tinyconv.vectors.tolerances import tolerance
 
 __all__ = ["VALUES", "write_vectors"]
 
+Attributes = Mapping[str, Any]
+Shape = Sequence[int]
+
 # What is done to the standard normal numbers of an input, a prediction or a target of real numbers.
 VALUES: dict[str, Callable[[Array], Array]] = {
     "normal": lambda x: x,
@@ -120,12 +123,7 @@ def write_vectors(
 
 
 def make_case(
-    operator: str,
-    attributes: Mapping[str, Any],
-    input_shape: Sequence[int],
-    seed: int = 0,
-    dtype: npt.DTypeLike = np.float32,
-    values: str = "normal",
+    operator: str, attributes: Attributes, shape: Shape, seed: int, dtype: npt.DTypeLike, values: str
 ) -> Case:
     """What `write_vectors` writes, without the .npz file."""
     one_of("operator", operator, tuple(OPERATORS))
@@ -134,7 +132,8 @@ def make_case(
     seed = integer("seed", seed, minimum=0)
     tensors_of = _loss_tensors if OPERATORS[operator].target else _layer_tensors
     bound = signature(operator).bind(**attributes).arguments
-    made, tensors = tensors_of(operator, bound, input_shape, np.random.default_rng(seed), dtype, values)
+    draw = _Draw(np.random.default_rng(seed), dtype, VALUES[values])
+    made, tensors = tensors_of(operator, bound, shape, draw)
     arrays = {name: _stored(array, dtype) for _, name, array in tensors}
     kept = {name: value for name, value in arguments(made).items() if name not in NOT_ATTRIBUTES}
     if OPERATORS[operator].target:
@@ -156,8 +155,25 @@ def make_case(
 
 
 COMPUTED = ("output", "gradient", "updated_buffer")  # roles of the tensors that a kernel computes
+Tensors = list[tuple[str, str, Array]]  # role, name and values
 
-Tensors = list[tuple[str, str, Array]]
+
+class _Draw(NamedTuple):
+    """Draws the random tensors of a case: in float64, and if rounded with values that `dtype` has."""
+
+    rng: np.random.Generator
+    dtype: np.dtype[Any]
+    change: Callable[[Array], Array]
+
+    def rounded(self, array: Array) -> Array:
+        return np.asarray(array).astype(self.dtype).astype(np.float64)
+
+    def normal(self, shape: Shape) -> Array:
+        return self.rounded(self.rng.standard_normal(shape))
+
+    def changed(self, shape: Shape) -> Array:
+        """Standard normal numbers that are changed as the case's `values` say, and not rounded."""
+        return self.change(self.rng.standard_normal(shape))
 
 
 def _plain(value: Any) -> Any:
@@ -167,7 +183,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"`attributes` holds {reprlib.repr(value)}, which JSON cannot hold")
 
 
-def _layer(operator: str, attributes: Mapping[str, Any], rng: np.random.Generator) -> Layer:
+def _layer(operator: str, attributes: Attributes, rng: np.random.Generator) -> Layer:
     """The float64 layer with random parameters and running statistics."""
     make = OPERATORS[operator].layer
     own = inspect.signature(make).parameters
@@ -182,22 +198,15 @@ def _layer(operator: str, attributes: Mapping[str, Any], rng: np.random.Generato
     return layer
 
 
-def _layer_tensors(
-    operator: str,
-    attributes: Mapping[str, Any],
-    input_shape: Sequence[int],
-    rng: np.random.Generator,
-    dtype: np.dtype[Any],
-    values: str,
-) -> tuple[Layer, Tensors]:
-    """The layer, and role, name and values of each tensor of a forward and a backward in float64."""
-    layer = _layer(operator, attributes, rng)
+def _layer_tensors(operator: str, attributes: Attributes, shape: Shape, draw: _Draw) -> tuple[Layer, Tensors]:
+    """The layer, and the tensors of a forward and a backward in float64."""
+    layer = _layer(operator, attributes, draw.rng)
     for array in (*layer.params.values(), *layer.buffers.values()):
-        array[...] = array.astype(dtype)
+        array[...] = draw.rounded(array)
     before = {name: buffer.copy() for name, buffer in layer.buffers.items()}
-    x = _rounded(VALUES[values](rng.standard_normal(_shape(input_shape))), dtype)
+    x = draw.rounded(draw.changed(_checked_shape(shape)))
     output = layer.forward(x)
-    grad_output = _rounded(rng.standard_normal(output.shape), dtype)
+    grad_output = draw.normal(output.shape)
     grad_input = layer.backward(grad_output)
     return layer, [
         ("input", "input", x),
@@ -211,33 +220,20 @@ def _layer_tensors(
     ]
 
 
-def _loss_tensors(
-    operator: str,
-    attributes: Mapping[str, Any],
-    input_shape: Sequence[int],
-    rng: np.random.Generator,
-    dtype: np.dtype[Any],
-    values: str,
-) -> tuple[Loss, Tensors]:
-    """The loss, and role, name and values of each tensor of a forward and a backward in float64."""
-    make = OPERATORS[operator].layer
+def _loss_tensors(operator: str, attributes: Attributes, shape: Shape, draw: _Draw) -> tuple[Loss, Tensors]:
+    """The loss, and the tensors of a forward and a backward in float64."""
     chosen = {name: value for name, value in attributes.items() if name not in FACTORS}
-    loss: Loss = make(**chosen)
-    shape = _shape(input_shape)
-    prediction = _rounded(_prediction(operator, VALUES[values](rng.standard_normal(shape))), dtype)
-    target = _target(operator, loss, shape, rng, values)
-    target = _rounded(target, dtype) if target.dtype.kind == "f" else target
+    loss: Loss = OPERATORS[operator].layer(**chosen)
+    shape = _checked_shape(shape)
+    prediction = draw.rounded(_prediction(operator, draw.changed(shape)))
+    target = _target(operator, loss, shape, draw)
     classes = shape[1:2] if OPERATORS[operator].target == "classes" else shape[-1:]
-    factors = {
-        name: _rounded(rng.uniform(0.5, 1.5, classes), dtype)
-        for name in FACTORS
-        if boolean(name, attributes.get(name, False))
-    }
+    wanted = [name for name in FACTORS if boolean(name, attributes.get(name, False))]
+    factors = {name: draw.rounded(draw.rng.uniform(0.5, 1.5, classes)) for name in wanted}
     for name, factor in factors.items():
         setattr(loss, name, factor)
     output = np.asarray(loss.forward(prediction, target))
-    drawn = loss.reduction == "none"
-    grad_output = _rounded(rng.standard_normal(output.shape), dtype) if drawn else np.ones(())
+    grad_output = draw.normal(output.shape) if loss.reduction == "none" else np.ones(())
     return loss, [
         ("input", "prediction", prediction),
         ("target", "target", target),
@@ -248,7 +244,7 @@ def _loss_tensors(
     ]
 
 
-def _shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+def _checked_shape(input_shape: Shape) -> tuple[int, ...]:
     """`input_shape` as a tuple of ints."""
     if not isinstance(input_shape, Sequence):
         raise TypeError(f"`input_shape` ({given(input_shape)}) must be a sequence of ints")
@@ -264,26 +260,19 @@ def _prediction(operator: str, x: Array) -> Array:
     return x
 
 
-def _target(
-    operator: str, loss: Loss, shape: tuple[int, ...], rng: np.random.Generator, values: str
-) -> Array:
+def _target(operator: str, loss: Loss, shape: Shape, draw: _Draw) -> Array:
     kind = OPERATORS[operator].target
     if kind == "values":
-        return VALUES[values](rng.standard_normal(shape))
+        return draw.rounded(draw.changed(shape))
     if kind == "probabilities":
-        return rng.uniform(size=shape)
+        return draw.rounded(draw.rng.uniform(size=shape))
     if len(shape) < 2:
         raise ValueError(f"`input_shape` (={shape}) must have the form (batch, classes, ...)")
-    target = rng.integers(0, integer("classes", shape[1]), (shape[0], *shape[2:]))
+    target = draw.rng.integers(0, integer("classes", shape[1]), (shape[0], *shape[2:]))
     ignore_index = loss.ignore_index  # type: ignore[attr-defined]
     if ignore_index != -100:
         target.reshape(-1)[1::4] = ignore_index
     return target
-
-
-def _rounded(array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array` in float64, after rounding to `dtype`."""
-    return np.asarray(array).astype(dtype).astype(np.float64)
 
 
 def _stored(array: Array, dtype: np.dtype[Any]) -> Array:

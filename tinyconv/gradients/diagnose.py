@@ -16,8 +16,9 @@ import numpy as np
 from tinyconv.arguments import check_kinds, number
 from tinyconv.arrays import Array, moved
 from tinyconv.gradients import flaws, formulas
+from tinyconv.gradients.mistakes import Mistake
 from tinyconv.gradients.scales import Meanings, scaled
-from tinyconv.gradients.transformations import Candidate, Mistake, double, factor_between, single
+from tinyconv.gradients.transformations import Candidate, double, factor_between, single
 
 __all__ = ["Diagnosis", "Mistake", "diagnose"]
 

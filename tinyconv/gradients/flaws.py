@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyconv.arrays import Array
-from tinyconv.gradients.transformations import Mistake, factor_between
+from tinyconv.gradients.mistakes import Mistake
+from tinyconv.gradients.transformations import factor_between
 
 FEWEST = 4
 SHOWN = 6

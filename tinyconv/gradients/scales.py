@@ -4,7 +4,7 @@ from math import prod
 from typing import NamedTuple
 
 from tinyconv.arrays import Array
-from tinyconv.gradients.transformations import Mistake
+from tinyconv.gradients.mistakes import Mistake
 
 
 class Meanings(NamedTuple):

@@ -7,36 +7,19 @@ almost all of them, so that many can be tried on large arrays.
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.gradients.mistakes import Mistake
 
 LARGEST_SHIFT = 3
 LARGEST_CROP = 8
 MOST_AXES = 5
 SAMPLES = 97
 LOOSE = 1e-2  # of the largest value, for a first look at a sample
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One transformation that leads from the right array to the wrong one.
-
-    `name` identifies it, `details` has its numbers (axes, factor, shift, ...), and `cure` is a sentence that
-    says what to do. `says` and `why` are how `Diagnosis.text` words it: after
-    "`got` equals the expected array", or as a `sentence`.
-    """
-
-    name: str
-    details: dict[str, Any] = field(default_factory=dict)
-    cure: str = ""
-    says: str = ""
-    why: str = ""
-    sentence: bool = False
 
 
 class Candidate(NamedTuple):

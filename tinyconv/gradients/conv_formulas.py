@@ -53,6 +53,15 @@ class Conv(NamedTuple):
             return F.conv2d_weight(image, self.weight.shape, self.small, *options)
         return F.conv2d(image, self.weight, None, *options)
 
+    @property
+    def gradient(self) -> str:
+        """Which array is grad_output, where the gradient of the kernel is wanted."""
+        return "image" if self.operator == "conv_transpose2d" else "small"
+
+    def having(self, **changed: Any) -> Array:
+        """The result with some of the convolution's properties changed."""
+        return self._replace(**changed).result()
+
     def extent(self) -> list[int]:
         """The rows and columns that the windows reach."""
         sizes = zip(self.small.shape[2:], self.stride, self.reach(), strict=True)
@@ -93,6 +102,11 @@ class Conv(NamedTuple):
             raise ValueError("it is no such convolution")
         swapped = self.image.swapaxes(0, 1), self.small.swapaxes(0, 1)
         return F.conv2d(*swapped, **options).swapaxes(0, 1)
+
+    def rows_read(self, kernel: Array) -> Array:
+        """The rows and columns of a kernel's gradient that the kernel has."""
+        rows, columns = self.weight.shape[2:]
+        return kernel[:, :, :rows, :columns]
 
 
 def _padded(image: Array, padding: Pair) -> Array:
@@ -257,7 +271,7 @@ def _dealt(c: Conv, maps: bool, channels: bool) -> Array:
     image, small, weight = c.image[:, of_image], c.small[:, of_maps], c.weight[of_maps]
     result = np.empty_like(getattr(c, c.wanted), dtype=np.float64)
     index: Any = {"image": (slice(None), of_image), "small": (slice(None), of_maps), "weight": of_maps}
-    result[index[c.wanted]] = c._replace(image=image, small=small, weight=weight).result()
+    result[index[c.wanted]] = c.having(image=image, small=small, weight=weight)
     return result
 
 
@@ -282,31 +296,13 @@ def _last_written(c: Conv, by_window: bool) -> Array:
 def _for_one_group(c: Conv) -> Array:
     """The kernel's gradient, for all channels of the image."""
     shape = c.small.shape[1], c.image.shape[1], *c.weight.shape[2:]
-    return c._replace(weight=np.zeros(shape), groups=1).result()
+    return c.having(weight=np.zeros(shape), groups=1)
 
 
-def _turned_gradient(c: Conv) -> Array:
-    """The kernel's gradient with grad_output rotated."""
-    if c.operator == "conv_transpose2d":
-        return c._replace(image=c.image[TURNED]).result()
-    return c._replace(small=c.small[TURNED]).result()
-
-
-def _sample(c: Conv, part: slice) -> Array:
-    return c._replace(image=c.image[part], small=c.small[part]).result()
-
-
-def _cut_kernel(c: Conv, array: Array) -> Array:
-    kh, kw = c.weight.shape[2:]
-    return array[:, :, :kh, :kw]
-
-
+# For each array that is wanted: the keys of the texts, and what computes it.
 TABLE: dict[str, tuple[tuple[str, Callable[[Conv], Array]], ...]] = {
     "image": (
-        (
-            "= for +=: last output channel",
-            lambda c: c._replace(weight=c.weight[LAST], small=c.small[:, LAST]).result(),
-        ),
+        ("= for +=: last output channel", lambda c: c.having(weight=c.weight[LAST], small=c.small[:, LAST])),
         ("= for +=: last window", lambda c: _last_written(c, by_window=True)),
         ("= for +=: last tap", lambda c: _last_written(c, by_window=False)),
     ),
@@ -317,27 +313,27 @@ TABLE: dict[str, tuple[tuple[str, Callable[[Conv], Array]], ...]] = {
         ),
         (
             "= for +=: last input channel",
-            lambda c: c._replace(weight=c.weight[:, LAST], image=c.image[:, LAST]).result(),
+            lambda c: c.having(weight=c.weight[:, LAST], image=c.image[:, LAST]),
         ),
-        ("= for +=: last value", lambda c: c._replace(weight=_alone(c.weight, (..., -1, -1))).result()),
+        ("= for +=: last value", lambda c: c.having(weight=_alone(c.weight, (..., -1, -1)))),
     ),
     "weight": (
-        ("convolved", _turned_gradient),
-        ("convolved", lambda c: c._replace(small=c.spread()[TURNED], stride=(1, 1)).result()),
+        ("convolved", lambda c: c.having(**{c.gradient: getattr(c, c.gradient)[TURNED]})),
+        ("convolved", lambda c: c.having(small=c.spread()[TURNED], stride=(1, 1))),
         ("groups ignored: weight", _for_one_group),
-        ("= for +=: last sample", lambda c: _sample(c, LAST)),
-        ("first sample only", lambda c: _sample(c, slice(1))),
-        ("= for +=: last position", lambda c: c._replace(small=_alone(c.small, (..., -1, -1))).result()),
+        ("= for +=: last sample", lambda c: c.having(image=c.image[LAST], small=c.small[LAST])),
+        ("first sample only", lambda c: c.having(image=c.image[:1], small=c.small[:1])),
+        ("= for +=: last position", lambda c: c.having(small=_alone(c.small, (..., -1, -1)))),
         (
             "= for +=: last position of the last sample",
-            lambda c: c._replace(small=_alone(c.small, (-1, slice(None), -1, -1))).result(),
+            lambda c: c.having(small=_alone(c.small, (-1, slice(None), -1, -1))),
         ),
         (
             "batch and channels not swapped",
-            lambda c: _cut_kernel(c, F.conv2d(c.image, c.small, None, 1, c.padding, c.stride)),
+            lambda c: c.rows_read(F.conv2d(c.image, c.small, None, 1, c.padding, c.stride)),
         ),
         ("stride of forward", lambda c: c.kernel(stride=c.stride, padding=c.padding)),
-        ("padding ignored: weight", lambda c: _cut_kernel(c, c.kernel(dilation=c.stride))),
+        ("padding ignored: weight", lambda c: c.rows_read(c.kernel(dilation=c.stride))),
         ("not cut", lambda c: c.kernel(dilation=c.stride, padding=c.padding)),
     ),
 }

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinyconv.functional as F
-from tinyconv.arguments import given, one_of
+from tinyconv.arguments import given, one_of, pair
 from tinyconv.arrays import Array
 from tinyconv.gradients import conv_formulas, window_formulas
 from tinyconv.gradients import norm_formulas as norm
 from tinyconv.gradients.mistakes import Mistake, mistake
-from tinyconv.gradients.operators import ALL_GRADIENTS, GRADIENTS, Given, results
+from tinyconv.gradients.operators import ALL_GRADIENTS, GRADIENTS, Given
 
 
 class Case:
@@ -28,33 +28,32 @@ class Case:
     def __init__(self, known: Given) -> None:
         self.known = known
         self.want = known.gradient()
-        what = "the output" if known.wrt == "output" else "the gradient"
-        respect = "" if known.wrt == "output" else f" with respect to `{known.wrt}`"
-        self.subject = f"{what} of {known.operator}{respect}"
+        self.subject = f"the gradient of {known.operator} with respect to `{known.wrt}`"
+        if known.wrt == "output":
+            self.subject = f"the output of {known.operator}"
 
     @property
     def sizes(self) -> dict[str, int]:
         """The numbers that a factor may be, by name."""
-        known, sizes = self.known, {}
+        known, is_conv = self.known, "conv" in self.known.operator
         shape, size = known.input.shape, known.grad_output.shape
-        if "conv" in known.operator and len(shape) == known.weight.ndim - 1:  # one sample
+        if is_conv and len(shape) == known.weight.ndim - 1:  # one sample
             shape, size = (1, *shape), (1, *size)
-        sizes["the batch size"] = shape[0] if shape else 1
+        sizes = {"the batch size": shape[0] if shape else 1}
         if len(size) > 2:
             sizes["the number of output positions"] = prod(size[2:])
             sizes["the number of output positions of the whole batch"] = size[0] * prod(size[2:])
         if len(shape) > 1:
-            classes = "softmax" in known.operator or "entropy" in known.operator
-            name = "classes" if classes else "channels" if len(shape) > 2 else "features"
+            has_classes = "softmax" in known.operator or "entropy" in known.operator
+            name = "classes" if has_classes else "channels" if len(shape) > 2 else "features"
             sizes[f"the number of {name}"] = shape[1]
         if len(shape) > 2:
             sizes["the number of values in a channel"] = shape[0] * prod(shape[2:])
-        weight, kernel = getattr(known, "weight", None), getattr(known, "kernel_size", None)
-        if "conv" in known.operator:
-            sizes["the area of the kernel"] = prod(weight.shape[2:])  # type: ignore[union-attr]
+        if is_conv:
+            sizes["the area of the kernel"] = prod(known.weight.shape[2:])
             sizes["the number of groups"] = known.groups
-        if kernel is not None:
-            sizes["the area of the window"] = kernel**2 if isinstance(kernel, int) else prod(kernel)
+        if "pool" in known.operator:
+            sizes["the area of the window"] = prod(pair("kernel_size", known.kernel_size))
         return sizes
 
     def wrong(self) -> Iterator[tuple[Array, tuple[Mistake, ...]]]:
@@ -79,12 +78,11 @@ class Case:
 def case(operator: str, wrt: str | None, arguments: dict[str, Any]) -> Case:
     """The operator's `Case`; see `diagnose` for what is raised."""
     one_of("operator", operator, tuple(GRADIENTS))
+    results = (*GRADIENTS[operator], "output")
     if wrt is None:
-        raise ValueError(
-            f"`wrt` must be given with `operator`: one of {', '.join(map(repr, results(operator)))}"
-        )
+        raise ValueError(f"`wrt` must be given with `operator`: one of {', '.join(map(repr, results))}")
     wrt = "input" if wrt == "x" else wrt
-    one_of("wrt", wrt, results(operator))
+    one_of("wrt", wrt, results)
     if "x" in arguments:
         if "input" in arguments:
             raise ValueError("`x` and `input` are one argument and must not both be given")
@@ -99,7 +97,7 @@ def case(operator: str, wrt: str | None, arguments: dict[str, Any]) -> Case:
 # The table
 
 
-class Formula(NamedTuple):
+class Row(NamedTuple):
     """A wrong formula: the key of its texts, what computes it, for which gradients, what its texts need."""
 
     key: str
@@ -111,6 +109,7 @@ class Formula(NamedTuple):
 ANY = (*ALL_GRADIENTS, "output")
 PARAMETERS = ("weight", "bias")
 VALUES = ("input", "output")
+STATISTICS = ("input", "weight", "output")
 
 
 def _with(**changed: Any) -> Callable[[Given], Array]:
@@ -118,21 +117,24 @@ def _with(**changed: Any) -> Callable[[Given], Array]:
     return lambda k: k.gradient(**changed)
 
 
-def _default(argument: str, value: Any) -> Formula:
+def _default(argument: str, value: Any) -> Row:
     values = {"argument": argument, "value": given(value)}
-    return Formula(f"{argument} ignored", _with(**{argument: value}), ANY, values)
+    return Row(f"{argument} ignored", _with(**{argument: value}), ANY, values)
 
 
-def _of_output(derivative: Callable[[Given], Array], shown: str) -> Formula:
+def _of_output(derivative: Callable[[Given], Array], shown: str) -> Row:
     """A derivative that is a function of the output, taken at the input."""
-    return Formula(
-        "input in place of output", lambda k: k.grad_output * derivative(k), values={"shown": shown}
-    )
+    return Row("input in place of output", lambda k: k.grad_output * derivative(k), values={"shown": shown})
 
 
 def _sample(k: Given, part: slice) -> Array:
     """The gradient of linear from some samples."""
     return k.gradient(grad_output=k.grad_output[part], input=k.input[part])
+
+
+def _slope(s: Array) -> Array:
+    """The derivative of a sigmoid s, and of one class of a softmax."""
+    return s * (1 - s)
 
 
 def _sigmoid(k: Given) -> Array:
@@ -159,36 +161,33 @@ def _entropy(k: Given, first: Array, hot: bool = True) -> Array:
 
 
 COMMON = (
-    Formula("output in place of grad_output", lambda k: k.gradient(grad_output=k.output()), ALL_GRADIENTS),
-    Formula("output in place of the gradient", lambda k: k.output()),
-    Formula("input in place of the gradient", lambda k: k.input),
-    Formula(
-        "grad_output missing", lambda k: k.gradient(grad_output=np.ones_like(k.grad_output)), ALL_GRADIENTS
-    ),
+    Row("output in place of grad_output", lambda k: k.gradient(grad_output=k.output()), ALL_GRADIENTS),
+    Row("output in place of the gradient", lambda k: k.output()),
+    Row("input in place of the gradient", lambda k: k.input),
+    Row("grad_output missing", lambda k: k.gradient(grad_output=np.ones_like(k.grad_output)), ALL_GRADIENTS),
 )
 ELEMENTWISE = (
-    Formula("derivative missing", lambda k: k.grad_output),
-    Formula("output in place of input", lambda k: k.gradient(input=k.output())),
-    Formula("value in place of the derivative", lambda k: k.grad_output * k.output()),
+    Row("derivative missing", lambda k: k.grad_output),
+    Row("output in place of input", lambda k: k.gradient(input=k.output())),
+    Row("value in place of the derivative", lambda k: k.grad_output * k.output()),
 )
-OTHER_AXIS = Formula("wrong axis: dim", lambda k: k.gradient(dim=0 if k.dim % k.input.ndim else -1), VALUES)
-NO_BIAS = Formula("bias missing", _with(bias=None), ("output",))
+OTHER_AXIS = Row("wrong axis: dim", lambda k: k.gradient(dim=0 if k.dim % k.input.ndim else -1), VALUES)
+NO_BIAS = Row("bias missing", _with(bias=None), ("output",))
 NORM = (
-    Formula("weight missing", _with(weight=None), VALUES),
+    Row("weight missing", _with(weight=None), VALUES),
     NO_BIAS,
-    Formula("statistics constant", lambda k: norm.gradient(k, mean=False, variance=False)),
-    Formula("variance constant", lambda k: norm.gradient(k, variance=False)),
-    Formula("mean constant", lambda k: norm.gradient(k, mean=False)),
-    Formula("unbiased variance", lambda k: norm.gradient(k, correction=1)),
-    Formula("eps missing", lambda k: norm.gradient(k, eps=0.0)),
-    Formula("input not normalized", norm.weight_gradient, ("weight",)),
-    Formula("input not centered", lambda k: norm.weight_gradient(k, divided=True), ("weight",)),
+    Row("statistics constant", lambda k: norm.gradient(k, mean=False, variance=False)),
+    Row("variance constant", lambda k: norm.gradient(k, variance=False)),
+    Row("mean constant", lambda k: norm.gradient(k, mean=False)),
+    Row("unbiased variance", lambda k: norm.gradient(k, correction=1)),
+    Row("eps missing", lambda k: norm.gradient(k, eps=0.0)),
+    Row("input not normalized", norm.weight_of_raw_input, ("weight",)),
 )
-TABLE: dict[str, tuple[Formula, ...]] = {
-    "relu": (Formula("mask missing: relu", lambda k: k.grad_output), *ELEMENTWISE[1:]),
+TABLE: dict[str, tuple[Row, ...]] = {
+    "relu": (Row("mask missing: relu", lambda k: k.grad_output), *ELEMENTWISE[1:]),
     "leaky_relu": (
         *ELEMENTWISE,
-        Formula("negative_slope ignored: relu", lambda k: F.relu_backward(k.grad_output, k.input)),
+        Row("negative_slope ignored: relu", lambda k: F.relu_backward(k.grad_output, k.input)),
         _default("negative_slope", 0.01),
     ),
     "elu": (
@@ -196,87 +195,75 @@ TABLE: dict[str, tuple[Formula, ...]] = {
         *ELEMENTWISE,
         _default("alpha", 1.0),
     ),
-    "sigmoid": (_of_output(lambda k: k.input * (1 - k.input), "y * (1 - y)"), *ELEMENTWISE),
+    "sigmoid": (_of_output(lambda k: _slope(k.input), "y * (1 - y)"), *ELEMENTWISE),
     "tanh": (_of_output(lambda k: 1 - k.input**2, "1 - y**2"), *ELEMENTWISE),
     "gelu": (
-        Formula("approximation", _with(approximate="none"), VALUES),
-        Formula("approximation", _with(approximate="tanh"), VALUES),
+        Row("approximation", _with(approximate="none"), VALUES),
+        Row("approximation", _with(approximate="tanh"), VALUES),
         *ELEMENTWISE,
     ),
     "silu": (
-        Formula("term missing: second", lambda k: k.grad_output * _sigmoid(k)),
-        Formula("term missing: first", lambda k: k.grad_output * k.input * _sigmoid(k) * (1 - _sigmoid(k))),
+        Row("term missing: second", lambda k: k.grad_output * _sigmoid(k)),
+        Row("term missing: first", lambda k: k.grad_output * k.input * _slope(_sigmoid(k))),
         *ELEMENTWISE,
     ),
     "softplus": (*ELEMENTWISE, _default("beta", 1.0)),
     "softmax": (
-        Formula(
-            "coupling term missing: s * (1 - s)", lambda k: k.grad_output * _softmax(k) * (1 - _softmax(k))
-        ),
-        Formula("coupling term missing: s", lambda k: k.grad_output * _softmax(k)),
+        Row("coupling term missing: s * (1 - s)", lambda k: k.grad_output * _slope(_softmax(k))),
+        Row("coupling term missing: s", lambda k: k.grad_output * _softmax(k)),
         OTHER_AXIS,
     ),
     "log_softmax": (
-        Formula("sum of grad_output missing: g - s", lambda k: k.grad_output - _softmax(k)),
-        Formula("sum of grad_output missing: g * (1 - s)", lambda k: k.grad_output * (1 - _softmax(k))),
-        Formula(
-            "softmax in place of its logarithm", lambda k: F.softmax_backward(k.grad_output, k.input, k.dim)
-        ),
+        Row("sum of grad_output missing: g - s", lambda k: k.grad_output - _softmax(k)),
+        Row("sum of grad_output missing: g * (1 - s)", lambda k: k.grad_output * (1 - _softmax(k))),
+        Row("softmax in place of its logarithm", lambda k: F.softmax_backward(k.grad_output, k.input, k.dim)),
         OTHER_AXIS,
     ),
     "cross_entropy": (
-        Formula("onehot missing", lambda k: _entropy(k, _softmax(k), hot=False)),
-        Formula("softmax missing", lambda k: _entropy(k, k.input)),
-        Formula("wrong axis: batch", lambda k: _entropy(k, F.softmax(k.input, 0))),
-        Formula("softmax twice", lambda k: k.gradient(input=_softmax(k)), VALUES),
-        Formula(
-            "coupling term missing: p * (1 - p)",
-            lambda k: _entropy(k, _softmax(k) * (1 - _softmax(k)), hot=False),
-        ),
+        Row("onehot missing", lambda k: _entropy(k, _softmax(k), hot=False)),
+        Row("softmax missing", lambda k: _entropy(k, k.input)),
+        Row("wrong axis: batch", lambda k: _entropy(k, F.softmax(k.input, 0))),
+        Row("softmax twice", lambda k: k.gradient(input=_softmax(k)), VALUES),
+        Row("coupling term missing: p * (1 - p)", lambda k: _entropy(k, _slope(_softmax(k)), hot=False)),
         _default("weight", None),
         _default("label_smoothing", 0.0),
         _default("ignore_index", -100),
     ),
     "mse_loss": (
-        Formula(
+        Row(
             "sign of the difference",
             lambda k: F.l1_loss_backward(k.grad_output, k.input, k.target, k.reduction)[0],
         ),
-        Formula(
-            "value in place of the derivative: mse_loss", lambda k: k.grad_output * (k.input - k.target) ** 2
-        ),
     ),
     "linear": (
-        Formula("weight not transposed: gradient", lambda k: k.grad_output @ k.weight.T),
-        Formula("weight not transposed: output", lambda k: k.input @ k.weight, ("output",)),
+        Row("weight not transposed: gradient", lambda k: k.grad_output @ k.weight.T),
+        Row("weight not transposed: output", lambda k: k.input @ k.weight, ("output",)),
         NO_BIAS,
-        Formula("= for +=: last sample", lambda k: _sample(k, slice(-1, None)), PARAMETERS),
-        Formula("first sample only", lambda k: _sample(k, slice(1)), PARAMETERS),
+        Row("= for +=: last sample", lambda k: _sample(k, slice(-1, None)), PARAMETERS),
+        Row("first sample only", lambda k: _sample(k, slice(1)), PARAMETERS),
     ),
     "max_pool2d": (
-        Formula("all ties", lambda k: window_formulas.max_pool(k, "all")),
-        Formula("last maximum", lambda k: window_formulas.max_pool(k, "last")),
-        Formula("ties shared", lambda k: window_formulas.max_pool(k, "shared")),
-        Formula("= for +=: last window", lambda k: window_formulas.max_pool(k, "last written")),
-        Formula("average in place of the maximum", window_formulas.average_pool),
+        Row("all ties", lambda k: window_formulas.max_pool(k, "all")),
+        Row("last maximum", lambda k: window_formulas.max_pool(k, "last")),
+        Row("ties shared", lambda k: window_formulas.max_pool(k, "shared")),
+        Row("= for +=: last window", lambda k: window_formulas.max_pool(k, "last written")),
+        Row("average in place of the maximum", window_formulas.average_pool),
     ),
     "avg_pool2d": (
-        Formula("divisor missing", _with(divisor_override=1), VALUES),
-        Formula("padding counted", lambda k: k.gradient(count_include_pad=not k.count_include_pad), VALUES),
-        Formula("= for +=: last window", lambda k: window_formulas.average_pool(k, write=True)),
+        Row("divisor missing", _with(divisor_override=1), VALUES),
+        Row("padding counted", lambda k: k.gradient(count_include_pad=not k.count_include_pad), VALUES),
+        Row("= for +=: last window", lambda k: window_formulas.average_pool(k, write=True)),
     ),
     "batch_norm": (
         *NORM,
-        Formula("running statistics", lambda k: k.gradient(training=not k.training), ("weight", *VALUES)),
-        Formula("wrong axis: positions", lambda k: norm.gradient(k, axes=(0,))),
-        Formula("wrong axis: samples", lambda k: norm.gradient(k, axes=tuple(range(2, k.input.ndim)))),
+        Row("running statistics", lambda k: k.gradient(training=not k.training), STATISTICS),
+        Row("wrong axis: positions", lambda k: norm.gradient(k, axes=(0,))),
+        Row("wrong axis: samples", lambda k: norm.gradient(k, axes=tuple(range(2, k.input.ndim)))),
     ),
-    "layer_norm": (*NORM, Formula("wrong axis: layer_norm", lambda k: norm.gradient(k, axes=(0,)))),
+    "layer_norm": (*NORM, Row("wrong axis: layer_norm", lambda k: norm.gradient(k, axes=(0,)))),
     "group_norm": (
         *NORM,
-        Formula("groups ignored: one", _with(num_groups=1), ("weight", *VALUES)),
-        Formula(
-            "groups ignored: channels", lambda k: k.gradient(num_groups=k.input.shape[1]), ("weight", *VALUES)
-        ),
+        Row("groups ignored: one", _with(num_groups=1), STATISTICS),
+        Row("groups ignored: all", lambda k: k.gradient(num_groups=k.input.shape[1]), STATISTICS),
     ),
 }

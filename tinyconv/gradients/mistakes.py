@@ -25,11 +25,11 @@ class Mistake:
 
 
 def mistake(key: str, details: dict[str, Any] | None = None, **values: Any) -> Mistake:
-    """The mistake with the texts of this key, filled in with the values; its name ends before the colon."""
-    texts = _texts()[key]
-    says, why, cure = (texts.get(part, "").format(**values) for part in ("says", "why", "cure"))
+    """The mistake with the texts of this key, filled in from both; its name is what is before the colon."""
+    details, texts = details or {}, _texts()[key]
+    says, why, cure = (texts.get(part, "").format(**details, **values) for part in ("says", "why", "cure"))
     name, sentence = key.partition(":")[0], texts.get("sentence", False)
-    return Mistake(name, details or {}, cure, says, why, sentence)
+    return Mistake(name, details, cure, says, why, sentence)
 
 
 @cache

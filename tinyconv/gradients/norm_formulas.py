@@ -34,16 +34,11 @@ def gradient(
     return result
 
 
-def weight_gradient(known: Any, divided: bool = False) -> Array:
-    """The weight's gradient with the raw input, or the input divided by its deviation only."""
-    factor = known.input
-    if divided:
-        shape, axes = _grouped(known)
-        x = factor.reshape(shape)
-        factor = (x / np.sqrt(x.var(axis=axes, keepdims=True) + known.eps)).reshape(factor.shape)
+def weight_of_raw_input(known: Any) -> Array:
+    """The weight's gradient with the input in place of the normalized input."""
     kept = _normalized(known) if known.operator == "layer_norm" else (1,)
-    others = tuple(axis for axis in range(factor.ndim) if axis not in kept)
-    total: Array = (known.grad_output * factor).sum(axis=others)
+    others = tuple(axis for axis in range(known.input.ndim) if axis not in kept)
+    total: Array = (known.grad_output * known.input).sum(axis=others)
     return total
 
 

@@ -10,7 +10,6 @@ examples/conv_gradient_formulas.py has the same formulas as people write them, w
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -214,16 +213,6 @@ def _entries(c: Conv) -> Iterator[Entry]:
     values = {"padding": c.padding, "right": c.full_padding()}
     for key, formula in (*TABLE[c.wanted], *stride_one):
         yield key, formula, {}, values
-    for maps, channels in ((True, True), (False, True), (True, False)):
-        yield "groups mixed", partial(_dealt, maps=maps, channels=channels), {}, {}
-    if c.wanted == "weight" and c.operator != "conv_transpose2d":
-        image, small = ({name: _stored(getattr(c, name))} for name in ("image", "small"))
-        for which, changes in (
-            ("input and grad_output", image | small),
-            ("the input", image),
-            ("grad_output", small),
-        ):
-            yield "reshaped in place of transposed", Conv.result, changes, {"which": which}
 
 
 def _kernels(c: Conv) -> Iterator[tuple[str, Conv]]:
@@ -252,7 +241,7 @@ def _geometry(c: Conv) -> Iterator[Entry]:
     for key, change in changes:
         changed = c._replace(**change)  # type: ignore[arg-type]
         geometry = changed.stride, changed.padding, changed.dilation
-        if geometry in tried or (line and changed.padding[0]):
+        if geometry in tried or min(changed.padding) < 0 or (line and changed.padding[0]):
             continue
         tried.add(geometry)
         differ = [name for name, value in change.items() if value != getattr(c, name)]
@@ -263,16 +252,9 @@ def _geometry(c: Conv) -> Iterator[Entry]:
         yield key, Conv.result, change, {"values": " and ".join(texts), "which": " and ".join(differ)}
 
 
-def _dealt(c: Conv, maps: bool, channels: bool) -> Array:
-    """The result, if channel k of the image or of the maps is in group k % groups."""
-    in_turn = [np.arange(array.shape[1]).reshape(-1, c.groups).T.ravel() for array in (c.image, c.small)]
-    of_image = in_turn[0] if channels else slice(None)
-    of_maps = in_turn[1] if maps else slice(None)
-    image, small, weight = c.image[:, of_image], c.small[:, of_maps], c.weight[of_maps]
-    result = np.empty_like(getattr(c, c.wanted), dtype=np.float64)
-    index: Any = {"image": (slice(None), of_image), "small": (slice(None), of_maps), "weight": of_maps}
-    result[index[c.wanted]] = c.having(image=image, small=small, weight=weight)
-    return result
+def _dealt(c: Conv, array: Array, axis: int) -> Array:
+    """The channels or maps in the order of their groups, if number k is in group k % groups."""
+    return array.take(np.arange(array.shape[axis]).reshape(-1, c.groups).T.ravel(), axis)
 
 
 def _stored(array: Array) -> Array:
@@ -293,16 +275,11 @@ def _last_written(c: Conv, by_window: bool) -> Array:
     return c.cut(full)
 
 
-def _for_one_group(c: Conv) -> Array:
-    """The kernel's gradient, for all channels of the image."""
-    shape = c.small.shape[1], c.image.shape[1], *c.weight.shape[2:]
-    return c.having(weight=np.zeros(shape), groups=1)
-
-
 # For each array that is wanted: the keys of the texts, and what computes it.
 TABLE: dict[str, tuple[tuple[str, Callable[[Conv], Array]], ...]] = {
     "image": (
         ("= for +=: last output channel", lambda c: c.having(weight=c.weight[LAST], small=c.small[:, LAST])),
+        ("groups mixed", lambda c: c.having(small=_dealt(c, c.small, 1), weight=_dealt(c, c.weight, 0))),
         ("= for +=: last window", lambda c: _last_written(c, by_window=True)),
         ("= for +=: last tap", lambda c: _last_written(c, by_window=False)),
     ),
@@ -315,12 +292,17 @@ TABLE: dict[str, tuple[tuple[str, Callable[[Conv], Array]], ...]] = {
             "= for +=: last input channel",
             lambda c: c.having(weight=c.weight[:, LAST], image=c.image[:, LAST]),
         ),
+        ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
         ("= for +=: last value", lambda c: c.having(weight=_alone(c.weight, (..., -1, -1)))),
     ),
     "weight": (
         ("convolved", lambda c: c.having(**{c.gradient: getattr(c, c.gradient)[TURNED]})),
         ("convolved", lambda c: c.having(small=c.spread()[TURNED], stride=(1, 1))),
-        ("groups ignored: weight", _for_one_group),
+        ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
+        (
+            "reshaped in place of transposed",
+            lambda c: c.having(image=_stored(c.image), small=_stored(c.small)),
+        ),
         ("= for +=: last sample", lambda c: c.having(image=c.image[LAST], small=c.small[LAST])),
         ("first sample only", lambda c: c.having(image=c.image[:1], small=c.small[:1])),
         ("= for +=: last position", lambda c: c.having(small=_alone(c.small, (..., -1, -1)))),

@@ -134,7 +134,7 @@ def _sample(k: Given, part: slice) -> Array:
 
 def _slope(s: Array) -> Array:
     """The derivative of a sigmoid s, and of one class of a softmax."""
-    return s * (1 - s)
+    return np.asarray(s * (1 - s))
 
 
 def _sigmoid(k: Given) -> Array:
@@ -180,7 +180,6 @@ NORM = (
     Row("variance constant", lambda k: norm.gradient(k, variance=False)),
     Row("mean constant", lambda k: norm.gradient(k, mean=False)),
     Row("unbiased variance", lambda k: norm.gradient(k, correction=1)),
-    Row("eps missing", lambda k: norm.gradient(k, eps=0.0)),
     Row("input not normalized", norm.weight_of_raw_input, ("weight",)),
 )
 TABLE: dict[str, tuple[Row, ...]] = {

@@ -84,17 +84,17 @@ def gradcheck(
     Gradcheck(checked=70, kinks=())
     """
     rng = as_generator(generator)
-    values = [_float64(value) for value in (inputs if isinstance(inputs, (tuple, list)) else [inputs])]
+    subject = _subject(layer_or_function)
+    listed = inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    subject.values = [_float64(value) for value in listed]
     check = _check_second_order if second_order else _check_first_order
-    return check(_subject(layer_or_function), values, rng, _Tolerance(eps, atol, rtol))
+    return check(subject, rng, _Tolerance(eps, atol, rtol))
 
 
-def _check_first_order(
-    subject: "_Subject", values: list[Any], rng: "np.random.Generator", tolerance: "_Tolerance"
-) -> Gradcheck:
-    output, grads_of = subject.run(values)
+def _check_first_order(subject: "_Subject", rng: "np.random.Generator", tolerance: "_Tolerance") -> Gradcheck:
+    output, grads_of = subject.run()
     cotangent = _normal(rng, output)
-    arguments, analytic = subject.arguments(values), grads_of(cotangent)
+    arguments, analytic = subject.arguments(), grads_of(cotangent)
     if len(analytic) != len(arguments):
         raise ValueError(
             f"the backward of {subject.name} returns {len(analytic)} gradients "
@@ -102,7 +102,7 @@ def _check_first_order(
         )
 
     def loss() -> float:
-        return float((subject.run(values)[0] * cotangent).sum())
+        return float((subject.run()[0] * cotangent).sum())
 
     checked, kinks = 0, []
     for (name, array), grad in zip(arguments.items(), analytic, strict=True):
@@ -132,26 +132,27 @@ def _diagnosis(analytic: Array, array: Array, loss: Callable[[], float], toleran
         return ""
     from tinyconv.gradients.diagnose import against_numeric
 
-    numeric = [_central(_along(loss, [array], [unit]), tolerance.eps) for _, unit in _units(array)]
+    units = _directions(array, np.random.default_rng(0))
+    numeric = [_central(_along(loss, [array], [unit]), tolerance.eps) for _, unit in units]
     sizes = {"the length of the argument's axis 0": array.shape[0]} if array.ndim else {}
     found = against_numeric(moved(analytic, np), np.reshape(numeric, array.shape), sizes)
     return "" if found else f". Diagnosis of `got`, which backward returned: {found}"
 
 
 def _check_second_order(
-    subject: "_Subject", values: list[Any], rng: "np.random.Generator", tolerance: "_Tolerance"
+    subject: "_Subject", rng: "np.random.Generator", tolerance: "_Tolerance"
 ) -> Gradcheck:
-    arguments = subject.arguments(values)
+    arguments = subject.arguments()
     places = ["the output", *(f"the gradient with respect to {name}" for name in arguments)]
     checked, kinks = 0, []
     for number in range(TANGENTS):
-        arrays = [*arguments.values(), _normal(rng, subject.run(values)[0])]
+        arrays = [*arguments.values(), _normal(rng, subject.run()[0])]
         dots = [_normal(rng, array) for array in arrays]
         if number == 0:  # once without tangents of the parameters, as where the input alone moves
             for dot in dots[len(arguments) - len(subject.params) : -1]:
                 dot[...] = 0
-        tangents = subject.tangents(values, arrays[-1], dots)
-        results = _along(partial(_results, subject, values, arrays[-1]), arrays, dots)
+        tangents = subject.tangents(arrays[-1], dots)
+        results = _along(partial(_results, subject, arrays[-1]), arrays, dots)
         for which, (place, tangent) in enumerate(zip(places, tangents, strict=True)):
             at, analytic = partial(_entry, results, (which, ...)), moved(tangent, np)
             differing = np.argwhere(_differing(at, analytic, tolerance)).tolist()
@@ -167,9 +168,9 @@ def _check_second_order(
     return Gradcheck(checked, tuple(kinks))
 
 
-def _results(subject: "_Subject", values: list[Any], cotangent: Array) -> list[Array]:
+def _results(subject: "_Subject", cotangent: Array) -> list[Array]:
     """What forward and backward say, on the CPU."""
-    output, grads_of = subject.run(values)
+    output, grads_of = subject.run()
     return [np.array(moved(array, np)) for array in (output, *grads_of(cotangent))]  # some are views
 
 
@@ -231,23 +232,27 @@ class _Tolerance(NamedTuple):
         return self.eps, self.eps / 10
 
 
+_Run: TypeAlias = tuple[Array, Callable[[Array], list[Array]]]
+
+
 class _Subject:
     """What is checked, as a function of float64 arrays that are changed in place between runs."""
 
     name: str
+    values: list[Any]
     params: Mapping[str, Array] = MappingProxyType({})
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+    def run(self) -> _Run:
         """The output, and a function from its cotangent to the gradients: of inputs, then of params."""
         raise NotImplementedError
 
-    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
+    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
         """Tangents of the output and of the gradients for tangents of inputs, parameters and cotangent."""
         raise ValueError(f"`second_order` is for a Layer or a Loss, not for {self.name}")
 
-    def arguments(self, values: list[Any]) -> dict[str, Array]:
+    def arguments(self) -> dict[str, Array]:
         """The inputs and parameters that are checked, by name."""
-        floating = {f"input {i}": value for i, value in enumerate(values) if _is_floating(value)}
+        floating = {f"input {i}": value for i, value in enumerate(self.values) if _is_floating(value)}
         return floating | dict(self.params)
 
 
@@ -258,27 +263,26 @@ class _LayerSubject(_Subject):
         self.name = type(layer).__name__
         self.params = self.layer.params
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+    def run(self) -> _Run:
         layer = copy.deepcopy(self.layer)  # so that no run changes statistics or random generators
 
         def grads(cotangent: Array) -> list[Array]:
             layer.zero_grad()
             return [layer.backward(cotangent), *layer.grads.values()]
 
-        return layer.forward(*values), grads
+        return layer.forward(*self.values), grads
 
-    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
+    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
         layer = copy.deepcopy(self.layer)
         layer.zero_grad()
         x_dot, *param_dots, cotangent_dot = dots
-        layer.forward(*values)
+        layer.forward(*self.values)
         moving = {name: dot for name, dot in zip(layer.params, param_dots, strict=True) if dot.any()}
         output_dot = layer.jvp(x_dot, moving or None)
         layer.backward(cotangent)
         grad_dot = layer.backward_jvp(cotangent_dot)
-        found = layer.grads_dot
         zeros = array_module(cotangent).zeros_like
-        return [output_dot, grad_dot, *(found.get(n, zeros(p)) for n, p in layer.params.items())]
+        return [output_dot, grad_dot, *(layer.grads_dot.get(n, zeros(p)) for n, p in layer.params.items())]
 
 
 class _LossSubject(_Subject):
@@ -288,19 +292,17 @@ class _LossSubject(_Subject):
         for key, value in vars(self.loss).items():
             setattr(self.loss, key, _float64(value))  # class weights, in dicts too
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
-        output = self.loss.forward(*values)
-        return output, lambda cotangent: [self.loss.backward(cotangent)]
+    def run(self) -> _Run:
+        return self.loss.forward(*self.values), lambda cotangent: [self.loss.backward(cotangent)]
 
-    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
-        prediction_dot, cotangent_dot = dots
-        self.loss.forward(*values)
-        loss_dot = self.loss.jvp(prediction_dot)
+    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
+        self.loss.forward(*self.values)
+        loss_dot = self.loss.jvp(dots[0])
         self.loss.backward(cotangent)
-        return [loss_dot, self.loss.backward_jvp(cotangent_dot)]
+        return [loss_dot, self.loss.backward_jvp(dots[1])]
 
-    def arguments(self, values: list[Any]) -> dict[str, Array]:
-        return {"prediction": values[0]}
+    def arguments(self) -> dict[str, Array]:
+        return {"prediction": self.values[0]}
 
 
 class _FunctionSubject(_Subject):
@@ -316,14 +318,14 @@ class _FunctionSubject(_Subject):
             raise ValueError(f"{self.name}_backward does not exist beside {self.name} in {module.__name__}")
         self.backward: Callable[..., Any] = getattr(module, f"{self.name}_backward")
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+    def run(self) -> _Run:
         def grads(cotangent: Array) -> list[Array]:
             # A copy of its own, so that a random generator is in the state that forward got it in.
-            result = self.backward(cotangent, *values, **copy.deepcopy(self.keywords))
+            result = self.backward(cotangent, *self.values, **copy.deepcopy(self.keywords))
             listed = result if isinstance(result, tuple) else (result,)
             return [grad for grad in listed if grad is not None]
 
-        return self.function(*values, **copy.deepcopy(self.keywords)), grads
+        return self.function(*self.values, **copy.deepcopy(self.keywords)), grads
 
 
 def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject:
@@ -336,21 +338,16 @@ def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject
     raise TypeError(f"`layer_or_function` ({given(layer_or_function)}) must be a Layer, a Loss or a function")
 
 
-def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[tuple[int, ...] | str, Array]]:
+def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[Any, Array]]:
     """The unit directions with their index; or some random ones, with their number."""
-    if array.size > MAX_ENTRIES:
+    if array.size <= MAX_ENTRIES:
+        for index in np.ndindex(array.shape):
+            unit = array_module(array).zeros_like(array)
+            unit[index] = 1.0
+            yield index, unit
+    else:
         for number in range(DIRECTIONS):
             yield f"random direction {number}", _normal(rng, array)
-    else:
-        yield from _units(array)
-
-
-def _units(array: Array) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """The unit directions, one an entry, with their index."""
-    for index in np.ndindex(array.shape):
-        unit = array_module(array).zeros_like(array)
-        unit[index] = 1.0
-        yield index, unit
 
 
 def _normal(rng: "np.random.Generator", like: Array) -> Array:

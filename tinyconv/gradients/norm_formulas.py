@@ -8,12 +8,7 @@ from tinyconv.arrays import Array
 
 
 def gradient(
-    known: Any,
-    mean: bool = True,
-    variance: bool = True,
-    correction: int = 0,
-    eps: float | None = None,
-    axes: tuple[int, ...] | None = None,
+    known: Any, mean: bool = True, variance: bool = True, correction: int = 0, axes: Any = None
 ) -> Array:
     """The gradient with respect to the input, without the term of the mean or of the variance.
 
@@ -22,8 +17,7 @@ def gradient(
     """
     shape, axes = _grouped(known) if axes is None else (known.input.shape, axes)
     x, g = known.input.reshape(shape), (known.grad_output * _weight(known)).reshape(shape)
-    eps = known.eps if eps is None else eps
-    deviation = np.sqrt(x.var(axis=axes, keepdims=True, ddof=correction) + eps)
+    deviation = np.sqrt(x.var(axis=axes, keepdims=True, ddof=correction) + known.eps)
     h = (x - x.mean(axis=axes, keepdims=True)) / deviation
     found = g.copy()
     if mean:

@@ -11,8 +11,9 @@ import tinyconv as tc
 import tinyconv.functional as F
 from tests.planted import PLANTED, Planted, normal
 from tinyconv.arrays import Array
-from tinyconv.gradients import formulas
+from tinyconv.gradients import conv_formulas, formulas
 from tinyconv.gradients.diagnose import Diagnosis, diagnose
+from tinyconv.gradients.mistakes import mistake
 
 Rng = np.random.Generator
 
@@ -89,6 +90,27 @@ def test_the_example_s_formulas_are_named_where_they_are_wrong(monkeypatch: pyte
         assert bool(found.mistakes) != right, candidate.__name__
         seen += not right
     assert seen >= 10
+
+
+def test_every_wrong_formula_has_its_texts() -> None:
+    rows = [row for table in (formulas.COMMON, *formulas.TABLE.values()) for row in table]
+    conv = [key for table in conv_formulas.TABLE.values() for key, _ in table]
+    conv += [*conv_formulas.BIAS, *(key for key, _ in conv_formulas.IMAGE_OF_STRIDE_ONE)]
+    named = [mistake(row.key, **row.values) for row in rows]
+    named += [mistake(key, padding=(1, 1), right=(2, 2)) for key in conv]
+    assert all(each.says and each.cure and ":" not in each.name for each in named)
+
+
+@pytest.mark.parametrize("operator", ["relu", "gelu", "conv2d"])
+def test_a_formula_that_is_right_for_the_arguments_is_never_named(operator: str) -> None:
+    arguments: dict[str, Any] = {"x": normal(2, 3, 7, 7)}
+    if operator == "conv2d":
+        arguments["weight"] = normal(3, 3, 1, 1)
+    output = formulas.case(operator, "output", arguments).want
+    arguments["grad_output"] = normal(*output.shape, seed=1)
+    want = formulas.case(operator, "x", arguments).want
+    found = diagnose(want * (1 + 1e-12), operator=operator, wrt="x", rtol=0, **arguments)
+    assert (found.agrees, names(found)) == (False, ())
 
 
 # What must not be named
@@ -203,6 +225,9 @@ def zeros_follow(array: Array, down: int) -> Array:
         (W + 0.25, W, ("constant added",), {"constant": 0.25}),
         (2 * W, W, ("scaled",), {"factor": 2.0}),
         (-W, W, ("scaled",), {"factor": -1.0}),
+        (-2 * W, W, ("scaled",), {"factor": -2.0}),
+        (W / -2, W, ("scaled",), {"factor": -0.5}),
+        (W / 2, W, ("scaled",), {"factor": 0.5}),
         (W / 4, W, ("scaled",), {"meaning": "the length of axis 0"}),
         (W * 25, W, ("scaled",), {"meaning": "the number of positions in the last two axes"}),
         (W * 4 / 3, W, ("scaled",), {"meaning": "n = 4"}),

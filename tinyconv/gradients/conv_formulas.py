@@ -3,12 +3,13 @@
 A convolution has an image, a kernel, and small maps of one value a window. Given two of them it makes the
 third: conv2d makes the small maps, its gradient with respect to the input an image; conv_transpose2d has it
 the other way round. So the wrong formulas are written once, for all three results, all three operators and
-every stride, padding and dilation.
+every stride, padding and dilation. One that is right for some arguments, such as a stride of 1, is tried all
+the same: `diagnose` never names what gives the right array.
 
 examples/conv_gradient_formulas.py has the same formulas as people write them, with the reasons.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +18,13 @@ import tinyconv.functional as F
 from tinyconv.arguments import pair, single
 from tinyconv.arrays import Array
 from tinyconv.functional.conv.geometry import named_padding
-from tinyconv.gradients.transformations import Mistake
+from tinyconv.gradients.mistakes import Mistake, mistake
+from tinyconv.gradients.window_formulas import Pair, windows_of
 
-Pair = tuple[int, int]
+# The key of the texts, what computes the array, for which changes of the convolution, what the texts need.
+Entry = tuple[str, Callable[["Conv"], Array], dict[str, Any], dict[str, Any]]
+LAST = slice(-1, None)
+TURNED = (..., slice(None, None, -1), slice(None, None, -1))
 
 
 class Conv(NamedTuple):
@@ -33,46 +38,78 @@ class Conv(NamedTuple):
     padding: Pair
     dilation: Pair
     groups: int
+    operator: str
+    is_gradient: bool
 
     def result(self) -> Array:
         """The wanted array. The image is cut or filled with zeros at its end where the windows need it."""
-        extent = self.extent()
-        if self.wanted == "image":
-            shape = (*self.image.shape[:2], *extent)
-            full = F.conv2d_input(shape, self.weight, self.small, self.stride, 0, self.dilation, self.groups)
-            size = [n + 2 * p for n, p in zip(self.image.shape[2:], self.padding, strict=True)]
-            return _cut(_fitted(full, size), self.padding)
         options = self.stride, 0, self.dilation, self.groups
-        image = _fitted(_padded(self.image, self.padding), extent)
+        if self.wanted == "image":
+            shape = (*self.image.shape[:2], *self.extent())
+            return self.cut(F.conv2d_input(shape, self.weight, self.small, *options))
+        image = _fitted(_padded(self.image, self.padding), self.extent())
         if self.wanted == "weight":
             return F.conv2d_weight(image, self.weight.shape, self.small, *options)
         return F.conv2d(image, self.weight, None, *options)
 
+    @property
+    def gradient(self) -> str:
+        """Which array is grad_output, where the gradient of the kernel is wanted."""
+        return "image" if self.operator == "conv_transpose2d" else "small"
+
+    def having(self, **changed: Any) -> Array:
+        """The result with some of the convolution's properties changed."""
+        return self._replace(**changed).result()
+
     def extent(self) -> list[int]:
         """The rows and columns that the windows reach."""
-        sizes = zip(self.small.shape[2:], self.weight.shape[2:], self.stride, self.dilation, strict=True)
-        return [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in sizes]
+        sizes = zip(self.small.shape[2:], self.stride, self.reach(), strict=True)
+        return [(n - 1) * s + reach + 1 for n, s, reach in sizes]
 
-    def turned(self) -> Array:
-        """The kernel, rotated by 180 degrees."""
-        return self.weight[:, :, ::-1, ::-1]
+    def reach(self) -> list[int]:
+        """How far the kernel reaches beyond its first row and column."""
+        return [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
+
+    def cut(self, full: Array) -> Array:
+        """The image without its padding, of all that the windows reach."""
+        (top, left), (height, width) = self.padding, self.image.shape[2:]
+        full = _fitted(full, [top + height, left + width])
+        return full[:, :, top:, left:]
 
     def spread(self) -> Array:
         """The small maps among zeros, where stride 1 has the positions that the stride skips."""
-        n, o = self.small.shape[:2]
-        sizes = zip(self.image.shape[2:], self.padding, self.weight.shape[2:], self.dilation, strict=True)
-        spread = np.zeros((n, o, *(size + 2 * p - d * (k - 1) for size, p, k, d in sizes)))
+        sizes = zip(self.image.shape[2:], self.padding, self.reach(), strict=True)
+        spread = np.zeros((*self.small.shape[:2], *(size + 2 * p - reach for size, p, reach in sizes)))
         spread[:, :, :: self.stride[0], :: self.stride[1]] = self.small
         return spread
+
+    def full_padding(self) -> Pair:
+        """The padding with which a convolution of stride 1 gives the image."""
+        rows, columns = (reach - p for reach, p in zip(self.reach(), self.padding, strict=True))
+        return rows, columns
+
+    def convolved(self, maps: Array, padding: Any) -> Array:
+        """The image as a convolution of stride 1 with the rotated kernel, its channels swapped."""
+        o, c, kh, kw = self.weight.shape
+        grouped = self.weight[TURNED].reshape(self.groups, o // self.groups, c, kh, kw).swapaxes(1, 2)
+        kernel = grouped.reshape(self.groups * c, o // self.groups, kh, kw)
+        return F.conv2d(maps, kernel, None, 1, tuple(padding), self.dilation, self.groups)
+
+    def kernel(self, **options: Any) -> Array:
+        """The kernel's gradient as a convolution, batch and channels swapped."""
+        if self.groups > 1 or self.operator == "conv_transpose2d":
+            raise ValueError("it is no such convolution")
+        swapped = self.image.swapaxes(0, 1), self.small.swapaxes(0, 1)
+        return F.conv2d(*swapped, **options).swapaxes(0, 1)
+
+    def rows_read(self, kernel: Array) -> Array:
+        """The rows and columns of a kernel's gradient that the kernel has."""
+        rows, columns = self.weight.shape[2:]
+        return kernel[:, :, :rows, :columns]
 
 
 def _padded(image: Array, padding: Pair) -> Array:
     return np.pad(image, [(0, 0), (0, 0), *((p, p) for p in padding)])
-
-
-def _cut(image: Array, padding: Pair) -> Array:
-    index: Any = tuple(slice(p, size - p) for p, size in zip(padding, image.shape[2:], strict=True))
-    return image[(..., *index)]
 
 
 def _fitted(image: Array, size: list[int]) -> Array:
@@ -82,408 +119,224 @@ def _fitted(image: Array, size: list[int]) -> Array:
     return np.pad(image, [(0, 0), (0, 0), *more])
 
 
-class Wrong(NamedTuple):
-    """What a wrong formula gives, and how the mistake is called, worded and cured."""
+def _alone(array: Array, index: Any) -> Array:
+    """The array with zeros everywhere else."""
+    result = np.zeros_like(array)
+    result[index] = array[index]
+    return result
 
-    array: Any
-    name: str
-    says: str
-    cure: str
 
-    def mistake(self, known: Any) -> Mistake:
-        """The same without the array."""
-        return Mistake(self.name, {"operator": known.operator}, self.cure, self.says)
+# The operator's arguments as a convolution
 
 
 def wrong(known: Any) -> Iterator[tuple[Array, tuple[Mistake, ...]]]:
     """The results of the wrong formulas, in the shapes of the operator's own arrays."""
     if known.wrt == "bias":
-        one = known.input.ndim == known.weight.ndim - 1
-        for entry in _bias(known.grad_output[None] if one else known.grad_output):
-            yield entry.array, (entry.mistake(known),)
-    elif made := _conv(known):
-        conv, drop = made
-        for formulas in (_kernel, *FORMULAS):
-            for entry in _fitting(formulas(conv, known)):
-                yield _lowered(entry.array, drop, known), (entry.mistake(known),)
+        g = known.grad_output[None] if known.input.ndim == known.weight.ndim - 1 else known.grad_output
+        for key, formula in BIAS.items():
+            yield formula(g.reshape(*g.shape[:2], -1)), (mistake(key),)
+    elif conv := _conv(known):
+        for key, changed in _kernels(conv):
+            yield _lowered(changed.result(), known), (mistake(key),)
+        for array, named in _results(conv):
+            yield _lowered(array, known), (named,)
         if known.wrt == "output" and known.bias is not None:
-            yield known.output(bias=None), (Mistake("bias missing", {}, "Add the bias.", "without the bias"),)
+            yield known.output(bias=None), (mistake("bias missing"),)
 
 
 def wrong_twice(known: Any) -> Iterator[tuple[Array, tuple[Mistake, ...]]]:
     """The results of the wrong formulas with the kernel rotated, or its channels swapped, as well."""
-    made = None if known.wrt in ("bias", "weight") else _conv(known)
-    if made is None:
-        return
-    conv, drop = made
-    for changed, first in _kernels(conv, known):
-        for formulas in FORMULAS:
-            for entry in _fitting(formulas(changed, known)):
-                yield _lowered(entry.array, drop, known), (first.mistake(known), entry.mistake(known))
+    if known.wrt not in ("bias", "weight") and (conv := _conv(known)):
+        kernels = list(_kernels(conv))
+        for key, changed in kernels:
+            for array, second in _results(changed):
+                yield _lowered(array, known), (mistake(key), second)
+        if len(kernels) == 2:
+            both = conv._replace(weight=kernels[1][1].weight[TURNED])
+            yield _lowered(both.result(), known), (mistake(kernels[0][0]), mistake(kernels[1][0]))
 
 
-def _lowered(array: Array, drop: tuple[int, ...], known: Any) -> Array:
-    """The array without the axes that `_lifted` added, and with the bias."""
+def _conv(known: Any) -> Conv | None:
+    """The convolution as one of batches of images; None for a padding that is not the same at both ends."""
+    x, weight = known.input, known.weight
+    grad = known.output() if known.wrt == "output" else known.grad_output
+    if x.ndim == weight.ndim - 1:
+        x, grad = x[None], grad[None]
+    if line := weight.ndim == 3:
+        x, weight, grad = x[:, :, None], weight[:, :, None], grad[:, :, None]
+    stride, dilation = (_pair(name, getattr(known, name), line, 1) for name in ("stride", "dilation"))
+    padding = known.padding if isinstance(known.padding, str) else _pair("padding", known.padding, line, 0)
+    pads = named_padding(padding, weight.shape[2:], stride, dilation)
+    if any(start != end for start, end in pads):
+        return None
+    image, small, names = x, grad, {"input": "image", "weight": "weight", "output": "small"}
+    if known.operator == "conv_transpose2d":
+        image, small, names = grad, x, {"input": "small", "weight": "weight", "output": "image"}
+    ends = pads[0][0], pads[1][0]
+    options = stride, ends, dilation, known.groups, known.operator, known.wrt != "output"
+    return Conv(image, weight, small, names[known.wrt], *options)
+
+
+def _pair(name: str, value: Any, line: bool, first: int) -> Pair:
+    """The value for rows and columns; a line has one row, with `first`."""
+    return (first, single(name, value, first)) if line else pair(name, value, first)
+
+
+def _lowered(array: Array, known: Any) -> Array:
+    """The array without the axes that `_conv` added, and with the bias."""
     if known.wrt == "output" and known.bias is not None:
         array = array + np.reshape(known.bias, (-1, 1, 1))
-    return array.reshape([size for axis, size in enumerate(array.shape) if axis not in drop])
+    if known.weight.ndim == 3:
+        array = array.squeeze(2)
+    one = known.wrt != "weight" and known.input.ndim == known.weight.ndim - 1
+    return array[0] if one else array
 
 
-def _fitting(entries: Iterator[Any]) -> Iterator[Wrong]:
-    """The entries whose formula fits the shapes."""
-    for thunk, name, says, cure in entries:
+# The wrong formulas
+
+
+def _results(conv: Conv) -> Iterator[tuple[Array, Mistake]]:
+    """What the wrong formulas give that fit the shapes."""
+    for key, formula, changes, values in _entries(conv):
         try:
-            array = thunk()
+            array = formula(conv._replace(**changes))
         except (ValueError, IndexError, TypeError):
             continue
         if array.size:
-            yield Wrong(array, name, says, cure)
+            yield array, mistake(key, **values)
 
 
-def _conv(known: Any) -> tuple[Conv, tuple[int, ...]] | None:
-    """The convolution as one of batches of images, and the axes that this has added to the result."""
-    lifted, options, drop = _lifted(known)
-    x, weight, grad = lifted
-    stride, padding, dilation = options
-    if padding is None:
-        return None
-    transpose = known.operator == "conv_transpose2d"
-    image, small = (grad, x) if transpose else (x, grad)
-    wanted = {"input": "small" if transpose else "image", "weight": "weight"}.get(known.wrt)
-    wanted = wanted or ("image" if transpose else "small")
-    return Conv(image, weight, small, wanted, stride, padding, dilation, known.groups), drop
+def _entries(c: Conv) -> Iterator[Entry]:
+    """The wrong formulas for what is wanted."""
+    yield from _geometry(c)
+    stride_one = IMAGE_OF_STRIDE_ONE if c.wanted == "image" and c.is_gradient else ()
+    values = {"padding": c.padding, "right": c.full_padding()}
+    for key, formula in (*TABLE[c.wanted], *stride_one):
+        yield key, formula, {}, values
 
 
-def _lifted(known: Any) -> tuple[tuple[Array, Array, Array], tuple[Pair, Pair | None, Pair], tuple[int, ...]]:
-    """Arrays with a batch and two axes of positions; stride, padding, dilation as pairs; the axes added."""
-    x, weight = known.input, known.weight
-    grad = known.output() if known.wrt == "output" else known.grad_output
-    drop: tuple[int, ...] = ()
-    if x.ndim == weight.ndim - 1:
-        x, grad = x[None], grad[None]
-        drop = () if known.wrt == "weight" else (0,)
-    if weight.ndim == 3:
-        drop = (*drop, 2)
-        x, weight, grad = x[:, :, None], weight[:, :, None], grad[:, :, None]
-        stride, dilation = ((1, single(n, getattr(known, n))) for n in ("stride", "dilation"))
-        named = known.padding if isinstance(known.padding, str) else (0, single("padding", known.padding, 0))
-    else:
-        stride, dilation = pair("stride", known.stride), pair("dilation", known.dilation)
-        named = known.padding if isinstance(known.padding, str) else pair("padding", known.padding, 0)
-    pads = named_padding(named, weight.shape[2:], stride, dilation)
-    even = all(start == end for start, end in pads)
-    return (x, weight, grad), (stride, (pads[0][0], pads[1][0]) if even else None, dilation), drop
-
-
-def _kernels(c: Conv, known: Any) -> Iterator[tuple[Conv, Wrong]]:
+def _kernels(c: Conv) -> Iterator[tuple[str, Conv]]:
     """The convolution with its kernel rotated the wrong way, or with its channels in the wrong order."""
-    backward = known.wrt != "output" and c.wanted == "image"
-    name = "kernel not rotated" if backward else "kernel rotated"
-    cure = "Use the kernel as it is: scipy.signal.correlate2d in place of convolve2d."
-    if backward:
-        cure = "Rotate the kernel, w[..., ::-1, ::-1], before the correlation that gives the gradient."
-    turned = c._replace(weight=c.turned())
-    yield turned, Wrong(None, name, f"computed with the {name} by 180°", cure)
-    if c.groups == 1 and c.weight.shape[0] == c.weight.shape[1] > 1:
-        name = "channels not swapped" if backward else "channels swapped"
-        which = "are not swapped" if backward else "are swapped"
-        cure = "Sum over the output channels in the gradient, and over the input channels in forward."
-        says = f"computed with a kernel whose in and out channels {which}"
-        yield c._replace(weight=c.weight.swapaxes(0, 1)), Wrong(None, name, says, cure)
-
-
-def _kernel(c: Conv, known: Any) -> Iterator[Any]:
-    """The kernel rotated or not, in and out channels swapped or not; or grad_output rotated."""
-    if c.wanted != "weight":
-        for changed, what in _kernels(c, known):
-            yield changed.result, what.name, what.says, what.cure
+    if c.wanted == "weight":
         return
-    cure = "Use correlate2d in place of convolve2d: nothing is rotated in the gradient of the kernel."
-    says = "computed by a convolution, which rotates grad_output by 180°, where a correlation is wanted"
-    turned = (slice(None), slice(None), slice(None, None, -1), slice(None, None, -1))
-    which = "image" if known.operator == "conv_transpose2d" else "small"
-    if which == "small":
-        yield lambda: c._replace(small=c.small[turned]).result(), "convolved", says, cure
-        spread = c.spread()[turned]
-        yield lambda: c._replace(small=spread, stride=(1, 1)).result(), "convolved", says, cure
-    else:
-        yield lambda: c._replace(image=c.image[turned]).result(), "convolved", says, cure
+    how = "not " if c.wanted == "image" and c.is_gradient else ""
+    yield f"kernel {how}rotated", c._replace(weight=c.weight[TURNED])
+    if c.groups == 1 and c.weight.shape[0] == c.weight.shape[1]:
+        yield f"channels {how}swapped", c._replace(weight=c.weight.swapaxes(0, 1))
 
 
-def _geometry(c: Conv, known: Any) -> Iterator[Any]:
+def _geometry(c: Conv) -> Iterator[Entry]:
     """Another stride, dilation or padding than forward's."""
-    one, line = (1, 1), known.operator == "conv1d"
-
-    def shown(value: Pair) -> Any:
-        return value[1] if line else value
-
+    line = c.operator == "conv1d"
+    off = [(1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0)]
     changes: list[tuple[str, dict[str, Pair]]] = [
-        ("stride ignored", {"stride": one}),
-        ("dilation ignored", {"dilation": one}),
+        ("stride ignored", {"stride": (1, 1)}),
+        ("dilation ignored", {"dilation": (1, 1)}),
         ("stride and dilation exchanged", {"stride": c.dilation, "dilation": c.stride}),
         ("padding ignored", {"padding": (0, 0)}),
-        *(
-            ("padding off by one", {"padding": (c.padding[0] + a, c.padding[1] + b)})
-            for a, b in ((1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0))
-        ),
-        ("stride and padding ignored", {"stride": one, "padding": (0, 0)}),
+        *(("padding off by one", {"padding": (c.padding[0] + a, c.padding[1] + b)}) for a, b in off),
+        ("stride and padding ignored", {"stride": (1, 1), "padding": (0, 0)}),
     ]
     tried = {(c.stride, c.padding, c.dilation)}
-    for name, change in changes:
+    for key, change in changes:
         changed = c._replace(**change)  # type: ignore[arg-type]
         geometry = changed.stride, changed.padding, changed.dilation
         if geometry in tried or min(changed.padding) < 0 or (line and changed.padding[0]):
             continue
         tried.add(geometry)
-        differ = [key for key, value in change.items() if value != getattr(c, key)]
-        values = " and ".join(
-            f"{key} {shown(change[key])} in place of {shown(getattr(c, key))}" for key in differ
-        )
-        which = " and ".join(differ)
-        cure = f"Use forward's {which}: window p reads the row p * stride + i * dilation - padding."
-        yield changed.result, name, f"computed with {values}", cure
-    if c.wanted == "small":
-        options = None, c.stride, 0, c.dilation, c.groups
-        if known.operator != "conv_transpose2d" and any(c.padding):
-            cure = "Pad the image first."
-            yield lambda: F.conv2d(c.image, c.weight, *options), "padding ignored", "without padding", cure
+        differ = [name for name, value in change.items() if value != getattr(c, name)]
+        shown: dict[str, Any] = {name: (change[name], getattr(c, name)) for name in differ}
+        if line:
+            shown = {name: (wrong[1], right[1]) for name, (wrong, right) in shown.items()}
+        texts = [f"{name} {wrong} in place of {right}" for name, (wrong, right) in shown.items()]
+        yield key, Conv.result, change, {"values": " and ".join(texts), "which": " and ".join(differ)}
 
 
-def _exchanged(c: Conv, known: Any) -> Iterator[Any]:
-    """In and out channels in the wrong order, beside another mistake."""
-    if c.wanted != "weight":
-        for changed, what in list(_kernels(c, known))[1:]:
-            yield changed.result, what.name, what.says, what.cure
+def _dealt(c: Conv, array: Array, axis: int) -> Array:
+    """The channels or maps in the order of their groups, if number k is in group k % groups."""
+    return array.take(np.arange(array.shape[axis]).reshape(-1, c.groups).T.ravel(), axis)
 
 
-def _groups(c: Conv, known: Any) -> Iterator[Any]:
-    """Channels dealt out to the groups in turn, or all in one."""
-    if c.groups == 1:
-        return
-    channels, maps = (_dealt(array.shape[1], c.groups) for array in (c.image, c.small))
-    cure = (
-        "Group k has the input channels from k * C / groups on, the output channels from k * O / groups on."
-    )
-    says = "computed with the channels dealt out to the groups in turn (channel k to group k % groups)"
-    for mixed in ((channels, maps), (None, maps), (channels, None)):
-        yield lambda mixed=mixed: _dealt_result(c, *mixed), "groups mixed", says, cure
-    if c.wanted == "weight":
-        says = "computed with groups=1"
-        yield (
-            lambda: F.conv2d_weight(
-                _fitted(_padded(c.image, c.padding), c.extent()),
-                (c.small.shape[1], c.image.shape[1], *c.weight.shape[2:]),
-                c.small,
-                c.stride,
-                0,
-                c.dilation,
-            ),
-            "groups ignored",
-            says,
-            "Each output channel has a gradient for the input channels of its own group alone.",
-        )
-
-
-def _dealt(number: int, groups: int) -> Array:
-    """The channels in the order of their groups, if channel k is in group k % groups."""
-    return np.arange(number).reshape(-1, groups).T.ravel()
-
-
-def _dealt_result(c: Conv, channels: Array | None, maps: Array | None) -> Array:
-    """The result, if the channels of the image and of the maps are dealt out in such an order."""
-    channels = np.arange(c.image.shape[1]) if channels is None else channels
-    maps = np.arange(c.small.shape[1]) if maps is None else maps
-    mixed = c._replace(image=c.image[:, channels], small=c.small[:, maps], weight=c.weight[maps])
-    result = np.empty_like(getattr(c, c.wanted), dtype=np.float64)
-    if c.wanted == "weight":
-        result[maps] = mixed.result()
-    else:
-        result[:, channels if c.wanted == "image" else maps] = mixed.result()
-    return result
-
-
-def _overwritten(c: Conv, known: Any) -> Iterator[Any]:
-    """= in place of +=: what is written last remains; or what is first, as other samples are not read."""
-    cure = "Add (+=) what each step of the loop gives; the array starts with zeros."
-    name = "= for +="
-    if c.wanted == "weight":
-        for which, part in (("last", slice(-1, None)), ("first", slice(0, 1))):
-            one = c._replace(image=c.image[part], small=c.small[part])
-            called, step = (name, cure) if which == "last" else ("first sample only", "Sum over the batch.")
-            yield one.result, called, f"computed from the {which} sample alone", step
-        small = np.zeros_like(c.small)
-        small[..., -1, -1] = c.small[..., -1, -1]
-        yield c._replace(small=small).result, name, "computed from the last position alone", cure
-        small = np.zeros_like(c.small)
-        small[-1, :, -1, -1] = c.small[-1, :, -1, -1]
-        yield (
-            c._replace(small=small).result,
-            name,
-            "computed from the last position of the last sample alone",
-            cure,
-        )
-        return
-    if c.groups == 1:
-        last = slice(-1, None)
-        one = c._replace(weight=c.weight[last], small=c.small[:, last])
-        if c.wanted == "small":
-            one = c._replace(weight=c.weight[:, last], image=c.image[:, last])
-        says = f"computed from the last {'input' if c.wanted == 'small' else 'output'} channel alone"
-        yield one.result, name, says, cure
-    weight = np.zeros_like(c.weight)
-    weight[..., -1, -1] = c.weight[..., -1, -1]
-    if c.wanted == "small":
-        yield c._replace(weight=weight).result, name, "computed from the last value of the kernel alone", cure
-    else:
-        yield (
-            lambda: _last_written(c, True),
-            name,
-            "computed from the last window alone where windows overlap",
-            cure,
-        )
-        yield (
-            lambda: _last_written(c, False),
-            name,
-            "computed from the last tap of the kernel alone where taps overlap",
-            cure,
-        )
+def _stored(array: Array) -> Array:
+    """An array whose bytes are in the order NHWC, reshaped to NCHW."""
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).reshape(array.shape)
 
 
 def _last_written(c: Conv, by_window: bool) -> Array:
     """The image, if each window, or each tap of the kernel, overwrites what was there before."""
+    kernel, small = c.weight.shape[2:], c.small.shape
     full = np.zeros((*c.image.shape[:2], *c.extent()))
-    places = list(np.ndindex(c.weight.shape[2:]))
-    for place in reversed(places) if by_window else places:  # the last window is that of the first place
-        one = np.zeros_like(c.weight)
-        one[(..., *place)] = c.weight[(..., *place)]
-        part = c._replace(image=full, weight=one, padding=(0, 0)).result()
-        index: Any = tuple(
-            slice(at * d, at * d + (n - 1) * s + 1, s)
-            for at, d, n, s in zip(place, c.dilation, c.small.shape[2:], c.stride, strict=True)
-        )
-        full[(..., *index)] = part[(..., *index)]
-    size = [n + 2 * p for n, p in zip(c.image.shape[2:], c.padding, strict=True)]
-    return _cut(_fitted(full, size), c.padding)
+    windows = windows_of(full, kernel, c.stride, c.dilation)
+    places = list(np.ndindex(kernel))
+    for i, j in reversed(places) if by_window else places:  # the last window is that of the first place
+        shape = small[0], c.image.shape[1], *small[2:]
+        tap = c.weight[:, :, i : i + 1, j : j + 1]
+        windows[..., i, j] = F.conv2d_input(shape, tap, c.small, groups=c.groups)
+    return c.cut(full)
 
 
-def _image_of_stride_one(c: Conv, known: Any) -> Iterator[Any]:
-    """A "full" convolution, with the wrong padding or without the stride's zeros."""
-    if c.wanted != "image" or known.wrt == "output":
-        return
-    reach = [d * (k - 1) for d, k in zip(c.dilation, c.weight.shape[2:], strict=True)]
-    kernel = _swapped(c.turned(), c.groups)
-    pads = [r - p for r, p in zip(reach, c.padding, strict=True)]
-
-    def convolved(maps: Array, padding: Any) -> Array:
-        if min(padding) < 0:
-            raise ValueError
-        return F.conv2d(maps, kernel, None, 1, tuple(padding), c.dilation, c.groups)
-
-    if tuple(pads) != c.padding:
-        cure = "Pad with dilation * (KH - 1) - padding, which equals forward's padding only for 'same'."
-        says = f"computed with forward's padding {c.padding} in place of {tuple(pads)}"
-        yield lambda: convolved(c.spread(), c.padding), "padding of forward", says, cure
-    if any(c.padding):
-        says = "with the rows and columns of the padding"
-        yield (
-            lambda: convolved(c.spread(), reach),
-            "padding not cut off",
-            says,
-            "Cut the padding off each side.",
-        )
-    if c.stride != (1, 1):
-        cure = "Put stride - 1 zeros between the values of grad_output first."
-        says = "computed without the zeros of the stride between the values of grad_output"
-        yield lambda: convolved(c.small, pads), "zeros of the stride missing", says, cure
-        between = [(n - 1) * s + 1 for n, s in zip(c.small.shape[2:], c.stride, strict=True)]
-        spread = c.spread()[:, :, : between[0], : between[1]]
-        cure = "Add zeros at the end as well (output_padding), for the rows that no window reads."
-        says = "without the last rows or columns, which the stride leaves unread"
-        yield lambda: convolved(spread, pads), "last rows missing", says, cure
-
-
-def _swapped(weight: Array, groups: int) -> Array:
-    """The kernel with its in and out channels exchanged, group by group."""
-    o, c = weight.shape[:2]
-    parts = weight.reshape(groups, o // groups, c, *weight.shape[2:]).swapaxes(1, 2)
-    return parts.reshape(groups * c, o // groups, *weight.shape[2:])
-
-
-def _weight(c: Conv, known: Any) -> Iterator[Any]:
-    """The kernel's gradient as a convolution with the wrong axes, stride or padding."""
-    if c.wanted != "weight" or known.operator == "conv_transpose2d":
-        return
-    kh, kw = c.weight.shape[2:]
-    x, g = c.image, c.small
-    if c.groups == 1:
-
-        def convolved(x: Array, g: Array, **options: Any) -> Array:
-            return F.conv2d(x.swapaxes(0, 1), g.swapaxes(0, 1), **options).swapaxes(0, 1)
-
-        cure = "Swap batch and channels of the input and of grad_output first: x.swapaxes(0, 1)."
-        yield (
-            lambda: F.conv2d(x, g, None, 1, c.padding, c.stride)[:, :, :kh, :kw],
+# For each array that is wanted: the keys of the texts, and what computes it.
+TABLE: dict[str, tuple[tuple[str, Callable[[Conv], Array]], ...]] = {
+    "image": (
+        ("= for +=: last output channel", lambda c: c.having(weight=c.weight[LAST], small=c.small[:, LAST])),
+        ("groups mixed", lambda c: c.having(small=_dealt(c, c.small, 1), weight=_dealt(c, c.weight, 0))),
+        ("= for +=: last window", lambda c: _last_written(c, by_window=True)),
+        ("= for +=: last tap", lambda c: _last_written(c, by_window=False)),
+    ),
+    "small": (
+        (
+            "padding ignored: output",
+            lambda c: F.conv2d(c.image, c.weight, None, c.stride, 0, c.dilation, c.groups),
+        ),
+        (
+            "= for +=: last input channel",
+            lambda c: c.having(weight=c.weight[:, LAST], image=c.image[:, LAST]),
+        ),
+        ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
+        ("= for +=: last value", lambda c: c.having(weight=_alone(c.weight, (..., -1, -1)))),
+    ),
+    "weight": (
+        ("convolved", lambda c: c.having(**{c.gradient: getattr(c, c.gradient)[TURNED]})),
+        ("convolved", lambda c: c.having(small=c.spread()[TURNED], stride=(1, 1))),
+        ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
+        (
+            "reshaped in place of transposed",
+            lambda c: c.having(image=_stored(c.image), small=_stored(c.small)),
+        ),
+        ("= for +=: last sample", lambda c: c.having(image=c.image[LAST], small=c.small[LAST])),
+        ("first sample only", lambda c: c.having(image=c.image[:1], small=c.small[:1])),
+        ("= for +=: last position", lambda c: c.having(small=_alone(c.small, (..., -1, -1)))),
+        (
+            "= for +=: last position of the last sample",
+            lambda c: c.having(small=_alone(c.small, (-1, slice(None), -1, -1))),
+        ),
+        (
             "batch and channels not swapped",
-            "summed over the channels in place of the batch",
-            cure,
-        )
-        yield (
-            lambda: convolved(x, g, stride=c.stride, padding=c.padding),
-            "stride of forward",
-            "computed with the stride as a stride, where it is the dilation of grad_output",
-            "Use conv2d(..., dilation=stride).",
-        )
-        yield (
-            lambda: convolved(x, g, dilation=c.stride)[:, :, :kh, :kw],
-            "padding ignored",
-            "computed from the input without its padding",
-            "Pad the input as in forward.",
-        )
-        yield (
-            lambda: convolved(x, g, dilation=c.stride, padding=c.padding),
-            "not cut",
-            "with the rows and columns that the stride leaves unread",
-            "Keep the first KH rows and KW columns.",
-        )
-
-    def stored(array: Array) -> Array:
-        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).reshape(array.shape)
-
-    cure = "Use transpose(0, 3, 1, 2): reshape does not move axes."
-    for name, changed in (
-        ("input and grad_output", (x, g)),
-        ("the input", (x, None)),
-        ("grad_output", (None, g)),
-    ):
-        image = x if changed[0] is None else stored(x)
-        small = g if changed[1] is None else stored(g)
-        says = f"computed with {name} reshaped from NHWC to NCHW"
-        yield c._replace(image=image, small=small).result, "reshaped in place of transposed", says, cure
+            lambda c: c.rows_read(F.conv2d(c.image, c.small, None, 1, c.padding, c.stride)),
+        ),
+        ("stride of forward", lambda c: c.kernel(stride=c.stride, padding=c.padding)),
+        ("padding ignored: weight", lambda c: c.rows_read(c.kernel(dilation=c.stride))),
+        ("not cut", lambda c: c.kernel(dilation=c.stride, padding=c.padding)),
+    ),
+}
 
 
-def _bias(g: Array) -> Iterator[Wrong]:
-    """The bias's gradient, summed over the wrong axes or not at all."""
-    if g.ndim < 3:
-        return
-    axes = (0, *range(2, g.ndim))
-    cure = f"Sum over the batch and all positions: grad_output.sum(axis={axes})."
-    positions = tuple(range(2, g.ndim))
-    last = g.reshape(*g.shape[:2], -1)[:, :, -1]
-    yield Wrong(
-        g[-1].sum(axis=tuple(range(1, g.ndim - 1))), "= for +=", "computed from the last sample alone", cure
-    )
-    yield Wrong(
-        g[0].sum(axis=tuple(range(1, g.ndim - 1))),
-        "first sample only",
-        "computed from the first sample alone",
-        cure,
-    )
-    yield Wrong(last.sum(axis=0), "= for +=", "computed from the last position alone", cure)
-    yield Wrong(last[-1], "= for +=", "computed from the last position of the last sample alone", cure)
-    yield Wrong(g.sum(axis=(1, *positions)), "wrong axis", "summed over channels, not over the batch", cure)
-    yield Wrong(g.sum(axis=positions), "not summed", "before it is summed over the batch", cure)
-    yield Wrong(g.sum(axis=0), "not summed", "before it is summed over the positions", cure)
-    yield Wrong(g, "not summed", "before it is summed: it is grad_output", cure)
+def _without_end(c: Conv) -> Array:
+    """The small maps among zeros, without zeros at the end."""
+    rows, columns = ((n - 1) * s + 1 for n, s in zip(c.small.shape[2:], c.stride, strict=True))
+    return c.spread()[:, :, :rows, :columns]
 
 
-FORMULAS = (_exchanged, _geometry, _groups, _overwritten, _image_of_stride_one, _weight)
+IMAGE_OF_STRIDE_ONE = (
+    ("padding of forward", lambda c: c.convolved(c.spread(), c.padding)),
+    ("padding not cut off", lambda c: c.convolved(c.spread(), c.reach())),
+    ("zeros of the stride missing", lambda c: c.convolved(c.small, c.full_padding())),
+    ("last rows missing", lambda c: c.convolved(_without_end(c), c.full_padding())),
+)
+BIAS: dict[str, Callable[[Array], Array]] = {  # of grad_output with one axis of positions
+    "= for +=: last sample": lambda g: g[-1].sum(axis=1),
+    "first sample only": lambda g: g[0].sum(axis=1),
+    "= for +=: last position": lambda g: g[:, :, -1].sum(axis=0),
+    "= for +=: last position of the last sample": lambda g: g[-1, :, -1],
+    "wrong axis: bias": lambda g: g.sum(axis=(1, 2)),
+}

@@ -16,8 +16,9 @@ import numpy as np
 from tinyconv.arguments import check_kinds, number
 from tinyconv.arrays import Array, moved
 from tinyconv.gradients import flaws, formulas
-from tinyconv.gradients.scales import Meanings, scaled
-from tinyconv.gradients.transformations import Candidate, Mistake, double, factor_between, single
+from tinyconv.gradients.mistakes import Mistake
+from tinyconv.gradients.scales import meanings, scaled
+from tinyconv.gradients.transformations import Candidate, double, factor_between, single
 
 __all__ = ["Diagnosis", "Mistake", "diagnose"]
 
@@ -125,16 +126,14 @@ Use w[..., ::-1, ::-1].
     left, right = _real("got", got), _real("want", want)
     allowed = _Tolerance.of(left, right, rtol, atol)
     if case is None:
-        return _Search(left, right, allowed, "the expected array", {}, None).diagnosis()
+        return _Search(left, right, allowed, "the expected array", {}).diagnosis()
     return _Search(left, right, allowed, case.subject, case.sizes, case).diagnosis()
 
 
 def against_numeric(got: Array, want: Array, sizes: dict[str, int]) -> Diagnosis:
     """What `gradcheck` says of a gradient and the numeric one, which is right to fewer digits."""
     allowed = _Tolerance(NUMERIC, NUMERIC, NUMERIC)
-    return _Search(
-        _real("got", got), _real("want", want), allowed, "the numeric gradient", sizes, None
-    ).diagnosis()
+    return _Search(got, want, allowed, "the numeric gradient", sizes).diagnosis()
 
 
 class _Tolerance(NamedTuple):
@@ -172,25 +171,30 @@ class _Search:
         allowed: _Tolerance,
         subject: str,
         sizes: dict[str, int],
-        case: "formulas.Case | None",
+        case: Any = None,
     ) -> None:
         self.dtype = got.dtype
         self.got, self.want = (array.astype(np.float64) for array in (got, want))
         self.allowed, self.subject, self.case = allowed, subject, case
-        self.meanings = Meanings.of(got, want, sizes)
+        self.meanings = meanings(want, sizes)
         self.differences = flaws.Differences.between(self.got, self.want, allowed.rtol, allowed.atol)
 
     def diagnosis(self) -> Diagnosis:
-        agrees = self.differences is not None and not self.differences.number
-        explanations = [] if agrees else self.explanations()
-        mistakes, *others = explanations or [()]
-        where = "" if agrees else self.where()
-        text = self.text(agrees, mistakes, others, where)
         d = self.differences
+        if d is not None and not d.number:
+            numbers: Any = 0, d.wrong.size, d.largest, d.relative, None, ""
+            return Diagnosis(True, (), (), self.agreement(d), "", *numbers)
+        mistakes, *others = self.explanations() or [()]
         if d is None:
-            return Diagnosis(False, mistakes, tuple(others), text, where, None, None, None, None, None, "")
-        numbers = d.number, self.got.size, d.largest, d.relative, d.first, d.place
-        return Diagnosis(agrees, mistakes, tuple(others), text, where, *numbers)
+            where = (
+                f"`got` has the shape {self.got.shape}, but {self.subject} has the shape {self.want.shape}."
+            )
+            numbers = None, None, None, None, None, ""
+        else:
+            where = d.text(self.got, self.want)
+            numbers = d.number, d.wrong.size, d.largest, d.relative, d.first, d.place
+        text = self.text(mistakes, others, where)
+        return Diagnosis(False, mistakes, tuple(others), text, where, *numbers)
 
     def explanations(self) -> list[tuple[Mistake, ...]]:
         """The mistakes that explain all values, the simplest first, with others that do as well."""
@@ -202,6 +206,8 @@ class _Search:
         with np.errstate(all="ignore"):
             if plain := flaws.precise(self.got, self.want, self.dtype):
                 return [(plain,)]
+            if factor_between(self.got, self.want, tolerance) == 1.0:
+                return []  # less precise than asked for: what changes nothing would explain it
             first = self.fitting(self.formulas())
             found = self.ranked(first)
             if found and len(found[0]) == 1:
@@ -214,8 +220,8 @@ class _Search:
                 twice = itertools.chain(self.formulas(True), double(self.got, self.want, tolerance))
                 found = self.ranked(first + self.fitting(twice))
             if not found:
-                parts = flaws.parts(self.got, self.want, tolerance, self.differences)
-                found = [(part,) for part in itertools.islice(parts, 1)]
+                part = flaws.part(self.got, self.want, tolerance, self.differences)
+                found = [(part,)] if part else []
         return found
 
     def formulas(self, twice: bool = False) -> Iterator[Candidate]:
@@ -227,22 +233,19 @@ class _Search:
 
     def fitting(self, candidates: Iterator[Candidate]) -> list[tuple[bool, tuple[Mistake, ...]]]:
         """The mistakes whose arrays are proportional, and whether the values are enough to say so."""
-        found = []
+        found, tolerance = [], self.allowed.explained
         for got, want, mistakes in candidates:
-            factor = factor_between(got, want, self.allowed.explained)
+            factor = factor_between(got, want, tolerance)
             if factor is None or (factor == 1.0 and not mistakes):
                 continue
-            if factor != 1.0 and mistakes and got is self.got and self.is_multiple(want):
+            is_got = got is self.got and bool(mistakes)
+            if factor != 1.0 and is_got and factor_between(want, self.want, tolerance):
                 continue  # as with a symmetric kernel: the factor alone explains it
-            scale = () if factor == 1.0 else (scaled(factor, self.meanings, self.allowed.explained),)
+            scale = () if factor == 1.0 else (scaled(factor, self.meanings, tolerance),)
             needs = DIGITS * max(1, len(mistakes))
             fewest = FEWEST if scale and not scale[0].details["known"] else 1
             found.append((self.enough(want, needs, fewest), (*mistakes, *scale)))
         return found
-
-    def is_multiple(self, array: Array) -> bool:
-        """Whether the array is the right one but for a factor."""
-        return factor_between(array, self.want, self.allowed.explained) is not None
 
     def enough(self, values: Array, digits: int, fewest: int) -> bool:
         """Whether there are so many different `values`, or so arranged, that agreement is not chance."""
@@ -261,49 +264,32 @@ class _Search:
         if not sure:
             return []
         best = min(sure, key=len)
-        names = {tuple(mistake.name for mistake in best)}
-        ranked = [best]
+        ranked = {tuple(mistake.name for mistake in best): best}
         for _, mistakes in found:
-            name = tuple(mistake.name for mistake in mistakes)
-            if len(mistakes) <= len(best) and name not in names:
-                names.add(name)
-                ranked.append(mistakes)
-        return ranked
+            if len(mistakes) <= len(best):
+                ranked.setdefault(tuple(mistake.name for mistake in mistakes), mistakes)
+        return list(ranked.values())
 
-    def text(
-        self, agrees: bool, mistakes: tuple[Mistake, ...], others: list[tuple[Mistake, ...]], where: str
-    ) -> str:
-        if agrees:
-            return self.agreement()
+    def text(self, mistakes: tuple[Mistake, ...], others: list[tuple[Mistake, ...]], where: str) -> str:
         if not mistakes:
             d = self.differences
             small = " float32 rounds as much off." if d and d.relative <= ROUNDING[4] else ""
             return f"No known mistake explains `got`. {where}{small}"
         says = ", and ".join(mistake.says for mistake in mistakes)
         why = "; ".join(mistake.why for mistake in mistakes if mistake.why)
-        cures = " ".join(mistake.cure for mistake in mistakes[::-1] if mistake.cure)  # undone in this order
+        cures = " ".join(mistake.cure for mistake in mistakes[::-1])  # undone in this order
         comma = "," if self.case else ""
         sentence = says if mistakes[0].sentence else f"`got` equals {self.subject}{comma} {says}"
-        text = f"{sentence}{': ' + why if why else ''}. {cures}".rstrip()
+        text = f"{sentence}{': ' + why if why else ''}. {cures}"
         if others:
             names = "; or ".join(" and ".join(mistake.says for mistake in other) for other in others[:3])
             text += f" These values cannot tell it from another mistake: {names}."
         return text
 
-    def agreement(self) -> str:
-        d = self.differences
-        if d is None or not self.got.size:
+    def agreement(self, d: flaws.Differences) -> str:
+        if not self.got.size:
             return "`got` and the expected array are both empty."
         if not d.largest:
             return f"`got` equals {self.subject}."
-        return (
-            f"`got` equals {self.subject} to rounding: they differ by at most {d.largest:.3g}, "
-            f"{d.relative:.2g} of the largest value."
-        )
-
-    def where(self) -> str:
-        if self.differences is None:
-            return (
-                f"`got` has the shape {self.got.shape}, but {self.subject} has the shape {self.want.shape}."
-            )
-        return self.differences.text(self.got, self.want)
+        apart = f"{d.largest:.3g}, {d.relative:.2g} of the largest value"
+        return f"`got` equals {self.subject} to rounding: they differ by at most {apart}."

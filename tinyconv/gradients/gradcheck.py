@@ -10,8 +10,9 @@ and backward_jvp return is compared with the differences of forward and backward
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -83,20 +84,17 @@ def gradcheck(
     Gradcheck(checked=70, kinks=())
     """
     rng = as_generator(generator)
-    listed = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
-    values = [_float64(value) for value in listed]
+    subject = _subject(layer_or_function)
+    listed = inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    subject.values = [_float64(value) for value in listed]
     check = _check_second_order if second_order else _check_first_order
-    return check(_subject(layer_or_function), values, rng, _Tolerance(eps, atol, rtol))
+    return check(subject, rng, _Tolerance(eps, atol, rtol))
 
 
-def _check_first_order(
-    subject: "_Subject", values: list[Any], rng: "np.random.Generator", tolerance: "_Tolerance"
-) -> Gradcheck:
-    output, grads_of = subject.run(values)
+def _check_first_order(subject: "_Subject", rng: "np.random.Generator", tolerance: "_Tolerance") -> Gradcheck:
+    output, grads_of = subject.run()
     cotangent = _normal(rng, output)
-    arguments = [(name, values[i]) for i, name in subject.checked(values)]
-    arguments += list(subject.params.items())
-    analytic = grads_of(cotangent)
+    arguments, analytic = subject.arguments(), grads_of(cotangent)
     if len(analytic) != len(arguments):
         raise ValueError(
             f"the backward of {subject.name} returns {len(analytic)} gradients "
@@ -104,25 +102,25 @@ def _check_first_order(
         )
 
     def loss() -> float:
-        return float((subject.run(values)[0] * cotangent).sum())
+        return float((subject.run()[0] * cotangent).sum())
 
     checked, kinks = 0, []
-    for (name, array), grad in zip(arguments, analytic, strict=True):
+    for (name, array), grad in zip(arguments.items(), analytic, strict=True):
         if grad.shape != array.shape:
             raise GradcheckError(
                 f"{subject.name}: the gradient with respect to {name} has the shape {grad.shape}, "
                 f"not {array.shape}" + _diagnosis(grad, array, loss, tolerance)
             )
         for place, direction in _directions(array, rng):
-            slope, derivative = _Slope(loss, array, direction), float((grad * direction).sum())
-            if any(tolerance.close(slope.central(eps), derivative) for eps in tolerance.steps()):
+            at, derivative = _along(loss, [array], [direction]), float((grad * direction).sum())
+            if not _differing(at, derivative, tolerance):
                 checked += 1
-            elif _has_kink(slope.at, tolerance):
+            elif _has_kink(at, tolerance):
                 kinks.append((name, place))
             else:
                 raise GradcheckError(
                     f"{subject.name}: the derivative with respect to {name} at {place} is {derivative:.10g} "
-                    f"by backward, but {slope.central(tolerance.eps):.10g} by finite differences"
+                    f"by backward, but {_central(at, tolerance.eps):.10g} by finite differences"
                     + _diagnosis(grad, array, loss, tolerance)
                 )
     return Gradcheck(checked, tuple(kinks))
@@ -134,41 +132,82 @@ def _diagnosis(analytic: Array, array: Array, loss: Callable[[], float], toleran
         return ""
     from tinyconv.gradients.diagnose import against_numeric
 
-    numeric = np.empty(array.shape)
-    for index in np.ndindex(array.shape):
-        unit = array_module(array).zeros_like(array)
-        unit[index] = 1.0
-        numeric[index] = _Slope(loss, array, unit).central(tolerance.eps)
+    units = _directions(array, np.random.default_rng(0))
+    numeric = [_central(_along(loss, [array], [unit]), tolerance.eps) for _, unit in units]
     sizes = {"the length of the argument's axis 0": array.shape[0]} if array.ndim else {}
-    found = against_numeric(moved(analytic, np), numeric, sizes)
+    found = against_numeric(moved(analytic, np), np.reshape(numeric, array.shape), sizes)
     return "" if found else f". Diagnosis of `got`, which backward returned: {found}"
 
 
 def _check_second_order(
-    subject: "_Subject", values: list[Any], rng: "np.random.Generator", tolerance: "_Tolerance"
+    subject: "_Subject", rng: "np.random.Generator", tolerance: "_Tolerance"
 ) -> Gradcheck:
+    arguments = subject.arguments()
+    places = ["the output", *(f"the gradient with respect to {name}" for name in arguments)]
     checked, kinks = 0, []
-    moving = [values[i] for i, _ in subject.checked(values)] + list(subject.params.values())
-    names = [name for _, name in subject.checked(values)] + list(subject.params)
-    places = ["the output", *(f"the gradient with respect to {name}" for name in names)]
     for number in range(TANGENTS):
-        cotangent = _normal(rng, subject.run(values)[0])
-        along = _Line(subject, values, [*moving, cotangent], rng)
+        arrays = [*arguments.values(), _normal(rng, subject.run()[0])]
+        dots = [_normal(rng, array) for array in arrays]
         if number == 0:  # once without tangents of the parameters, as where the input alone moves
-            along.hold_parameters(len(subject.params))
-        for place, analytic, line in zip(places, along.tangents(), along.each(), strict=True):
-            differences = line.differences(analytic, tolerance)
-            checked += analytic.size - len(differences)
-            for index in differences:
-                if _has_kink(lambda step, line=line, index=index: line.at(step)[index], tolerance):  # type: ignore[misc]
-                    kinks.append((f"the tangent of {place}", index))
-                    continue
-                raise GradcheckError(
-                    f"{subject.name}: the tangent of {place} at {index} is {analytic[index]:.10g} by "
-                    f"{'jvp' if place == 'the output' else 'backward_jvp'}, but "
-                    f"{line.central(tolerance.eps)[index]:.10g} by finite differences"
-                )
+            for dot in dots[len(arguments) - len(subject.params) : -1]:
+                dot[...] = 0
+        tangents = subject.tangents(arrays[-1], dots)
+        results = _along(partial(_results, subject, arrays[-1]), arrays, dots)
+        for which, (place, tangent) in enumerate(zip(places, tangents, strict=True)):
+            at, analytic = partial(_entry, results, (which, ...)), moved(tangent, np)
+            differing = np.argwhere(_differing(at, analytic, tolerance)).tolist()
+            checked += analytic.size - len(differing)
+            for index in map(tuple, differing):
+                if not _has_kink(partial(_entry, results, (which, index)), tolerance):
+                    raise GradcheckError(
+                        f"{subject.name}: the tangent of {place} at {index} is {analytic[index]:.10g} by "
+                        f"{'backward_jvp' if which else 'jvp'}, but "
+                        f"{_central(at, tolerance.eps)[index]:.10g} by finite differences"
+                    )
+                kinks.append((f"the tangent of {place}", index))
     return Gradcheck(checked, tuple(kinks))
+
+
+def _results(subject: "_Subject", cotangent: Array) -> list[Array]:
+    """What forward and backward say, on the CPU."""
+    output, grads_of = subject.run()
+    return [np.array(moved(array, np)) for array in (output, *grads_of(cotangent))]  # some are views
+
+
+def _entry(results: Callable[[float], list[Array]], place: tuple[int, Any], step: float) -> Any:
+    """One of the results at `step`, or one of its entries."""
+    which, index = place
+    return results(step)[which][index]
+
+
+def _along(function: Callable[[], Any], arrays: list[Array], dots: list[Array]) -> Callable[[float], Any]:
+    """What `function` returns, as a function of how far the arrays are moved along `dots`."""
+
+    def at(step: float) -> Any:
+        before = [array.copy() for array in arrays]
+        for array, dot in zip(arrays, dots, strict=True):
+            array += step * dot
+        try:
+            return function()
+        finally:
+            for array, kept in zip(arrays, before, strict=True):
+                array[...] = kept
+
+    return at
+
+
+def _central(at: Callable[[float], Any], eps: float) -> Any:
+    return (at(eps) - at(-eps)) / (2 * eps)
+
+
+def _differing(at: Callable[[float], Any], analytic: Any, tolerance: "_Tolerance") -> Any:
+    """Where the slope differs from `analytic` for both steps: where one meets a kink, the other may not."""
+    wrong = np.ones(np.shape(analytic), bool)
+    for eps in tolerance.steps():
+        if wrong.any():
+            numeric = _central(at, eps)
+            wrong &= ~np.less_equal(abs(numeric - analytic), tolerance.atol + tolerance.rtol * abs(numeric))
+    return wrong
 
 
 def _has_kink(at: Callable[[float], Any], tolerance: "_Tolerance") -> bool:
@@ -188,110 +227,33 @@ class _Tolerance(NamedTuple):
     atol: float
     rtol: float
 
-    def close(self, numeric: Any, analytic: Any) -> Any:
-        """Whether two numbers, or the entries of two arrays, agree."""
-        return abs(numeric - analytic) <= self.atol + self.rtol * abs(numeric)
-
     def steps(self) -> tuple[float, float]:
-        """The steps that are tried: where one meets a kink nearby, the other may not."""
+        """The steps that are tried."""
         return self.eps, self.eps / 10
 
 
-class _Line:
-    """Output and gradients of a subject while its arrays, the cotangent last, move along random tangents."""
-
-    def __init__(
-        self, subject: "_Subject", values: list[Any], arrays: list[Array], rng: "np.random.Generator"
-    ) -> None:
-        self.subject, self.values, self.arrays = subject, values, arrays
-        self.dots = [_normal(rng, array) for array in arrays]
-
-    def hold_parameters(self, count: int) -> None:
-        """Let the last `count` arrays before the cotangent stand still."""
-        for dot in self.dots[len(self.dots) - 1 - count : -1]:
-            dot[...] = 0
-
-    def tangents(self) -> list[Array]:
-        """What jvp and backward_jvp say, on the CPU."""
-        found = self.subject.tangents(self.values, self.arrays[-1], self.dots)
-        return [moved(array, np) for array in found]
-
-    def at(self, step: float) -> list[Array]:
-        """What forward and backward say, `step` along the line, on the CPU."""
-        before = [array.copy() for array in self.arrays]
-        for array, dot in zip(self.arrays, self.dots, strict=True):
-            array += step * dot
-        output, grads_of = self.subject.run(self.values)
-        results = output, *grads_of(self.arrays[-1])
-        found = [np.array(moved(array, np)) for array in results]  # some are views
-        for array, kept in zip(self.arrays, before, strict=True):
-            array[...] = kept
-        return found
-
-    def each(self) -> list["_Curve"]:
-        """One result at a time."""
-        return [_Curve(partial(self.result, number)) for number in range(len(self.arrays))]
-
-    def result(self, number: int, step: float) -> Array:
-        """One of what forward and backward say."""
-        return self.at(step)[number]
-
-
-class _Curve:
-    """An array that depends on one number."""
-
-    def __init__(self, at: Callable[[float], Array]) -> None:
-        self.at = at
-
-    def central(self, eps: float) -> Array:
-        difference: Array = (self.at(eps) - self.at(-eps)) / (2 * eps)
-        return difference
-
-    def differences(self, analytic: Array, tolerance: _Tolerance) -> list[tuple[int, ...]]:
-        """Where the slope differs from `analytic` for every step that is tried."""
-        wrong = np.ones(analytic.shape, bool)
-        for eps in tolerance.steps():
-            if wrong.any():
-                wrong &= ~tolerance.close(self.central(eps), analytic)
-        return [tuple(int(i) for i in index) for index in np.argwhere(wrong)]
-
-
-class _Slope:
-    """The `loss` as a function of one number, by which `array` moves along `direction`."""
-
-    def __init__(self, loss: Callable[[], float], array: Array, direction: Array) -> None:
-        self.loss, self.array, self.direction = loss, array, direction
-
-    def central(self, eps: float) -> float:
-        return (self.at(eps) - self.at(-eps)) / (2 * eps)
-
-    def at(self, step: float) -> float:
-        before = self.array.copy()
-        self.array += step * self.direction
-        try:
-            return self.loss()
-        finally:
-            self.array[...] = before
+_Run: TypeAlias = tuple[Array, Callable[[Array], list[Array]]]
 
 
 class _Subject:
     """What is checked, as a function of float64 arrays that are changed in place between runs."""
 
     name: str
-    params: dict[str, Array]
+    values: list[Any]
+    params: Mapping[str, Array] = MappingProxyType({})
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+    def run(self) -> _Run:
         """The output, and a function from its cotangent to the gradients: of inputs, then of params."""
         raise NotImplementedError
 
-    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
+    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
         """Tangents of the output and of the gradients for tangents of inputs, parameters and cotangent."""
         raise ValueError(f"`second_order` is for a Layer or a Loss, not for {self.name}")
 
-    def checked(self, values: list[Any]) -> list[tuple[int, str]]:
-        """Position and name of the inputs that are checked."""
-        floating = [i for i, value in enumerate(values) if _is_floating(value)]
-        return [(i, f"input {i}") for i in floating]
+    def arguments(self) -> dict[str, Array]:
+        """The inputs and parameters that are checked, by name."""
+        floating = {f"input {i}": value for i, value in enumerate(self.values) if _is_floating(value)}
+        return floating | dict(self.params)
 
 
 class _LayerSubject(_Subject):
@@ -301,50 +263,46 @@ class _LayerSubject(_Subject):
         self.name = type(layer).__name__
         self.params = self.layer.params
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+    def run(self) -> _Run:
         layer = copy.deepcopy(self.layer)  # so that no run changes statistics or random generators
 
         def grads(cotangent: Array) -> list[Array]:
             layer.zero_grad()
             return [layer.backward(cotangent), *layer.grads.values()]
 
-        return layer.forward(*values), grads
+        return layer.forward(*self.values), grads
 
-    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
+    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
         layer = copy.deepcopy(self.layer)
         layer.zero_grad()
         x_dot, *param_dots, cotangent_dot = dots
-        layer.forward(*values)
+        layer.forward(*self.values)
         moving = {name: dot for name, dot in zip(layer.params, param_dots, strict=True) if dot.any()}
         output_dot = layer.jvp(x_dot, moving or None)
         layer.backward(cotangent)
         grad_dot = layer.backward_jvp(cotangent_dot)
-        found = layer.grads_dot
         zeros = array_module(cotangent).zeros_like
-        return [output_dot, grad_dot, *(found.get(n, zeros(p)) for n, p in layer.params.items())]
+        return [output_dot, grad_dot, *(layer.grads_dot.get(n, zeros(p)) for n, p in layer.params.items())]
 
 
 class _LossSubject(_Subject):
     def __init__(self, loss: Loss) -> None:
         self.loss = copy.deepcopy(loss)
         self.name = type(loss).__name__
-        self.params = {}
         for key, value in vars(self.loss).items():
             setattr(self.loss, key, _float64(value))  # class weights, in dicts too
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
-        output = self.loss.forward(*values)
-        return output, lambda cotangent: [self.loss.backward(cotangent)]
+    def run(self) -> _Run:
+        return self.loss.forward(*self.values), lambda cotangent: [self.loss.backward(cotangent)]
 
-    def tangents(self, values: list[Any], cotangent: Array, dots: list[Array]) -> list[Array]:
-        prediction_dot, cotangent_dot = dots
-        self.loss.forward(*values)
-        loss_dot = self.loss.jvp(prediction_dot)
+    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
+        self.loss.forward(*self.values)
+        loss_dot = self.loss.jvp(dots[0])
         self.loss.backward(cotangent)
-        return [loss_dot, self.loss.backward_jvp(cotangent_dot)]
+        return [loss_dot, self.loss.backward_jvp(dots[1])]
 
-    def checked(self, values: list[Any]) -> list[tuple[int, str]]:
-        return [(0, "prediction")]
+    def arguments(self) -> dict[str, Array]:
+        return {"prediction": self.values[0]}
 
 
 class _FunctionSubject(_Subject):
@@ -354,21 +312,20 @@ class _FunctionSubject(_Subject):
             self.keywords = {key: _float64(value) for key, value in function.keywords.items()}
             function = function.func
         self.name = getattr(function, "__name__", repr(function))
-        self.params = {}
         self.function = function
         module = sys.modules[function.__module__]
         if not hasattr(module, f"{self.name}_backward"):
             raise ValueError(f"{self.name}_backward does not exist beside {self.name} in {module.__name__}")
         self.backward: Callable[..., Any] = getattr(module, f"{self.name}_backward")
 
-    def run(self, values: list[Any]) -> tuple[Array, Callable[[Array], list[Array]]]:
+    def run(self) -> _Run:
         def grads(cotangent: Array) -> list[Array]:
             # A copy of its own, so that a random generator is in the state that forward got it in.
-            result = self.backward(cotangent, *values, **copy.deepcopy(self.keywords))
+            result = self.backward(cotangent, *self.values, **copy.deepcopy(self.keywords))
             listed = result if isinstance(result, tuple) else (result,)
             return [grad for grad in listed if grad is not None]
 
-        return self.function(*values, **copy.deepcopy(self.keywords)), grads
+        return self.function(*self.values, **copy.deepcopy(self.keywords)), grads
 
 
 def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject:
@@ -381,16 +338,16 @@ def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject
     raise TypeError(f"`layer_or_function` ({given(layer_or_function)}) must be a Layer, a Loss or a function")
 
 
-def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[tuple[int, ...] | str, Array]]:
-    """Unit directions, one an entry, with their index; or some random ones, with their number."""
-    if array.size > MAX_ENTRIES:
+def _directions(array: Array, rng: "np.random.Generator") -> Iterator[tuple[Any, Array]]:
+    """The unit directions with their index; or some random ones, with their number."""
+    if array.size <= MAX_ENTRIES:
+        for index in np.ndindex(array.shape):
+            unit = array_module(array).zeros_like(array)
+            unit[index] = 1.0
+            yield index, unit
+    else:
         for number in range(DIRECTIONS):
             yield f"random direction {number}", _normal(rng, array)
-        return
-    for index in np.ndindex(array.shape):
-        unit = array_module(array).zeros_like(array)
-        unit[index] = 1.0
-        yield index, unit
 
 
 def _normal(rng: "np.random.Generator", like: Array) -> Array:

@@ -8,13 +8,7 @@ from tinyconv.arrays import Array
 
 
 def gradient(
-    known: Any,
-    *,
-    mean: bool = True,
-    variance: bool = True,
-    correction: int = 0,
-    without_eps: bool = False,
-    axes: tuple[int, ...] | None = None,
+    known: Any, mean: bool = True, variance: bool = True, correction: int = 0, axes: Any = None
 ) -> Array:
     """The gradient with respect to the input, without the term of the mean or of the variance.
 
@@ -22,10 +16,8 @@ def gradient(
     deviation.
     """
     shape, axes = _grouped(known) if axes is None else (known.input.shape, axes)
-    _training(known)
     x, g = known.input.reshape(shape), (known.grad_output * _weight(known)).reshape(shape)
-    eps = 0.0 if without_eps else known.eps
-    deviation = np.sqrt(x.var(axis=axes, keepdims=True, ddof=correction) + eps)
+    deviation = np.sqrt(x.var(axis=axes, keepdims=True, ddof=correction) + known.eps)
     h = (x - x.mean(axis=axes, keepdims=True)) / deviation
     found = g.copy()
     if mean:
@@ -38,52 +30,30 @@ def gradient(
 
 def weight_of_raw_input(known: Any) -> Array:
     """The weight's gradient with the input in place of the normalized input."""
-    return _summed(known, known.input)
-
-
-def weight_of_uncentered_input(known: Any) -> Array:
-    """The weight's gradient with the input divided by its deviation only."""
-    _training(known)
-    shape, axes = _grouped(known)
-    x = known.input.reshape(shape)
-    return _summed(
-        known, (x / np.sqrt(x.var(axis=axes, keepdims=True) + known.eps)).reshape(known.input.shape)
-    )
-
-
-def _summed(known: Any, factor: Array) -> Array:
-    product = known.grad_output * factor
-    axes = tuple(a for a in range(product.ndim) if a != 1)
-    if known.operator == "layer_norm":
-        axes = tuple(range(product.ndim - len(_normalized(known))))
-    total: Array = product.sum(axis=axes)
+    kept = _normalized(known) if known.operator == "layer_norm" else (1,)
+    others = tuple(axis for axis in range(known.input.ndim) if axis not in kept)
+    total: Array = (known.grad_output * known.input).sum(axis=others)
     return total
 
 
-def _training(known: Any) -> None:
-    """Batch norm has such a gradient where it takes the batch's statistics."""
-    if known.operator == "batch_norm" and not (known.training or known.running_mean is None):
-        raise ValueError
-
-
 def _normalized(known: Any) -> tuple[int, ...]:
-    shape = known.normalized_shape
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+    """The axes of layer norm's `normalized_shape`."""
+    return tuple(range(known.input.ndim - np.size(known.normalized_shape), known.input.ndim))
 
 
 def _grouped(known: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape in which the statistics are taken over whole axes, and these axes."""
-    shape, ndim = known.input.shape, known.input.ndim
-    if known.operator == "batch_norm":
-        return shape, tuple(a for a in range(ndim) if a != 1)
+    shape = known.input.shape
     if known.operator == "layer_norm":
-        return shape, tuple(range(ndim - len(_normalized(known)), ndim))
-    return (shape[0], known.num_groups, -1), (2,)
+        return shape, _normalized(known)
+    if known.operator == "group_norm":
+        return (shape[0], known.num_groups, -1), (2,)
+    if not known.training and known.running_mean is not None:
+        raise ValueError("batch norm has such a gradient where it takes the batch's statistics")
+    return shape, (0, *range(2, len(shape)))
 
 
 def _weight(known: Any) -> Any:
-    if known.weight is None:
-        return 1.0
-    if known.operator == "layer_norm":
-        return known.weight
+    if known.weight is None or known.operator == "layer_norm":
+        return 1.0 if known.weight is None else known.weight
     return known.weight.reshape(1, -1, *[1] * (known.input.ndim - 2))

@@ -65,11 +65,6 @@ class Given:
         return np.asarray(_float64(grad_output))
 
 
-def results(operator: str) -> tuple[str, ...]:
-    """What `wrt` may be."""
-    return (*GRADIENTS[operator], "output")
-
-
 def _bound(operator: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """All arguments of the operator, with its defaults; floating arrays are float64."""
     parameters = inspect.signature(getattr(F, operator)).parameters

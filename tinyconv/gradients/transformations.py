@@ -6,37 +6,20 @@ almost all of them, so that many can be tried on large arrays.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.gradients.mistakes import Mistake, mistake
 
 LARGEST_SHIFT = 3
 LARGEST_CROP = 8
 MOST_AXES = 5
 SAMPLES = 97
 LOOSE = 1e-2  # of the largest value, for a first look at a sample
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One transformation that leads from the right array to the wrong one.
-
-    `name` identifies it, `details` has its numbers (axes, factor, shift, ...), and `cure` is a sentence that
-    says what to do. `says` and `why` are how `Diagnosis.text` words it: after
-    "`got` equals the expected array", or as a `sentence`.
-    """
-
-    name: str
-    details: dict[str, Any] = field(default_factory=dict)
-    cure: str = ""
-    says: str = ""
-    why: str = ""
-    sentence: bool = False
 
 
 class Candidate(NamedTuple):
@@ -81,15 +64,6 @@ def _proportional(got: Array, want: Array, apart: float) -> bool:
     return bool((abs(got - got[top] / want[top] * want) <= 3 * apart).all())
 
 
-def axes_named(axes: tuple[int, ...], ndim: int) -> str:
-    """How a sentence says which axes: "its last two axes", "axis 1", "axes 0 and 2"."""
-    if len(axes) == 2 and axes == (ndim - 2, ndim - 1):
-        return "its last two axes" if ndim > 2 else "its two axes"
-    if len(axes) == 1:
-        return f"its axis {axes[0]}" if ndim > 1 else "its axis"
-    return f"its axes {', '.join(map(str, axes[:-1]))} and {axes[-1]}"
-
-
 # Same values, in other places
 
 
@@ -100,12 +74,13 @@ def flipped(got: Array, want: Array) -> Iterator[Candidate]:
 
 
 def _flip(axes: tuple[int, ...], ndim: int) -> Mistake:
+    if axes == (ndim - 2, ndim - 1):
+        return mistake("rotated", {"axes": axes}, which="last two" if ndim > 2 else "two")
     index = ", ".join("::-1" if axis in axes else ":" for axis in range(ndim))
-    says = f"with {axes_named(axes, ndim)} reversed"
-    if ndim >= 2 and axes == (ndim - 2, ndim - 1):
-        why = "the kernel is rotated by 180°"
-        return Mistake("rotated", {"axes": axes}, "Use w[..., ::-1, ::-1].", says, why)
-    return Mistake("flipped", {"axes": axes}, f"Use got[{index}].", says)
+    which = f"axes {', '.join(map(str, axes[:-1]))} and {axes[-1]}"
+    if len(axes) == 1:
+        which = f"axis {axes[0]}" if ndim > 1 else "axis"
+    return mistake("flipped", {"axes": axes}, which=which, index=index)
 
 
 def transposed(got: Array, want: Array) -> Iterator[Candidate]:
@@ -116,64 +91,50 @@ def transposed(got: Array, want: Array) -> Iterator[Candidate]:
 
 
 def _transposition(axes: tuple[int, ...]) -> Mistake:
-    back = tuple(int(axis) for axis in np.argsort(axes))
-    if axes == tuple(range(len(axes)))[::-1]:
-        says = "transposed" if len(axes) == 2 else "with all its axes in reverse order (.T)"
-        cure = "Use got.T." if len(axes) == 2 else f"Use got.transpose{back}: .T reverses all axes."
-        return Mistake("transposed", {"axes": axes}, cure, says)
     moved = [axis for axis, was in enumerate(axes) if axis != was]
-    if len(moved) == 2:
-        says, cure = (
-            f"with axes {moved[0]} and {moved[1]} exchanged",
-            f"Use got.swapaxes({moved[0]}, {moved[1]}).",
-        )
-    else:
-        says, cure = f"with its axes in the order {axes}", f"Use got.transpose{back}."
-    return Mistake("transposed", {"axes": axes}, cure, says)
+    kind = "two axes" if len(moved) == 2 else "order"
+    if axes == tuple(range(len(axes)))[::-1]:
+        kind = "matrix" if len(axes) == 2 else "all axes"
+    return mistake(f"transposed: {kind}", {"axes": axes}, moved=moved, back=_inverse(axes))
 
 
 def in_another_memory_order(got: Array, want: Array) -> Iterator[Candidate]:
     """Read the bytes of another layout as if they were in this one: a reshape that should be a transpose."""
     for axes in _orders(want):
         stored = want.transpose(axes)
-        if _long(stored.shape) != _long(got.shape) and _reshape_may_fit(stored, got):
-            yield Candidate(got, stored.reshape(got.shape), (_memory_order(axes, want),))
+        if _reshape_may_fit(stored, got):
+            yield Candidate(got, stored.reshape(got.shape), (_memory_order(axes, stored.shape),))
     for axes in _orders(got):
         stored = got.transpose(axes)
-        if _long(stored.shape) != _long(want.shape) and _reshape_may_fit(stored, want):
-            cure = f"Use got.transpose{axes}.reshape{want.shape}: reshape does not move axes."
-            says = "read in another memory order"
-            mistake = Mistake("memory order", {"axes": axes, "stored": "got"}, cure, says)
-            yield Candidate(stored.reshape(want.shape), want, (mistake,))
+        if _reshape_may_fit(stored, want):
+            details = {"axes": axes, "stored": "got"}
+            named = mistake("memory order: got", details, shape=want.shape)
+            yield Candidate(stored.reshape(want.shape), want, (named,))
 
 
 def _reshape_may_fit(stored: Array, other: Array) -> bool:
     """Whether a reshape, which is a copy, is worth trying."""
+    lengths = ([size for size in array.shape if size > 1] for array in (stored, other))
     some, others = stored[_sampled(stored.shape)], other[_sampled(other.shape)]
-    return _proportional(others, some, LOOSE * abs(others).max())
+    return next(lengths) != next(lengths) and _proportional(others, some, LOOSE * abs(others).max())
 
 
-def _memory_order(axes: tuple[int, ...], want: Array) -> Mistake:
-    layouts: dict[tuple[int, ...], str] = {
-        (0, 2, 3, 1): "NHWC as NCHW",
-        (2, 3, 1, 0): "HWIO as OIHW",
-        (1, 2, 3, 0): "CHWN as NCHW",
-    }
-    layouts |= {tuple(range(want.ndim))[::-1]: "Fortran order as C order"}
+def _memory_order(axes: tuple[int, ...], shape: tuple[int, ...]) -> Mistake:
+    layouts: dict[tuple[int, ...], str]
+    layouts = {(0, 2, 3, 1): "NHWC as NCHW", (2, 3, 1, 0): "HWIO as OIHW", (1, 2, 3, 0): "CHWN as NCHW"}
+    layouts[tuple(range(len(axes)))[::-1]] = "Fortran order as C order"
     which = f" ({layouts[axes]})" if axes in layouts else ""
-    back = tuple(int(axis) for axis in np.argsort(axes))
-    shape = tuple(want.shape[axis] for axis in axes)
-    cure = f"Use got.reshape{shape}.transpose{back}: reshape does not move axes."
-    return Mistake("memory order", {"axes": axes}, cure, f"read in another memory order{which}")
+    return mistake("memory order", {"axes": axes}, which=which, shape=shape, back=_inverse(axes))
+
+
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in np.argsort(axes))
 
 
 def reshaped(got: Array, want: Array) -> Iterator[Candidate]:
     """Give the same values another shape."""
     if got.shape != want.shape and got.size == want.size:
-        mistake = Mistake(
-            "reshaped", {"shape": want.shape}, f"Use got.reshape{want.shape}.", "in another shape"
-        )
-        yield Candidate(got.reshape(want.shape), want, (mistake,))
+        yield Candidate(got.reshape(want.shape), want, (mistake("reshaped", {"shape": want.shape}),))
 
 
 def rolled(got: Array, want: Array) -> Iterator[Candidate]:
@@ -198,15 +159,9 @@ def rolled(got: Array, want: Array) -> Iterator[Candidate]:
 
 def _shift(shifts: dict[int, int], filled: str) -> Mistake:
     by = " and ".join(f"{number:+d} along axis {axis}" for axis, number in shifts.items())
-    what = (
-        "with what leaves at one end entering at the other" if filled == "around" else "with zeros filled in"
-    )
-    why = "an index or the padding is off" if filled == "zeros" else "np.roll, or a wrong origin"
     amounts = ", ".join(str(-number) for number in shifts.values())
-    cure = "Check the padding and the index of the first window."
-    if filled == "around":
-        cure = f"Use np.roll(got, ({amounts},), {tuple(shifts)})."
-    return Mistake("shifted", {"shift": shifts, "filled": filled}, cure, f"shifted by {by} {what}", why)
+    details = {"shift": shifts, "filled": filled}
+    return mistake(f"shifted: {filled}", details, by=by, amounts=amounts, axes=tuple(shifts))
 
 
 # Some of the values, or values and zeros
@@ -217,44 +172,41 @@ def shifted(got: Array, want: Array) -> Iterator[Candidate]:
     if got.shape != want.shape or not want.ndim:
         return
     sizes = want.shape[-2:]
-    reach = [range(-min(size - 1, LARGEST_SHIFT), min(size - 1, LARGEST_SHIFT) + 1) for size in sizes]
-    for shifts in itertools.product(*reach):
-        to: Any = tuple(slice(max(s, 0), size + min(s, 0)) for s, size in zip(shifts, sizes, strict=True))
-        source: Any = tuple(
-            slice(max(-s, 0), size + min(-s, 0)) for s, size in zip(shifts, sizes, strict=True)
-        )
+    first = want.ndim - len(sizes)
+    reach = [min(size - 1, LARGEST_SHIFT) for size in sizes]
+    for shifts in itertools.product(*(range(-far, far + 1) for far in reach)):
+        to, source = _overlap(shifts, sizes), _overlap([-shift for shift in shifts], sizes)
         if any(shifts) and _is_zero_outside(got, to):
-            part, kept = got[(..., *to)], want[(..., *source)]
-            moved = {want.ndim - len(shifts) + axis: s for axis, s in enumerate(shifts) if s}
-            yield Candidate(part, kept, (_shift(moved, "zeros"),))
+            moved = {first + axis: shift for axis, shift in enumerate(shifts) if shift}
+            yield Candidate(got[to], want[source], (_shift(moved, "zeros"),))
 
 
-def _is_zero_outside(got: Array, inside: tuple[slice, ...]) -> bool:
-    """Whether all that is not in these slices of the last axes is 0."""
-    for axis, part in enumerate(inside, start=got.ndim - len(inside)):
-        start, stop, _ = part.indices(got.shape[axis])
-        for outside in (slice(0, start), slice(stop, None)):
-            index = (slice(None),) * axis
-            if got[(*index, outside)].any():
-                return False
-    return True
+def _overlap(shifts: Sequence[int], sizes: tuple[int, ...]) -> Any:
+    """The index of the values of the last axes that are in the array still after a shift."""
+    pairs = zip(shifts, sizes, strict=True)
+    return (..., *(slice(max(shift, 0), size + min(shift, 0)) for shift, size in pairs))
+
+
+def _is_zero_outside(got: Array, inside: Any) -> bool:
+    outside = np.ones(got.shape, bool)
+    outside[inside] = False
+    return not got[outside].any()
 
 
 def cropped(got: Array, want: Array) -> Iterator[Candidate]:
     """Cut rows off, or leave on rows that want does not have."""
     if got.ndim != want.ndim or got.shape == want.shape:
         return
-    smaller = all(a <= b for a, b in zip(got.shape, want.shape, strict=True))
-    larger = all(a >= b for a, b in zip(got.shape, want.shape, strict=True))
-    if not (smaller or larger):
+    spare = [b - a for a, b in zip(got.shape, want.shape, strict=True)]
+    smaller = max(spare) > 0
+    if smaller and min(spare) < 0:
+        return
+    spare = [abs(size) for size in spare]
+    if max(spare) > 2 * LARGEST_CROP or np.count_nonzero(spare) > 2:
         return
     inner, outer = (got, want) if smaller else (want, got)
-    spare = [b - a for a, b in zip(inner.shape, outer.shape, strict=True)]
-    if max(spare) > 2 * LARGEST_CROP or sum(1 for size in spare if size) > 2:
-        return
     for before in itertools.product(*(range(size + 1) for size in spare)):
-        index: Any = tuple(slice(b, b + size) for b, size in zip(before, inner.shape, strict=True))
-        window = outer[index]
+        window = outer[tuple(slice(b, b + size) for b, size in zip(before, inner.shape, strict=True))]
         cut = {axis: (b, spare[axis] - b) for axis, b in enumerate(before) if spare[axis]}
         left, right = (inner, window) if smaller else (window, inner)
         yield Candidate(left, right, (_crop(cut, smaller),))
@@ -262,12 +214,8 @@ def cropped(got: Array, want: Array) -> Iterator[Candidate]:
 
 def _crop(cut: dict[int, tuple[int, int]], smaller: bool) -> Mistake:
     ends = "; ".join(f"axis {axis}: {a} at the start, {b} at the end" for axis, (a, b) in cut.items())
-    if smaller:
-        cure = "Values at the ends are missing: check the padding, and the output_padding for a stride."
-        return Mistake("cropped", {"cut": cut}, cure, f"without some values ({ends})")
     index = ", ".join(f"{cut[a][0]}:{-cut[a][1] or ''}" if a in cut else ":" for a in range(max(cut) + 1))
-    why = "the padding is not cut off, or rows are left that no window reads"
-    return Mistake("not cropped", {"cut": cut}, f"Use got[{index}].", f"with more values ({ends})", why)
+    return mistake("cropped" if smaller else "not cropped", {"cut": cut}, ends=ends, index=index)
 
 
 # Sums
@@ -275,69 +223,56 @@ def _crop(cut: dict[int, tuple[int, int]], smaller: bool) -> Mistake:
 
 def not_summed(got: Array, want: Array) -> Iterator[Candidate]:
     """Leave out a sum or a mean over some axes."""
-    for axes, keep in _reducible(got.shape, want.shape):
-        where = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
-        for mean in (False, True):
-            verb = "averaged" if mean else "summed"
-            call = f"got.{'mean' if mean else 'sum'}({axes[0] if len(axes) == 1 else axes}{keep})"
-            reduced = (got.mean if mean else got.sum)(axis=axes, keepdims=bool(keep))
-            details = {"axes": axes, "mean": mean}
-            cure, says = f"Use {call}.", f"before it is {verb} over {where}"
-            yield Candidate(reduced, want, (Mistake("not summed", details, cure, says),))
+    for axes in _reducible(got.shape, want.shape):
+        for reduced, mistakes in _reduced(got, axes, got.ndim == want.ndim, "not summed"):
+            yield Candidate(reduced, want, mistakes)
 
 
 def summed(got: Array, want: Array) -> Iterator[Candidate]:
     """Sum or average over axes that should stay, also where the result is repeated along them."""
-    choices = list(_reducible(want.shape, got.shape))
+    choices = _reducible(want.shape, got.shape)
     if got.shape == want.shape:
-        same = [axis for axis, size in enumerate(got.shape) if size > 1 and _is_constant(got, axis)]
-        choices = [(axes, ", keepdims=True") for axes in _subsets(same)]
-    for axes, keep in choices:
-        where = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
-        for mean in (False, True):
-            reduced = (want.mean if mean else want.sum)(axis=axes, keepdims=bool(keep))
-            verb = "averaged" if mean else "summed"
-            details = {"axes": axes, "mean": mean}
-            cure, says = f"Leave out the {'mean' if mean else 'sum'} over {where}.", f"{verb} over {where}"
-            if got.shape == want.shape:
-                reduced = np.broadcast_to(reduced, got.shape)
-            yield Candidate(got, reduced, (Mistake("summed", details, cure, says),))
+        choices = _subsets([axis for axis, size in enumerate(got.shape) if size > 1 and _repeats(got, axis)])
+    for axes in choices:
+        for reduced, mistakes in _reduced(want, axes, got.ndim == want.ndim, "summed"):
+            yield Candidate(got, np.broadcast_to(reduced, got.shape), mistakes)
 
 
-def _is_constant(array: Array, axis: int) -> bool:
-    first = array.take([0], axis)
-    largest = abs(array).max()
-    return bool((abs(array.take([1], axis) - first) <= 1e-3 * largest).all()) and bool(
-        (abs(array - first) <= 1e-3 * largest).all()
-    )
+def _reduced(
+    array: Array, axes: tuple[int, ...], keep: bool, key: str
+) -> Iterator[tuple[Array, tuple[Mistake, ...]]]:
+    """The sum and the mean over the axes."""
+    which: Any = axes[0] if len(axes) == 1 else axes
+    where = f"axis {which}" if len(axes) == 1 else f"axes {which}"
+    arguments = f"{which}{', keepdims=True' if keep else ''}"
+    for function, verb in (("sum", "summed"), ("mean", "averaged")):
+        details = {"axes": axes, "mean": function == "mean"}
+        named = mistake(key, details, where=where, verb=verb, function=function, arguments=arguments)
+        yield getattr(array, function)(axis=axes, keepdims=keep), (named,)
 
 
-def _reducible(larger: tuple[int, ...], smaller: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], str]]:
+def _repeats(array: Array, axis: int) -> bool:
+    """Whether the values are the same along this axis."""
+    return bool((abs(array - array.take([0], axis)) <= 1e-3 * abs(array).max()).all())
+
+
+def _reducible(larger: tuple[int, ...], smaller: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """The axes that may be summed to get from one shape to the other, if its axes may be exchanged."""
     if len(larger) == len(smaller):
         axes = tuple(axis for axis, size in enumerate(smaller) if size == 1 < larger[axis])
-        if axes and all(
-            a == b for k, (a, b) in enumerate(zip(larger, smaller, strict=True)) if k not in axes
-        ):
-            yield axes, ", keepdims=True"
+        if axes and smaller == tuple(1 if axis in axes else size for axis, size in enumerate(larger)):
+            yield axes
     elif len(smaller) < len(larger) <= MOST_AXES + 1:
         for axes in itertools.combinations(range(len(larger)), len(larger) - len(smaller)):
             kept = sorted(size for axis, size in enumerate(larger) if axis not in axes)
             if kept == sorted(smaller) and prod(larger) != prod(smaller):  # else it is a reshape
-                yield axes, ""
+                yield axes
 
 
 def without_signs(got: Array, want: Array) -> Iterator[Candidate]:
     """Take absolute values."""
-    if (
-        got.shape == want.shape
-        and (want < 0).any()
-        and (want > 0).any()
-        and not ((got < 0).any() and (got > 0).any())
-    ):
-        cure = "Look for an abs, a square root of a square, or a norm in place of the values."
-        mistake = Mistake("signs lost", {}, cure, "without its signs")
-        yield Candidate(got, abs(want), (mistake,))
+    if got.shape == want.shape and want.min() < 0 < want.max() and not got.min() < 0 < got.max():
+        yield Candidate(got, abs(want), (mistake("signs lost"),))
 
 
 # The table: what keeps all values and moves them, and what does not
@@ -349,11 +284,9 @@ OTHERS: tuple[Transformation, ...] = (reshaped, not_summed, summed, without_sign
 def single(got: Array, want: Array, tolerance: float) -> Iterator[Candidate]:
     """Every single transformation, the simplest first; without any the arrays are proportional at best."""
     yield Candidate(got, want, ())
-    for transformation in OTHERS:
+    same = have_same_values(got, want, tolerance)
+    for transformation in (*OTHERS, *(SAME_VALUES if same else ())):
         yield from transformation(got, want)
-    if have_same_values(got, want, tolerance):
-        for transformation in SAME_VALUES:
-            yield from transformation(got, want)
 
 
 def double(got: Array, want: Array, tolerance: float) -> Iterator[Candidate]:
@@ -365,27 +298,17 @@ def double(got: Array, want: Array, tolerance: float) -> Iterator[Candidate]:
         for transformation in tried:
             for found in transformation(turned, want):
                 yield found._replace(mistakes=(*found.mistakes, flip))
-    for outer in (not_summed, summed):
-        for left, right, mistakes in outer(got, want):
-            if have_same_values(left, right, tolerance):
-                for inner in (flipped, transposed):
-                    for found in inner(left, right):
-                        yield found._replace(mistakes=(*found.mistakes, *mistakes))
+    for left, right, mistakes in itertools.chain(not_summed(got, want), summed(got, want)):
+        if have_same_values(left, right, tolerance):
+            for found in itertools.chain(flipped(left, right), transposed(left, right)):
+                yield found._replace(mistakes=(*found.mistakes, *mistakes))
 
 
 def have_same_values(got: Array, want: Array, tolerance: float) -> bool:
     """Whether the values are the same but for their order, one factor and signs."""
-    if got.size != want.size or not got.size:
+    if got.size != want.size or not (got.any() and want.any()):
         return False
-    sizes = abs(got).max(), abs(want).max()
-    if not all(sizes):
-        return False
-    means = [abs(array).mean() / size for array, size in zip((got, want), sizes, strict=True)]
-    if abs(means[0] - means[1]) > 2 * tolerance:
-        return False
-    left, right = (
-        np.sort(abs(array), axis=None) / size for array, size in zip((got, want), sizes, strict=True)
-    )
+    left, right = (np.sort(abs(array), axis=None) / abs(array).max() for array in (got, want))
     return bool((abs(left - right) <= 3 * tolerance).all())
 
 
@@ -409,11 +332,6 @@ def _orders(array: Array) -> Iterator[tuple[int, ...]]:
         long = [axis for axis in axes if array.shape[axis] > 1]
         if long != sorted(long):
             yield axes
-
-
-def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape without axes of length 1."""
-    return tuple(size for size in shape if size > 1)
 
 
 def _near(reach: int) -> list[int]:

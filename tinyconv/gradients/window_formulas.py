@@ -1,80 +1,65 @@
 """The gradients of pooling, with other rules for ties, sums and overlapping windows."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tinyconv.arguments import pair
 from tinyconv.arrays import Array
 
+Pair = tuple[int, int]
 
-class _Windows:
-    """The padded image of a pooling, and each tap of all its windows as a view."""
 
-    def __init__(self, known: Any, fill: float) -> None:
-        self.kernel = pair("kernel_size", known.kernel_size)
-        self.stride = self.kernel if known.stride is None else pair("stride", known.stride)
-        self.padding = pair("padding", known.padding, minimum=0)
-        self.dilation = pair("dilation", getattr(known, "dilation", 1))
-        self.shape, self.positions = known.input.shape, known.grad_output.shape[-2:]
-        ends = [
-            max(0, (n - 1) * s + d * (k - 1) + 1 - size - p)
-            for n, s, d, k, size, p in zip(
-                self.positions,
-                self.stride,
-                self.dilation,
-                self.kernel,
-                self.shape[-2:],
-                self.padding,
-                strict=True,
-            )
-        ]
-        widths = [(0, 0)] * (known.input.ndim - 2) + list(zip(self.padding, ends, strict=True))
-        self.image = np.pad(known.input, widths, constant_values=fill)
-
-    def taps(self, array: Array) -> Iterator[Array]:
-        """The value at each place of the kernel in all windows, the last place first."""
-        for place in reversed(list(np.ndindex(self.kernel))):
-            index: Any = tuple(
-                slice(at * d, at * d + (n - 1) * s + 1, s)
-                for at, d, n, s in zip(place, self.dilation, self.positions, self.stride, strict=True)
-            )
-            yield array[(..., *index)]
-
-    def cut(self, padded: Array) -> Array:
-        """What is left of an array in the shape of the padded image without its padding."""
-        sizes = zip(self.padding, self.shape[-2:], strict=True)
-        index: Any = (..., *(slice(p, p + size) for p, size in sizes))
-        inside: Array = padded[index]
-        return inside
+def windows_of(image: Array, kernel: Pair, stride: Pair, dilation: Pair) -> Array:
+    """The image's windows as a view that can be written to, of shape (..., P, Q, KH, KW)."""
+    extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    windows = sliding_window_view(image, extent, (-2, -1), writeable=True)
+    return windows[..., :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
 
 
 def max_pool(known: Any, rule: str) -> Array:
     """The gradient of a rule: to "all" maxima, "shared", to the "last", or "last written" (= for +=)."""
-    windows = _Windows(known, -np.inf)
+    _, taps = _padded(known, known.input, -np.inf)
+    grad, parts = _padded(known, np.zeros_like(known.input), 0.0)
     top, g = known.output(return_indices=False), known.grad_output
-    grad = np.zeros_like(windows.image)
-    equal = [tap == top for tap in windows.taps(windows.image)]  # the last place first
+    equal = [tap == top for tap in taps]
     number = np.sum(equal, axis=0)
     seen = np.zeros(top.shape, int)
-    for mask, part in zip(equal, windows.taps(grad), strict=True):
-        first = mask & (seen == number - 1)
+    for mask, part in zip(equal, parts, strict=True):
         if rule == "last written":
+            first = mask & (seen == number - 1)
             part[first] = g[first]
         else:
-            chosen = {"all": mask, "shared": mask / number, "last": mask & (seen == 0)}[rule]
-            part += g * chosen
+            part += g * {"all": mask, "shared": mask / number, "last": mask & (seen == 0)}[rule]
         seen += mask
-    return windows.cut(grad)
+    return _inside(known, grad)
 
 
-def average_pool(known: Any, rule: str) -> Array:
-    """The gradient divided by the window's area, added, or with = for += ("last written")."""
-    windows = _Windows(known, 0.0)
-    area = windows.kernel[0] * windows.kernel[1]
-    divided = known.grad_output / (getattr(known, "divisor_override", None) or area)
-    grad = np.zeros_like(windows.image)
-    for part in windows.taps(grad):
-        part[...] = divided if rule == "last written" else part + divided
-    return windows.cut(grad)
+def average_pool(known: Any, write: bool = False) -> Array:
+    """The gradient divided by the window's area, added, or with = for += (`write`)."""
+    grad, parts = _padded(known, np.zeros_like(known.input), 0.0)
+    divided = known.grad_output / (getattr(known, "divisor_override", None) or len(parts))
+    for part in parts:
+        part[...] = divided if write else part + divided
+    return _inside(known, grad)
+
+
+def _padded(known: Any, image: Array, fill: float) -> tuple[Array, list[Array]]:
+    """The padded image, and views of it: each place of the kernel in all windows, the last place first."""
+    kernel = pair("kernel_size", known.kernel_size)
+    stride = kernel if known.stride is None else pair("stride", known.stride)
+    padding = pair("padding", known.padding, minimum=0)
+    # A stride more at the end, for the window that ceil_mode adds.
+    widths = [(p, p + s) for p, s in zip(padding, stride, strict=True)]
+    padded = np.pad(image, [(0, 0)] * (image.ndim - 2) + widths, constant_values=fill)
+    windows = windows_of(padded, kernel, stride, pair("dilation", getattr(known, "dilation", 1)))
+    rows, columns = known.grad_output.shape[-2:]
+    places = reversed(list(np.ndindex(kernel)))
+    return padded, [windows[..., :rows, :columns, i, j] for i, j in places]
+
+
+def _inside(known: Any, padded: Array) -> Array:
+    """What is left of an array in the shape of the padded image without its padding."""
+    (top, left), (height, width) = pair("padding", known.padding, minimum=0), known.input.shape[-2:]
+    return padded[..., top : top + height, left : left + width]

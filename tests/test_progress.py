@@ -119,7 +119,7 @@ def test_a_notebook_without_widgets_shows_text_and_no_warning(
 NOTEBOOK = """
 import sys, types
 class Shell:
-    pass
+    config = {"IPKernelApp": {}}  # by which tqdm before 4.70 knows a notebook
 class Widget:
     def __init__(self, *args, **kwargs):
         self.__dict__.update(kwargs, style=types.SimpleNamespace(), layout=types.SimpleNamespace())

@@ -50,6 +50,15 @@ def test_layers_in_containers_of_every_kind_are_refused(kind: str) -> None:
     layer.others = CONTAINERS[kind](layer.first)
 
 
+def test_a_container_that_contains_itself_is_walked_through_once() -> None:
+    layer, circle = tc.Layer(), list[Any]()
+    circle += [circle] * 40
+    layer.circle = circle
+    circle.append(linear())
+    with pytest.raises(TypeError, match="`circle`"):
+        layer.circle = circle
+
+
 @pytest.mark.parametrize("kind", ["a list", "a list of lists", "a dict of dicts", "pairs"])
 def test_parameters_in_containers_are_refused(kind: str) -> None:
     with pytest.raises(

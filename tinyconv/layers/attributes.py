@@ -277,9 +277,10 @@ def _refuse_lost(layer: Any, name: str, value: Any) -> None:
     if not isinstance(value, _CONTAINERS):
         return
     there = {id(one) for one in layer.modules()}
-    for one in _within(value, 0):
-        if isinstance(one, Marked) or id(one) not in there:
-            what = "a Parameter or Buffer" if isinstance(one, Marked) else "layers"
+    for _, one in contents(name, value, _CONTAINERS):
+        is_layer = isinstance(one, ForwardCache) and hasattr(one, "modules")
+        if isinstance(one, Marked) or (is_layer and id(one) not in there):
+            what = "layers" if is_layer else "a Parameter or Buffer"
             raise TypeError(
                 f"`{name}` (a {type(value).__name__}) has {what}, which would not be trained or saved: use a "
                 "Sequential, or assign each to an attribute of its own"
@@ -289,10 +290,21 @@ def _refuse_lost(layer: Any, name: str, value: Any) -> None:
 _CONTAINERS = (list, tuple, set, frozenset, deque, Mapping)
 
 
-def _within(value: Any, depth: int) -> Iterator[Any]:
-    """The layers and marked arrays in a container, and in containers in it."""
-    if isinstance(value, Marked) or (isinstance(value, ForwardCache) and hasattr(value, "modules")):
-        yield value
-    elif isinstance(value, _CONTAINERS) and depth < 8:  # a container may contain itself
-        for item in (*value, *value.values()) if isinstance(value, Mapping) else value:
-            yield from _within(item, depth + 1)
+def contents(
+    name: str, value: Any, containers: tuple[type, ...], around: tuple[int, ...] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Iterate over what is in nested `containers` by place, "name[0]['key']"; else over `value` itself.
+
+    Keys of mappings come before their values. `around` has the ids of the containers around `value`, which
+    may contain themselves.
+    """
+    if isinstance(value, Marked) or not isinstance(value, containers):
+        yield name, value
+    elif id(value) not in around:
+        around = (*around, id(value))
+        inner: Any = value
+        is_mapping = isinstance(value, Mapping)
+        for key, item in inner.items() if is_mapping else enumerate(inner):
+            if is_mapping:
+                yield from contents(name, key, containers, around)
+            yield from contents(f"{name}[{key!r}]", item, containers, around)

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterator
 from typing import Any, TypeAlias, Union
 
 import numpy as np
 
 from tinyconv.layers import Layer
+from tinyconv.layers.attributes import contents
 
 RandomSource: TypeAlias = Union["np.random.Generator", "np.random.RandomState", random.Random]
 
@@ -19,10 +19,13 @@ def generators(layer: Layer) -> dict[str, RandomSource]:
     They are numpy Generators, RandomStates and Python's `random.Random`, in attributes and in lists, tuples
     and dicts there. What a layer draws from elsewhere (a closure, another object's attribute) cannot be seen.
     """
-    found: dict[str, RandomSource] = {}
-    for name, value in vars(layer).items():
-        found.update(_within(name, value, ()))
-    return found
+    return {
+        place: one
+        for name, value in vars(layer).items()
+        for place, one in contents(name, value, (list, tuple, dict))
+        if isinstance(one, (np.random.Generator, np.random.RandomState, random.Random))
+        and not isinstance(one, random.SystemRandom)  # it has no state
+    }
 
 
 def global_generators() -> dict[str, RandomSource]:
@@ -69,14 +72,3 @@ def reseed(source: RandomSource, *entropy: int) -> None:
         source.seed(seeds.generate_state(8))  # an eighth of the time of setting the state
     else:
         source.set_state(dict(type(source._bit_generator)(seeds).state))
-
-
-def _within(name: str, value: Any, around: tuple[int, ...]) -> Iterator[tuple[str, RandomSource]]:
-    """The generators in `value` and in the containers in it, except those `around` it."""
-    if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)):
-        if not isinstance(value, random.SystemRandom):  # it does not have a state
-            yield name, value
-    elif isinstance(value, (list, tuple, dict)) and id(value) not in around:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _within(f"{name}[{key!r}]", item, (*around, id(value)))

@@ -40,7 +40,9 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
         OSError: the file cannot be written.
     """
     _check_model("layer_or_model", layer_or_model)
-    name, layer = next(((n, c) for n, c in _named(layer_or_model) if isinstance(c, Conv2d)), ("", None))
+    name, layer = next(
+        ((n, c) for n, c in layer_or_model.named_modules() if isinstance(c, Conv2d)), ("", None)
+    )
     if layer is None:
         raise ValueError(f"`layer_or_model` ({given(layer_or_model)}) must be a Conv2d or have one")
     weight = layer.params["weight"]
@@ -228,13 +230,6 @@ def _batch_of_one(image: Array) -> Array:
     if image.ndim not in (3, 4) or (image.ndim == 4 and len(image) != 1) or not image.size:
         raise ValueError(f"`image` (of shape {image.shape}) must have the form (C, H, W) or (1, C, H, W)")
     return image if image.ndim == 4 else image[None]
-
-
-def _named(layer: Layer, path: str = "") -> list[tuple[str, Layer]]:
-    """The layer, its children, their children and so on, with the names that their parameters begin with."""
-    prefix = f"{path}." if path else ""
-    inner = [pair for name, child in layer.children.items() for pair in _named(child, prefix + name)]
-    return [(path, layer), *inner]
 
 
 def _label(path: str, layer: Layer) -> str:

@@ -9,7 +9,7 @@ import importlib
 import sys
 from abc import ABC
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array",
     "array_module",
+    "is_array",
     "refusal",
     "owner",
     "gpu_available",
@@ -55,6 +56,11 @@ else:
 # seeded.
 _seeded: dict[int, tuple[Any, Any]] = {}
 MOST_SEEDED = 64
+
+
+def is_array(value: Any) -> TypeGuard[Array]:
+    """Return whether `value` is an array of NumPy or CuPy; a NumPy scalar is not."""
+    return isinstance(value, Array)  # type: ignore[misc]
 
 
 def array_module(*arrays: Any) -> Any:

@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
-import numpy as np
-
-from tinyconv.arrays import Array, owner, refusal
+from tinyconv.arrays import Array, is_array, refusal
 
 
 def is_pair(data: Any) -> TypeGuard[tuple[Array, Array]]:
@@ -13,11 +11,6 @@ def is_pair(data: Any) -> TypeGuard[tuple[Array, Array]]:
     return (
         isinstance(data, tuple) and len(data) == 2 and not all(isinstance(element, tuple) for element in data)
     )
-
-
-def is_array(value: Any) -> TypeGuard[Array]:
-    """Return whether `value` is an array of NumPy or CuPy."""
-    return isinstance(value, np.ndarray) or (owner(value) == "cupy" and hasattr(value, "shape"))
 
 
 def check_pair(what: str, pair: Any) -> None:

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module
-from tinyconv.data.pairs import check_not_two_arrays, described, is_array
+from tinyconv.arrays import Array, array_module, is_array
+from tinyconv.data.pairs import check_not_two_arrays, described
 
 
 class Dataset(Protocol):

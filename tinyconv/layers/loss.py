@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import numpy.typing as npt
 
 import tinyconv.functional as F
 from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
-from tinyconv.arrays import Array, array_module, owner, underflow_allowed
+from tinyconv.arrays import Array, array_module, is_array, underflow_allowed
 from tinyconv.functional.losses.cross_entropy import class_denominator
 from tinyconv.functional.losses.elementwise import check_elements, reduce
 from tinyconv.layers.cache import ForwardCache
@@ -86,7 +85,7 @@ class Loss(ForwardCache):
     def _convert(self, convert: Callable[[Array], Array]) -> None:
         """Convert the attributes that are arrays."""
         for name, value in vars(self).items():
-            if _is_array(value):
+            if is_array(value):
                 setattr(self, name, convert(value))
 
     def _arguments(self) -> dict[str, Any]:
@@ -385,10 +384,6 @@ class CrossEntropyLoss(Loss):
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
         (saved,), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
         return F.cross_entropy_saved_backward_jvp(grad_output_dot, prediction_dot, grad_output, saved)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or (owner(value) == "cupy" and hasattr(value, "dtype"))
 
 
 def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ which `dropout` received its own. Where one generator serves all calls, as in a 
 the mask for `dropout_saved_backward`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from tinyconv.arguments import Generator, check_arrays, check_shape, number
@@ -87,12 +88,7 @@ def dropout_backward(
     >>> dropout(x, generator=1), dropout_backward(np.full(6, 3.0), x, generator=1)
     (array([0., 2., 2., 2., 0., 0.]), array([0., 6., 6., 6., 0., 0.]))
     """
-    check_arrays(grad_output=grad_output, input=input)
-    check_shape("grad_output", grad_output, input.shape, "of `input`")
-    p = number("p", p, 0.0, 1.0)
-    if not training:
-        return grad_output
-    return dropout_saved_backward(grad_output, dropout_saved(input, p, _drawn_again(generator))[1])
+    return _masked_again(dropout_saved, grad_output, input, p, training, generator)
 
 
 @underflow_allowed
@@ -178,12 +174,7 @@ def dropout2d_backward(
     >>> dropout2d(x, generator=1)[0, :, 0], dropout2d_backward(3 * x, x, generator=1)[0, :, 0]
     (array([0., 2., 2., 2.]), array([0., 6., 6., 6.]))
     """
-    check_arrays(grad_output=grad_output, input=input)
-    check_shape("grad_output", grad_output, input.shape, "of `input`")
-    p = number("p", p, 0.0, 1.0)
-    if not training:
-        return grad_output
-    return dropout2d_saved_backward(grad_output, dropout2d_saved(input, p, _drawn_again(generator))[1])
+    return _masked_again(dropout2d_saved, grad_output, input, p, training, generator)
 
 
 @underflow_allowed
@@ -202,13 +193,26 @@ def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
     return dropout_saved_backward(grad_output, mask)
 
 
-def _drawn_again(generator: Generator) -> Generator:
+def _masked_again(
+    saved: Callable[..., tuple[Array, Array]],
+    grad_output: Array,
+    input: Array,
+    p: float,
+    training: bool,
+    generator: Generator,
+) -> Array:
+    """`grad_output` times the mask that `saved`, of one of the two dropouts, draws again."""
+    check_arrays(grad_output=grad_output, input=input)
+    check_shape("grad_output", grad_output, input.shape, "of `input`")
+    p = number("p", p, 0.0, 1.0)
+    if not training:
+        return grad_output
     if generator is None:
         raise ValueError(
             "`generator` (=None) must be the seed passed to forward, or a Generator in the same state; "
             "or use the mask of `dropout_saved`"
         )
-    return generator
+    return dropout_saved_backward(grad_output, saved(input, p, generator)[1])
 
 
 def _mask(shape: tuple[int, ...], dtype: Any, p: float, generator: Generator, xp: Any) -> Array:

@@ -48,10 +48,10 @@ _current: ContextVar[Pass | None] = ContextVar("pass", default=None)
 current_pass = _current.get  # the pass that this thread is in, or None
 
 
-def keeps_nothing() -> bool:
-    """Return whether this thread is in a pass that keeps nothing for a backward, as `predict` is."""
+def keeping_pass() -> Pass | None:
+    """Return the pass that this thread is in, if it keeps what backward needs; else None."""
     current = current_pass()
-    return current is not None and current.caches is None
+    return current if current is not None and current.caches is not None else None
 
 
 class ForwardCache:
@@ -72,8 +72,7 @@ class ForwardCache:
 
     def save(self, output: Array, *values: Any) -> Array:
         """Keep `values` for `saved`, unless in `predict`, and return `output`."""
-        current = current_pass()
-        caches = self._own_caches if current is None else current.caches
+        caches = self._caches()
         if caches is not None:
             caches[id(self)] = _Cache(output, values)
         return output
@@ -143,11 +142,14 @@ class ForwardCache:
     def _convert(self, convert: Callable[[Array], Array]) -> None:
         """Convert the arrays of this object."""
 
+    def _caches(self) -> "dict[int, _Cache] | None":
+        """Where this thread's pass keeps what backward needs; None if it keeps nothing, as `predict`."""
+        current = current_pass()
+        return self._own_caches if current is None else current.caches
+
     def _found(self) -> "_Cache | None":
         """What this thread's pass has kept here."""
-        current = current_pass()
-        caches = self._own_caches if current is None else current.caches
-        return caches.get(id(self)) if caches else None
+        return (self._caches() or {}).get(id(self))
 
     def _cache(self, caller: str) -> "_Cache":
         cache = self._found()

@@ -67,7 +67,7 @@ from tinyconv.arguments import check_arrays, check_kinds, check_shape, conversio
 from tinyconv.arrays import Array, array_module
 from tinyconv.layers import attributes
 from tinyconv.layers.attributes import Arrays, Unwanted, load
-from tinyconv.layers.cache import ForwardCache, Pass, current_pass
+from tinyconv.layers.cache import ForwardCache, Pass, current_pass, keeping_pass
 from tinyconv.layers.summary import Step, dry_run, summary_table
 from tinyconv.signature import shown_arguments
 
@@ -288,8 +288,7 @@ class Layer(ForwardCache):
     @property
     def grads(self) -> dict[str, Array]:
         """Return a mapping of name -> gradient of the parameter of that name."""
-        current = current_pass()
-        if current is not None and current.caches is not None:
+        if keeping_pass() is not None:
             return Unwanted(self._with_children("_params"))
         return Arrays(self._with_children("_own_grads"))
 
@@ -316,15 +315,12 @@ class Layer(ForwardCache):
     @property
     def _grads(self) -> dict[str, Array]:
         """The layer's own gradients, to add to; in a Pass, ones that are dropped."""
-        current = current_pass()
-        return self._own_grads if current is None or current.caches is None else Unwanted(self._params)
+        return self._own_grads if keeping_pass() is None else Unwanted(self._params)
 
     @property
     def _grads_dot(self) -> dict[str, Array]:
-        current = current_pass()
-        if current is None or current.caches is None:
-            return self._own_grads_dot
-        return current.grads_dot.setdefault(id(self), {})
+        current = keeping_pass()
+        return self._own_grads_dot if current is None else current.grads_dot.setdefault(id(self), {})
 
     @property
     def children(self) -> MappingProxyType[str, "Layer"]:
@@ -360,11 +356,12 @@ class Layer(ForwardCache):
         return tuple([layer._changes for layer in self.modules()])
 
     def check_whole(self) -> None:
-        """Refuse a network of which some layers are in two places, or in a list and nowhere else.
+        """Refuse a network with layers or arrays in two places, or in a container and nowhere else.
 
         Raises:
-            ValueError: one layer object is in two places, but can keep what backward needs for one only.
-            TypeError: a list, tuple or dict among the attributes holds layers that are not registered.
+            ValueError: one layer object is in two places, but can keep what backward needs for one only; one
+                array has two names, or is an ordinary attribute, too.
+            TypeError: a container among the attributes has layers or parameters that are not registered.
         """
         attributes.check_whole(self)
 

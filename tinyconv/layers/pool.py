@@ -10,7 +10,6 @@ from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_siz
 from tinyconv.functional.pooling.geometry import checked_geometry, pool_geometry, pool_options
 from tinyconv.functional.pooling.max_pool import max_pool2d_positions, pooled, pooled_backward
 from tinyconv.functional.pooling.max_unpool import unpool_size
-from tinyconv.layers.cache import keeps_nothing
 from tinyconv.layers.layer import Layer
 from tinyconv.layers.linear_map import LinearMap
 
@@ -52,7 +51,7 @@ class MaxPool2d(Layer):
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def forward(self, x: Array) -> Any:  # an array, or with `return_indices` a pair
-        if keeps_nothing() and not self.return_indices:
+        if self._caches() is None and not self.return_indices:
             return F.max_pool2d(x, *self._window)
         check_arrays(input=x)
         geometry = checked_geometry(x.shape, *self._window)

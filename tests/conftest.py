@@ -1,15 +1,27 @@
-"""After the tests, a table of how many of PyTorch's own samples agreed (see test_pytorch_samples.py).
+"""A fixture of several files, and a table of how many of PyTorch's own samples agreed, after the tests.
 
-"rounding" counts those of the passed that differ by more than the tolerance, but only by rounding.
+For the table see test_pytorch_samples.py; "rounding" counts those of the passed that differ by more than the
+tolerance, but only by rounding.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tinyconv.vectors import write_suite
+
 COLUMNS = ("float64", "float32", "error inputs")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: "pytest.TempPathFactory") -> Path:
+    """The folder of the conformance suite, as it is written."""
+    folder = tmp_path_factory.mktemp("suite")
+    write_suite(folder)
+    return folder
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tinyconv.__main__ import main
 from tinyconv.arrays import Array
-from tinyconv.vectors import Comparison, compare, compare_suite, write_suite, write_vectors
+from tinyconv.vectors import Comparison, compare, compare_suite, write_vectors
 from tinyconv.vectors.files import read_case, read_suite
 from tinyconv.vectors.write import COMPUTED
 
@@ -24,13 +24,6 @@ NAMES = ["output", "grad_input", "grad_weight", "grad_bias"]
 def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("case")
     write_vectors("conv2d", CONV2D, (5, 3, 8, 9), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("suite")
-    write_suite(folder)
     return folder
 
 

@@ -24,13 +24,6 @@ from tinyconv.vectors.cases import CASES, FLAGS
 STRUCTURE = "5f3551f5e42f0b848af8276bc745f025ee167fd906fde7b572be2d04ebd4e6bd"
 
 
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("suite")
-    write_suite(folder)
-    return folder
-
-
 def index(suite: Path) -> dict[str, Any]:
     return json.loads((suite / "suite.json").read_text())  # type: ignore[no-any-return]
 

@@ -37,7 +37,7 @@ import tinyconv as tc
 import tinyconv.functional as F
 from tinyconv.arrays import Array
 from tinyconv.recipes import positive
-from tinyconv.training import Epoch
+from tinyconv.training import Callback, Run
 
 NOISE, BATCH_SIZE, LR = 0.1, 32, 0.02
 DATA = Path(__file__).parent / "data" / "mnist"
@@ -116,17 +116,21 @@ def blurred(clean: Array, rng: np.random.Generator) -> Array:
 
 def train(model: Restorer, y: Array, clean: Array, epochs: int, rng: np.random.Generator) -> list[float]:
     """Train `model` to restore `clean` from `y`, with a line after each epoch; return the steps' losses."""
-
-    def show(epoch: Epoch) -> None:
-        loss = epoch.train_loss
-        print(f"epoch {epoch.epoch}/{epochs}: loss {loss:.4f}, {psnr(loss):.1f} dB, {epoch.seconds:.1f} s")
-
     adam = tc.optim.Adam(model, LR)
     schedule = tc.optim.OneCycleLR(adam, LR, total_steps=epochs * -(-len(y) // BATCH_SIZE))
-    bar = sys.stderr.isatty()  # a log file has the lines of `show`
-    trainer = tc.Trainer(model, tc.MSELoss(), adam, schedule, progress=bar)
-    history = trainer.fit((y, clean), epochs, batch_size=BATCH_SIZE, generator=rng, on_epoch=show)
-    return history.step_losses
+    bar = sys.stderr.isatty()  # a log file has the lines of ShowQuality
+    trainer = tc.Trainer(model, tc.MSELoss(), adam, schedule, callbacks=[ShowQuality()], progress=bar)
+    return trainer.fit((y, clean), epochs, batch_size=BATCH_SIZE, generator=rng).step_losses
+
+
+class ShowQuality(Callback):
+    """Prints a line after each epoch."""
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Print the loss, and what it means for the images."""
+        epoch = run.history.epochs[-1]
+        quality = f"loss {epoch.train_loss:.4f}, {psnr(epoch.train_loss):.1f} dB"
+        print(f"epoch {epoch.epoch}/{run.last_epoch}: {quality}, {epoch.seconds:.1f} s")
 
 
 def psnr(squared_error: float) -> float:

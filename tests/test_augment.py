@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from tests import strict_arrays
+from tests.trainers import parts
 from tinyconv import CrossEntropyLoss, Flatten, Linear, Sequential, Trainer, optim
 from tinyconv.arrays import Array
 from tinyconv.data import DataLoader, affine, gaussian_noise, normalize, random_affine
@@ -177,33 +178,33 @@ def whole(parts: list[Any]) -> Array:
 
 def test_equal_seeds_give_equal_epochs_and_each_epoch_is_another() -> None:
     one, same = batches(), batches()
-    first = whole(one.parts(1))
-    np.testing.assert_array_equal(first, whole(same.parts(1)))
-    second = whole(one.parts(1))
-    np.testing.assert_array_equal(second, whole(same.parts(1)))
+    first = whole(parts(one, 1))
+    np.testing.assert_array_equal(first, whole(parts(same, 1)))
+    second = whole(parts(one, 1))
+    np.testing.assert_array_equal(second, whole(parts(same, 1)))
     unshuffled = batches(shuffle=False)
-    assert (whole(unshuffled.parts(1)) != whole(unshuffled.parts(1))).mean() > 0.1
+    assert (whole(parts(unshuffled, 1)) != whole(parts(unshuffled, 1))).mean() > 0.1
 
 
 @pytest.mark.parametrize("workers", [2, 3, 8])
 def test_the_images_do_not_depend_on_the_number_of_workers(workers: int) -> None:
-    np.testing.assert_array_equal(whole(batches().parts(workers)), whole(batches().parts(1)))
+    np.testing.assert_array_equal(whole(parts(batches(), workers)), whole(parts(batches(), 1)))
 
 
 def test_the_images_do_not_depend_on_the_size_of_batches() -> None:
-    np.testing.assert_array_equal(whole(batches(5).parts(1)), whole(batches(21).parts(1)))
+    np.testing.assert_array_equal(whole(parts(batches(5), 1)), whole(parts(batches(21), 1)))
 
 
 def test_the_images_do_not_depend_on_the_order_in_which_workers_take_them() -> None:
-    taken = [list(part) for part in reversed(batches().parts(2))]
+    taken = [list(part) for part in reversed(parts(batches(), 2))]
     together = [np.concatenate([pair[0][0], pair[1][0]]) for pair in zip(*reversed(taken), strict=True)]
-    np.testing.assert_array_equal(np.concatenate(together), whole(batches().parts(1)))
+    np.testing.assert_array_equal(np.concatenate(together), whole(parts(batches(), 1)))
 
 
 def test_no_two_samples_are_given_the_same_numbers() -> None:
     same = np.repeat(digits(1), 16, axis=0)
-    parts = DataLoader((same, np.arange(16)), 8, augment=both, generator=0).parts(2)
-    assert len(np.unique(whole(parts), axis=0)) == 16
+    both_parts = parts(DataLoader((same, np.arange(16)), 8, augment=both, generator=0), 2)
+    assert len(np.unique(whole(both_parts), axis=0)) == 16
 
 
 def test_transform_follows_augment() -> None:
@@ -222,12 +223,12 @@ def test_an_augmentation_leaves_the_order_of_the_first_epoch_alone() -> None:
 @pytest.mark.parametrize("augment", [None, noisy])
 def test_an_epoch_goes_on_after_the_batches_that_it_skips(count: int, augment: Any) -> None:
     interrupted, resumed = batches(augment=augment), batches(augment=augment)
-    whole(interrupted.parts(1))
+    whole(parts(interrupted, 1))
     state = interrupted.generator.bit_generator.state
-    expected = whole(interrupted.parts(count))
+    expected = whole(parts(interrupted, count))
     resumed.generator.bit_generator.state = state
-    np.testing.assert_array_equal(whole(resumed.parts(count, skip=2)), expected[16:])
-    np.testing.assert_array_equal(whole(resumed.parts(count)), whole(interrupted.parts(count)))
+    np.testing.assert_array_equal(whole(parts(resumed, count, skip=2)), expected[16:])
+    np.testing.assert_array_equal(whole(parts(resumed, count)), whole(parts(interrupted, count)))
 
 
 def test_skipped_batches_are_not_made() -> None:
@@ -237,11 +238,11 @@ def test_skipped_batches_are_not_made() -> None:
         made.append(len(images))
         return images
 
-    list(batches(augment=record).parts(1, skip=2)[0])
+    list(parts(batches(augment=record), 1, skip=2)[0])
     assert made == [1] * 5
-    assert list(batches().parts(1, skip=4)[0]) == []
+    assert list(parts(batches(), 1, skip=4)[0]) == []
     with pytest.raises(ValueError, match="`skip`"):
-        batches().parts(1, skip=-1)
+        parts(batches(), 1, skip=-1)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need fork")

@@ -20,9 +20,8 @@ from safetensors.numpy import load, save, save_file
 from tests import strict_arrays
 from tinyconv import Linear, Sequential, load_weights, models, save_weights
 from tinyconv.arrays import Array
-from tinyconv.training import checkpoint as module
-from tinyconv.training.checkpoint import read_checkpoint, write_checkpoint
-from tinyconv.training.checkpoints import Checkpoints
+from tinyconv.training import weights as module
+from tinyconv.training.checkpoints import Checkpoints, read_checkpoint, write_checkpoint
 
 # Python 3.12 and later warn of forking while BLAS has threads.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
@@ -70,7 +69,7 @@ def as_tensor(text: bytes) -> dict[str, Array]:
 
 def signed(tensors: dict[str, Array], **changes: Any) -> bytes:
     """A checkpoint with a right checksum, whatever else it holds."""
-    envelope = {"format": "tinyconv checkpoint", "version": 1, "state": {}, **changes}
+    envelope = {"format": "tinyconv checkpoint", "version": 2, "state": {}, **changes}
     content = save({**as_tensor(json.dumps(envelope).encode()), **tensors}, {"sha256": "0" * 64})
     return content.replace(b"0" * 64, module._checksum(content, "0" * 64).encode(), 1)
 
@@ -190,11 +189,11 @@ FOREIGN = {
     "other safetensors": (save({"x": np.zeros(3)}), "not a tinyconv checkpoint"),
     "other metadata": (save({"x": np.zeros(3)}, {"format": "pt"}), "not a tinyconv checkpoint"),
     "no checksum": (
-        save(as_tensor(b'{"format": "tinyconv checkpoint", "version": 1, "state": {}}')),
+        save(as_tensor(b'{"format": "tinyconv checkpoint", "version": 2, "state": {}}')),
         "not a tinyconv checkpoint",
     ),
     "zeros as checksum": (save({"x": np.zeros(3)}, {"sha256": "0" * 64}), "checksum"),
-    "version": (signed({}, version=2), "has the checkpoint format 2, but this tinyconv reads 1"),
+    "version": (signed({}, version=1), "has the checkpoint format 1, but this tinyconv reads 2"),
     "format": (signed({}, format="other checkpoint"), "not a tinyconv checkpoint"),
     "no state": (signed({}, state=None), "state is not a JSON object"),
     "list as state": (signed({}, state=[1]), "state is not a JSON object"),

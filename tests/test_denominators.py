@@ -12,9 +12,10 @@ import pytest
 import tinyconv as tc
 from tests import strict_arrays
 from tests.compare import assert_close
+from tests.trainers import average_of, callbacks
 from tinyconv.arrays import Array, moved
 from tinyconv.data import DataLoader
-from tinyconv.training.graph import StepGraph
+from tinyconv.gpu.graph import StepGraph
 
 WEIGHT = np.array([0.1, 5.0, 1.0])
 IGNORED = 1
@@ -47,7 +48,9 @@ def data(count: int = 300) -> tuple[Array, Array]:
 def trainer(criterion: tc.Loss, lr: float = 0.05, **options: Any) -> tc.Trainer:
     model = network()
     optimizer = tc.optim.SGD(model, lr=lr, momentum=0.9, weight_decay=0.01)
-    return tc.Trainer(model, criterion, optimizer, progress=False, **options)
+    others = {name: options.pop(name) for name in ("workers", "accumulate", "device") if name in options}
+    kept = callbacks(model, **options)
+    return tc.Trainer(model, criterion, optimizer, callbacks=kept, progress=False, **others)
 
 
 def all_of(run: tc.Trainer) -> dict[str, Any]:
@@ -57,7 +60,8 @@ def all_of(run: tc.Trainer) -> dict[str, Any]:
         for name, own in run.optimizer.state.items()
         for key, value in own.items()
     }
-    average = {} if run.average is None else run.average.state_dict()
+    kept = average_of(run)
+    average = {} if kept is None else kept.state_dict()
     count = {} if run.schedule is None else {"schedule": np.asarray(run.schedule.count)}
     return {**run.model.state_dict(), **remembered, **average, **count}
 
@@ -95,7 +99,7 @@ def test_an_epoch_goes_on_adding_up_where_it_was_interrupted(
     monkeypatch.setitem(sys.modules, "tensorboardX", None)  # its import takes long
     batches = DataLoader(data(), 64)
     make = CRITERIA["weights, ignored"]
-    run = trainer(make(), checkpoint_dir=tmp_path, checkpoint_every=2)
+    run = trainer(make(), folder=tmp_path, every=2)
     run.fit(batches)
     resumed = trainer(make())
     resumed.resume(sorted(tmp_path.glob("step-*"))[0])
@@ -139,7 +143,8 @@ def full(criterion: tc.Loss, **options: Any) -> tc.Trainer:
     model = network()
     optimizer = tc.optim.AdamW(model, lr=0.01)
     schedule = tc.optim.OneCycleLR(optimizer, 0.01, total_steps=50)
-    return tc.Trainer(model, criterion, optimizer, schedule, ema_decay=0.5, progress=False, **options)
+    kept = callbacks(model, average=0.5)
+    return tc.Trainer(model, criterion, optimizer, schedule, callbacks=kept, progress=False, **options)
 
 
 @pytest.mark.parametrize("make_run", [trainer, full])
@@ -199,12 +204,12 @@ def test_a_loss_that_is_nan_though_targets_count_ends_the_training() -> None:
 @every_criterion
 @pytest.mark.parametrize(
     "options",
-    [{}, {"clip_grad_norm": 0.05}, pytest.param({"workers": 2}, marks=needs_fork)],
+    [{}, {"norm": 0.05}, pytest.param({"workers": 2}, marks=needs_fork)],
     ids=["plain", "clipped", "two workers"],
 )
 def test_eight_small_batches_are_one_large_one(make: Callable[[], tc.Loss], options: dict[str, Any]) -> None:
     lr = 0.001 if make().reduction == "sum" else 0.05
-    expected = trainer(make(), lr, clip_grad_norm=options.get("clip_grad_norm"))
+    expected = trainer(make(), lr, norm=options.get("norm"))
     expected.fit(DataLoader(data(), 128), 3)  # the last of 300 samples are 44
     run = trainer(make(), lr, accumulate=8, **options)
     run.fit(DataLoader(data(), 16), 3)  # the last window has 3 batches, the last of 12 samples
@@ -314,8 +319,9 @@ def test_ignored_targets_give_the_same_on_a_gpu(
         run = full(CRITERIA[name](), accumulate=accumulate, device="cuda")
         run.fit(DataLoader(batches, 16), 2, validation=batches)
         run.model.to("cpu"), run.optimizer.to("cpu")
-        assert run.average is not None
-        run.average.to("cpu")
+        averaged = average_of(run)
+        assert averaged is not None
+        averaged.to("cpu")
     assert not graphs
     assert accumulate > 1 or "without a CUDA graph" in caplog.text
     assert_same(run, expected)
@@ -359,7 +365,8 @@ def test_a_trainer_says_briefly_what_it_is() -> None:
     assert repr(trainer(tc.CrossEntropyLoss())) == "Trainer(Sequential, CrossEntropyLoss(), SGD)"
     run = full(tc.CrossEntropyLoss(WEIGHT), accumulate=4)
     assert repr(run) == (
-        "Trainer(Sequential, CrossEntropyLoss(weight=<3 values>), AdamW, OneCycleLR, accumulate=4)"
+        "Trainer(Sequential, CrossEntropyLoss(weight=<3 values>), AdamW, OneCycleLR, "
+        "WeightAverage(decay=0.5), accumulate=4)"
     )
 
 

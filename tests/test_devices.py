@@ -12,6 +12,7 @@ import tinyconv.functional as F
 from tests import strict_arrays
 from tests.compare import assert_close
 from tests.test_layer_contract import CASES, Case
+from tests.trainers import average_of, callbacks
 from tinyconv import (
     Conv2d,
     CrossEntropyLoss,
@@ -31,8 +32,8 @@ from tinyconv import (
 from tinyconv.arrays import Array, gpu_available, moved
 from tinyconv.data import streamed
 from tinyconv.gpu.cublas import matmul
+from tinyconv.gpu.graph import StepGraph
 from tinyconv.gradients.gradcheck import GradcheckError
-from tinyconv.training.graph import StepGraph
 
 gpu_mark = pytest.mark.gpu
 
@@ -320,7 +321,7 @@ def test_too_large_a_batch_is_named(cupy: Any, monkeypatch: pytest.MonkeyPatch) 
 
 def test_workers_and_a_gpu_do_not_go_together(cupy: Any) -> None:
     model = small_network()
-    with pytest.raises(ValueError, match=r"`workers` .=2. must be 1 on a GPU"):
+    with pytest.raises(ValueError, match=r"`workers` or .* .=2. must be 1 on a GPU"):
         Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", workers=2)
 
 
@@ -454,25 +455,29 @@ def test_what_changes_between_epochs_reaches_the_graph(cupy: Any) -> None:
         model = small_network()
         model[0].requires_grad_(False)
         optimizer = optim.SGD(model, 0.1, momentum=0.9)
-        trainer = Trainer(
-            model, CrossEntropyLoss(), optimizer, device="cuda", cuda_graph=cuda_graph, progress=False
-        )
 
         def on_epoch(_: Any, model: Any = model, optimizer: optim.SGD = optimizer) -> None:
             model[0].requires_grad_()
             optimizer.weight_decay += 0.01
             optimizer.load_state_dict(optimizer.state_dict())
 
-        trainer.fit((images, labels), 3, batch_size=4, generator=0, on_epoch=on_epoch)
+        trainer = Trainer(
+            model,
+            CrossEntropyLoss(),
+            optimizer,
+            callbacks=callbacks(model, on_epoch=on_epoch),
+            device="cuda",
+            cuda_graph=cuda_graph,
+            progress=False,
+        )
+        trainer.fit((images, labels), 3, batch_size=4, generator=0)
         momentum = optimizer.state["0.weight"]["momentum_buffer"]
         states.append(on_host({**model.state_dict(), "momentum": momentum}))
     for name, value in states[0].items():
         np.testing.assert_array_equal(states[1][name], value, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "options", [{"clip_grad_norm": 0.1, "clip_grad_value": 0.05}, {"ema_decay": 0.9}], ids=str
-)
+@pytest.mark.parametrize("options", [{"norm": 0.1, "value": 0.05}, {"average": 0.9}], ids=str)
 def test_clipping_and_averages_give_the_same_from_a_graph(cupy: Any, options: dict[str, Any]) -> None:
     images, labels = normal((16, 1, 8, 8), 0), np.zeros(16, int)
     states = []
@@ -485,11 +490,12 @@ def test_clipping_and_averages_give_the_same_from_a_graph(cupy: Any, options: di
             optimizer,
             device="cuda",
             cuda_graph=cuda_graph,
+            callbacks=callbacks(model, **options),
             progress=False,
-            **options,
         )
         trainer.fit((images, labels), 2, batch_size=4, generator=0)
-        average = trainer.average.module.state_dict() if trainer.average else {}
+        kept = average_of(trainer)
+        average = kept.module.state_dict() if kept else {}
         states.append(on_host({**model.state_dict(), **{f"average {k}": v for k, v in average.items()}}))
     for name, value in states[0].items():
         np.testing.assert_array_equal(states[1][name], value, err_msg=name)
@@ -566,13 +572,17 @@ def test_a_model_that_moved_between_epochs_is_captured_anew(cupy: Any) -> None:
     states = []
     for moves in (False, True):
         model = small_network()
-        trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model), device="cuda", progress=False)
 
         def on_epoch(_: Any, model: Layer = model, moves: bool = moves) -> None:
             if moves:
                 model.to("cpu").to("cuda")
 
-        trainer.fit((images, labels), 3, batch_size=4, generator=0, on_epoch=on_epoch)
+        moving = callbacks(model, on_epoch=on_epoch)
+        optimizer = optim.SGD(model)
+        trainer = Trainer(
+            model, CrossEntropyLoss(), optimizer, callbacks=moving, device="cuda", progress=False
+        )
+        trainer.fit((images, labels), 3, batch_size=4, generator=0)
         states.append(on_host(model.state_dict()))
     assert_same(states[1], states[0])
 
@@ -631,7 +641,7 @@ def test_a_data_set_that_does_not_fit_is_streamed(
 
 def test_training_streams_what_does_not_fit(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     here = trained("cuda", None, OPTIMIZERS["SGD"]).model.state_dict()
-    monkeypatch.setattr("tinyconv.training.trainer.fits", lambda batches, xp: False)
+    monkeypatch.setattr("tinyconv.training.batches.fits", lambda batches, xp: False)
     assert_same(on_host(trained("cuda", None, OPTIMIZERS["SGD"]).model.state_dict()), on_host(here))
 
 

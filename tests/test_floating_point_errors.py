@@ -11,6 +11,7 @@ import tinyconv.functional as F
 from tests.every_function import arrays_of, every_call, run
 from tests.test_layer_contract import Case
 from tests.test_what_is_let_in import OURS
+from tests.trainers import callbacks
 from tinyconv import (
     BatchNorm2d,
     BCELoss,
@@ -212,9 +213,7 @@ def test_training_gives_the_same(scale: float) -> None:
             CrossEntropyLoss(),
             optimizer,
             optim.OneCycleLR(optimizer, 0.1, total_steps=12),
-            clip_grad_norm=1.0,
-            clip_grad_value=0.1,
-            ema_decay=0.9,
+            callbacks=callbacks(model, norm=1.0, value=0.1, average=0.9),
             accumulate=2,
             progress=False,
         )

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,15 @@ def lines(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
+def opened(folder: Path, step: int = 0) -> HistoryLog:
+    log = HistoryLog(folder)
+    log.open(step)
+    return log
+
+
 def logged(folder: Path, first: int, last: int) -> None:
     """Each step, and an epoch after each third."""
-    with HistoryLog(folder, first - 1) as log:
+    with closing(opened(folder, first - 1)) as log:
         for step in range(first, last + 1):
             log.write(step, loss=1 / step)
             if step % 3 == 0:
@@ -33,7 +40,7 @@ def logged(folder: Path, first: int, last: int) -> None:
 
 
 def test_each_record_is_a_line_that_others_can_read_at_once(tmp_path: Path) -> None:
-    log = HistoryLog(tmp_path / "run")
+    log = opened(tmp_path / "run")
     log.write(1, loss=0.5, lr=0.1, epoch=1)
     assert lines(tmp_path / "run") == [{"step": 1, "loss": 0.5, "lr": 0.1, "epoch": 1}]
     log.write(2, loss=math.nan, lr=math.inf, note="diverged")
@@ -63,7 +70,7 @@ def test_a_cut_that_fails_leaves_the_file(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="no space"):
-        HistoryLog(tmp_path, 4)
+        opened(tmp_path, 4)
     assert (tmp_path / "history.jsonl").read_bytes() == whole
 
 
@@ -81,16 +88,16 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
     path.write_text('{"step": 1}\n' + line + '\n{"step": 2}\n')
     before = path.read_bytes()
     with pytest.raises(ValueError, match=f"{path}, line 2, is not a JSON object with a step"):
-        HistoryLog(tmp_path, 1)
+        opened(tmp_path, 1)
     assert path.read_bytes() == before
 
 
 def test_wrong_steps_and_values_are_refused_and_not_written(tmp_path: Path) -> None:
-    log = HistoryLog(tmp_path)
+    log = opened(tmp_path)
     with pytest.raises(TypeError, match="`step`"):
         log.write(1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`step`"):
-        HistoryLog(tmp_path, -1)
+        opened(tmp_path, -1)
     with pytest.raises(TypeError, match="float32"):
         log.write(1, loss=np.float32(1))  # type: ignore[arg-type]
     assert not log.path.exists()

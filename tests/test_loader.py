@@ -12,6 +12,7 @@ import pytest
 
 from tests import strict_arrays
 from tests.compare import assert_close
+from tests.trainers import callbacks, parts
 from tinyconv import CrossEntropyLoss, Flatten, Linear, MSELoss, ReLU, Sequential, Trainer, optim
 from tinyconv.arrays import Array, moved
 from tinyconv.data import DataLoader, normalize, streamed
@@ -152,8 +153,8 @@ def noisy(inputs: Array, generator: np.random.Generator) -> Array:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_parts_of_samples_are_parts_of_their_arrays(shuffle: bool) -> None:
-    parts = [DataLoader(data, 4, shuffle, generator=1).parts(2, skip=1) for data in (Samples(), arrays())]
-    for found, expected in zip(*parts, strict=True):
+    halves = [parts(DataLoader(data, 4, shuffle, generator=1), 2, skip=1) for data in (Samples(), arrays())]
+    for found, expected in zip(*halves, strict=True):
         assert_same_batches(found, expected)
 
 
@@ -162,7 +163,7 @@ def test_each_sample_is_read_once_an_epoch_and_skipped_ones_are_not() -> None:
     list(DataLoader(samples, 4, True))
     assert sorted(samples.read) == list(range(11))
     samples.read.clear()
-    list(DataLoader(samples, 4).parts(1, skip=2)[0])
+    list(DataLoader(samples, 4).part(0, 1, skip=2))
     assert samples.read == [8, 9, 10]
 
 
@@ -290,10 +291,8 @@ def test_inputs_and_targets_of_random_samples_belong_together_with_workers() -> 
 def test_a_run_on_samples_goes_on_within_an_epoch(tmp_path: Path) -> None:
     def trainer(folder: Path | None) -> Trainer:
         model = Linear(3, 4, generator=0)
-        options: dict[str, Any] = (
-            {"checkpoint_dir": folder, "checkpoint_every": 1, "keep": 100} if folder else {}
-        )
-        return Trainer(model, CrossEntropyLoss(), optim.SGD(model, lr=0.1), progress=False, **options)
+        optimizer, kept = optim.SGD(model, lr=0.1), callbacks(model, folder)
+        return Trainer(model, CrossEntropyLoss(), optimizer, callbacks=kept, progress=False)
 
     def loader() -> DataLoader:
         return DataLoader(Samples(), 4, True, generator=2, augment=noisy)
@@ -365,10 +364,8 @@ def test_what_writes_in_place_changes_no_data(
         loader = DataLoader(dataset, 4, shuffle, generator=0, **writing)
         for _ in range(2):
             order = copy.deepcopy(loader.generator).permutation(11) if shuffle else np.arange(11)
-            parts = [list(part) for part in loader.parts(count)]
-            found = np.concatenate(
-                [moved(part[0], np) for parts in zip(*parts, strict=True) for part in parts]
-            )
+            read = [list(part) for part in parts(loader, count)]
+            found = np.concatenate([moved(own[0], np) for each in zip(*read, strict=True) for own in each])
             np.testing.assert_array_equal(found, sign * inputs[order])
         for array, own in zip(data, (inputs, targets), strict=True):
             np.testing.assert_array_equal(moved(array, np), own)
@@ -399,7 +396,7 @@ def test_training_in_several_epochs_sees_the_same_data(monkeypatch: pytest.Monke
     assert expected == losses("cpu", negate)
     with strict_arrays.installed():
         assert losses("cuda", negate) == pytest.approx(expected)
-        monkeypatch.setattr("tinyconv.training.trainer.fits", lambda batches, xp: False)
+        monkeypatch.setattr("tinyconv.training.batches.fits", lambda batches, xp: False)
         assert losses("cuda", negate) == pytest.approx(expected)
 
 
@@ -523,7 +520,9 @@ def test_lists_tuples_and_other_iterables_of_batches_are_trained_on() -> None:
 
 def test_validation_that_can_be_iterated_once_is_refused_in_the_second_epoch() -> None:
     run = trainer()
-    with pytest.raises(ValueError, match="`validation` gave no batch; it must be an iterable that can be"):
+    with pytest.raises(
+        ValueError, match="`validation` gave no batch in the evaluation; it must be an iterable"
+    ):
         run.fit((X, Y), 3, validation=iter([(X, Y)]))
     assert len(run.history.epochs) == 1
 
@@ -543,7 +542,7 @@ def test_what_is_split_off_a_loader_is_whole_and_in_order() -> None:
     loader = DataLoader((X, Y), 4, True, drop_last=True, generator=0)
     run = trainer()
     run.fit(loader, validation_split=0.5)
-    assert run.steps == 1
+    assert run.run.steps == 1
     assert run.history.epochs[0].validation_loss == pytest.approx(run.evaluate((X[5:], Y[5:])).loss)
     assert loader.samples == 11
 

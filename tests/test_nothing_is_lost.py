@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tinyconv as tc
+from tests.trainers import callbacks
 from tinyconv.arrays import Array
 from tinyconv.layers.cache import Pass
 
@@ -128,10 +129,11 @@ def test_averages_of_a_model_that_has_changed_are_refused() -> None:
     with pytest.raises(RuntimeError, match="has changed since its WeightAverage"):
         average.update()
     model = tc.Sequential(linear(3, 2))
-    trainer = tc.Trainer(model, tc.MSELoss(), tc.optim.SGD(model), ema_decay=0.9, progress=False)
+    averaged = callbacks(model, average=0.9)
+    trainer = tc.Trainer(model, tc.MSELoss(), tc.optim.SGD(model), callbacks=averaged, progress=False)
     trainer.fit((normal(4, 3), normal(4, 2)))
     model.append(tc.ReLU())
-    with pytest.raises(RuntimeError, match="another Trainer"):
+    with pytest.raises(RuntimeError, match="make another one"):
         trainer.evaluate((normal(4, 3), normal(4, 2)))
 
 

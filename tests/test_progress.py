@@ -14,6 +14,7 @@ from tqdm.utils import disp_len
 from tests.test_examples import run
 from tinyconv import CrossEntropyLoss, Linear, MSELoss, optim
 from tinyconv.training import Trainer
+from tinyconv.training.progress import FORMAT, Bar
 
 
 def train(
@@ -38,7 +39,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
         monkeypatch.setenv("COLUMNS", str(columns))  # where tqdm before 4.68 looks
         monkeypatch.setenv("LINES", "24")
-        monkeypatch.setattr("tinyconv.training.trainer.SHOWN_SECONDS", 0)
+        monkeypatch.setattr("tinyconv.training.progress.SHOWN_SECONDS", 0)
 
     return make
 
@@ -66,12 +67,10 @@ def test_the_bar_fits_its_terminal_with_all_that_it_says(
 def test_a_finished_bar_says_how_long_it_took(
     terminal: Callable[[int], None], capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tinyconv.training.progress import epoch_bar
-
     now = [0.0]
     monkeypatch.setattr("tinyconv.training.progress.Bar.monitor_interval", 0)
     terminal(80)
-    bar = epoch_bar(60, 1, 1, progress=True)
+    bar = Bar(total=60, bar_format=FORMAT, unit="", unit_scale=True, file=sys.stderr)
     monkeypatch.setattr(bar, "_time", lambda: now[0])
     bar.start_t = bar.last_print_t = 0.0
     now[0] = 70.0

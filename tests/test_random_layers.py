@@ -2,7 +2,6 @@
 # ruff: noqa: NPY002 (a user's layer may draw from the global generator)
 
 import json
-import os
 import random
 import sys
 from collections.abc import Callable
@@ -14,13 +13,11 @@ import numpy as np
 import pytest
 
 import tinyconv as tc
+from tests.trainers import callbacks
 from tinyconv.arrays import Array
 from tinyconv.data import DataLoader
 from tinyconv.training.checkpoints import Checkpoints
-from tinyconv.training.generators import digest, generators, reseed, set_state, state_of
-from tinyconv.training.parallel import Workers
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need fork")
+from tinyconv.training.generators import OwnStreams, digest, generators, reseed, set_state, state_of
 
 
 class Noise(tc.Layer):
@@ -75,17 +72,20 @@ def seed() -> None:
 
 
 def drawn(model: tc.Layer, epoch: int) -> Array:
-    """The noise of three batches of eight samples with two workers."""
-    x = np.zeros((24, 50))
-    outputs = []
-    with Workers(model, 2, epoch) as workers:
-        for part, targets in workers.divide(DataLoader((x, x), 8)):
-            outputs.append(workers.forward(part))
-            workers.backward_params(targets)
-    return np.stack(outputs)
+    """The noise of three batches of eight samples on two ranks."""
+    x, streams = np.zeros((4, 50)), OwnStreams(model, 1)
+    first = [model.forward(x) for _ in range(3)]
+    sources = [source for source, _ in streams._streams]
+    states = [state_of(source) for source in sources]
+    second = []
+    for batch in (1, 2, 3):
+        streams.begin(epoch, batch)
+        second.append(model.forward(x))
+    for source, state in zip(sources, states, strict=True):
+        set_state(source, state)
+    return np.stack([np.concatenate(parts) for parts in zip(first, second, strict=True)])
 
 
-@needs_fork
 @every_noise
 def test_workers_draw_numbers_of_their_own_for_each_epoch_batch_and_worker(make: Callable[[], Noise]) -> None:
     model = make()
@@ -101,15 +101,12 @@ def test_workers_draw_numbers_of_their_own_for_each_epoch_batch_and_worker(make:
 def training(make: Callable[[], Noise], folder: Path | None, workers: int) -> tc.Trainer:
     model = tc.Sequential(make(), tc.Linear(4, 3, generator=0), make())
     optimizer = tc.optim.SGD(model, lr=0.1)
-    every = None if folder is None else 1
     return tc.Trainer(
         model,
         tc.CrossEntropyLoss(),
         optimizer,
         workers=workers,
-        checkpoint_dir=folder,
-        checkpoint_every=every,
-        keep=100,
+        callbacks=callbacks(model, folder),
         progress=False,
     )
 
@@ -120,7 +117,7 @@ def small_data() -> DataLoader:
 
 
 @every_noise
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_fork)])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_resumed_run_draws_on_as_one_that_was_not_interrupted(
     make: Callable[[], Noise], workers: int, tmp_path: Path
 ) -> None:
@@ -139,7 +136,6 @@ def test_a_resumed_run_draws_on_as_one_that_was_not_interrupted(
         assert (np.random.random(), random.random()) == after
 
 
-@needs_fork
 def test_the_training_process_draws_as_it_would_alone() -> None:
     before = digest(np.random.mtrand._rand), random.getstate()
     training(NOISES["list"], None, 2).fit(small_data(), 2)
@@ -148,7 +144,6 @@ def test_the_training_process_draws_as_it_would_alone() -> None:
     np.testing.assert_array_equal(own.ravel(), np.random.default_rng(0).random(own.size))
 
 
-@needs_fork
 def test_layers_that_share_a_generator_share_it_in_workers_too() -> None:
     shared = np.random.default_rng(0)
     plus, minus = (Noise([shared], lambda held, n: held[0].random(n), sign) for sign in (1, -1))

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import tinyconv as tc
+from tests.trainers import average_of, callbacks
 from tinyconv.arrays import Array
 from tinyconv.data import DataLoader
 from tinyconv.data.augment import random_affine
-from tinyconv.training.checkpoint import read_checkpoint, write_checkpoint
-from tinyconv.training.checkpoints import Checkpoints
+from tinyconv.training import loop
+from tinyconv.training.checkpoints import Checkpoints, read_checkpoint, write_checkpoint
 
 EPOCHS = 3
 
@@ -61,15 +62,10 @@ def adamw(folder: Path | None, **options: Any) -> tc.Trainer:
 
 
 def trainer(model: Any, optimizer: Any, schedule: Any, folder: Path | None, **options: Any) -> tc.Trainer:
-    options = {"checkpoint_every": None if folder is None else 1, "keep": 1000, **options}
+    others = {name: options.pop(name) for name in ("workers", "accumulate") if name in options}
+    kept = callbacks(model, folder, **options)
     return tc.Trainer(
-        model,
-        tc.CrossEntropyLoss(),
-        optimizer,
-        schedule,
-        checkpoint_dir=folder,
-        progress=False,
-        **options,
+        model, tc.CrossEntropyLoss(), optimizer, schedule, callbacks=kept, progress=False, **others
     )
 
 
@@ -78,7 +74,7 @@ RUNS: dict[str, tuple[Callable[..., tc.Trainer], dict[str, Any]]] = {
     "AdamW": (adamw, {}),
     "average, accumulation and clipping": (
         adamw,
-        {"ema_decay": 0.9, "accumulate": 2, "clip_grad_norm": 0.5, "clip_grad_value": 0.1},
+        {"average": 0.9, "accumulate": 2, "norm": 0.5, "value": 0.1},
     ),
     "augmented": (sgd, {"augmented": True}),
     "two workers": (sgd, {"workers": 2}),
@@ -89,8 +85,9 @@ RUNS: dict[str, tuple[Callable[..., tc.Trainer], dict[str, Any]]] = {
 def end_of(run: tc.Trainer) -> dict[str, Array]:
     """All that must be equal at the end of two runs."""
     arrays = run.model.state_dict()
-    if run.average is not None:
-        arrays |= run.average.state_dict()
+    average = average_of(run)
+    if average is not None:
+        arrays |= average.state_dict()
     for name, own in run.optimizer.state.items():
         arrays |= {f"{name} {key}": np.asarray(value) for key, value in own.items()}
     figures = [(e.train_loss, e.train_accuracy, e.lr) for e in run.history.epochs]
@@ -198,10 +195,10 @@ def another_schedule(folder: Path) -> tc.Trainer:
         (another_dtype, "'0.weight' is float32, not float64"),
         (another_schedule, r"its schedule kind is \[.StepLR., 0.05\], and this one.s None"),
         (adamw, "its optimizer kind is SGD, and this one's AdamW"),
-        (partial(sgd, ema_decay=0.9), "its average's decay is None, and this one's 0.9"),
-        (partial(sgd, workers=2), "its workers is 1, and this one's 2"),
+        (partial(sgd, average=0.9), r"its callbacks is \[\], and this one's \['WeightAverage"),
+        (partial(sgd, accumulate=2), "its accumulate is 1, and this one's 2"),
     ],
-    ids=["model", "dtype", "schedule", "optimizer", "averaging", "workers"],
+    ids=["model", "dtype", "schedule", "optimizer", "averaging", "accumulation"],
 )
 def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(
     make: Callable[[Path], tc.Trainer], message: str, folder: Path
@@ -211,7 +208,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_changes_nothing(
     with pytest.raises(ValueError, match=rf"does not fit this run: .*{message}"):
         run.resume()
     assert_equal(run.model.state_dict(), before)
-    assert run.steps == 0
+    assert run.run.steps == 0
 
 
 @pytest.mark.parametrize(
@@ -223,14 +220,14 @@ def test_a_checkpoint_with_a_wrong_schedule_is_refused_and_changes_nothing(
     path = Checkpoints(folder).paths()[-1]
     arrays, state = read_checkpoint(path)
     write_checkpoint(path, arrays, {**state, "schedule": schedule})
-    run = sgd(folder, ema_decay=None)
+    run = sgd(folder)
     before, options = run.model.state_dict(), run.optimizer.state_dict()
     with pytest.raises(ValueError, match="does not fit this run"):
         run.resume(path)
     assert_equal(run.model.state_dict(), before)
     assert run.optimizer.state_dict() == options
     assert run.schedule is not None
-    assert run.schedule.count == run.steps == 0
+    assert run.schedule.count == run.run.steps == 0
 
 
 def test_a_run_goes_on_with_the_rates_and_options_that_were_set_by_hand(tmp_path: Path) -> None:
@@ -402,8 +399,6 @@ def test_a_disk_that_is_full_ends_the_run_and_leaves_what_was_there(
 def test_without_a_folder_there_is_nothing_to_resume() -> None:
     with pytest.raises(ValueError, match="`path` must be given"):
         sgd(None).resume()
-    with pytest.raises(ValueError, match=r"`checkpoint_every` .=3. needs a `checkpoint_dir`"):
-        sgd(None, checkpoint_every=3)
 
 
 # Early stopping, validation, accumulation
@@ -412,22 +407,23 @@ def test_without_a_folder_there_is_nothing_to_resume() -> None:
 def worsening(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> None:
     """Evaluations give these accuracies, one after the other."""
     values: Iterator[float] = iter(accuracies)
-    monkeypatch.setattr(tc.Trainer, "evaluate", lambda *_, **__: tc.training.Evaluation(1.0, next(values)))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: tc.training.Evaluation(1.0, next(values)))
 
 
 @pytest.mark.parametrize("saved", [False, True])
-@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"average": 0.5}], ids=str)
 def test_training_stops_when_it_gets_no_better_and_restores_the_best(
     saved: bool, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worsening(monkeypatch, [0.5, 0.7, 0.6, 0.7, 0.9])
-    run = sgd(tmp_path if saved else None, **options)
     states = []
 
     def on_epoch(_: Any) -> None:
-        states.append(run.model.state_dict() if run.average is None else run.average.module.state_dict())
+        states.append(run.run.evaluated.state_dict())
 
-    run.fit(small_data(), 10, validation=small_data(), patience=2, restore_best=True, on_epoch=on_epoch)
+    stopping: dict[str, Any] = {"patience": 2, "restore_best": True, "on_epoch": on_epoch}
+    run = sgd(tmp_path if saved else None, **options, **stopping)
+    run.fit(small_data(), 10, validation=small_data())
     assert [epoch.validation_accuracy for epoch in run.history.epochs] == [0.5, 0.7, 0.6, 0.7]
     assert_equal(run.model.state_dict(), states[1])
 
@@ -436,14 +432,14 @@ def test_a_resumed_run_remembers_its_patience_and_its_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worsening(monkeypatch, [0.7, 0.6])
-    run = sgd(tmp_path, keep=1, checkpoint_every=None)
     states: list[dict[str, Array]] = []
-    run.fit(
-        small_data(), 2, validation=small_data(), on_epoch=lambda _: states.append(run.model.state_dict())
+    run: tc.Trainer = sgd(
+        tmp_path, keep=1, every=None, on_epoch=lambda _: states.append(run.model.state_dict())
     )
-    resumed = sgd(tmp_path, keep=1)
+    run.fit(small_data(), 2, validation=small_data())
+    resumed = sgd(tmp_path, keep=1, patience=1, restore_best=True)
     resumed.resume()
-    resumed.fit(small_data(), 5, validation=small_data(), patience=1, restore_best=True)
+    resumed.fit(small_data(), 5, validation=small_data())
     assert len(resumed.history.epochs) == 2
     assert_equal(resumed.model.state_dict(), states[0])
 
@@ -454,10 +450,10 @@ def test_patience_does_not_count_the_epochs_of_an_earlier_fit(
     worsening(monkeypatch, [0.9, 0.8, 0.7, 0.3, 0.4, 0.2, 0.1, 0.0])
     run = sgd(tmp_path)
     run.fit(small_data(), 3, validation=small_data())
-    run.fit(small_data(), 1, validation=small_data(), patience=2)
-    resumed = sgd(tmp_path)
+    run.fit(small_data(), 1, validation=small_data())
+    resumed = sgd(tmp_path, patience=2)
     resumed.resume()  # goes on with the second call
-    resumed.fit(small_data(), 10, validation=small_data(), patience=2)
+    resumed.fit(small_data(), 10, validation=small_data())
     assert [epoch.validation_accuracy for epoch in resumed.history.epochs[3:]] == [0.3, 0.4, 0.2, 0.1]
 
 
@@ -465,7 +461,7 @@ def test_a_share_of_the_data_is_split_off_for_validation() -> None:
     data = small_data()
     run = sgd(None)
     run.fit(data, validation_split=0.25)
-    assert run.steps == 5  # 33 samples
+    assert run.run.steps == 5  # 33 samples
     images, labels = data.dataset
     last = DataLoader((images[33:], labels[33:]), 8)
     assert run.history.epochs[0].validation_loss == run.evaluate(last).loss
@@ -517,19 +513,20 @@ def test_gradients_are_clipped_before_each_update(monkeypatch: pytest.MonkeyPatc
         step(self)
 
     monkeypatch.setattr(tc.optim.SGD, "step", watched)
-    sgd(None, clip_grad_norm=0.01).fit(small_data())
+    sgd(None, norm=0.01).fit(small_data())
     np.testing.assert_allclose(norms, 0.01, rtol=1e-3)
 
 
 def test_evaluation_uses_the_averaged_weights_and_leaves_the_models_alone() -> None:
-    run = sgd(None, ema_decay=0.5)
+    run = sgd(None, average=0.5)
     run.fit(small_data(), 2)
-    assert run.average is not None
+    average = average_of(run)
+    assert average is not None
     own = run.model.state_dict()
     averaged = run.evaluate(small_data())
     assert_equal(run.model.state_dict(), own)
-    run.model.load_state_dict(run.average.module.state_dict())
-    run.average = None
+    run.model.load_state_dict(average.module.state_dict())
+    run.run.callbacks.clear()
     assert run.evaluate(small_data()).loss == averaged.loss
     run.model.load_state_dict(own)
     assert run.evaluate(small_data()).loss != averaged.loss

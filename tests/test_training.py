@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.trainers import callbacks
 from tinyconv import (
     CrossEntropyLoss,
     Dropout,
@@ -38,8 +39,8 @@ def line(count: int = 64) -> tuple[Array, Array]:
     return x, 3 * x - 1
 
 
-def trainer_of(model: Any, lr: float = 0.1) -> Trainer:
-    return Trainer(model, MSELoss(), optim.SGD(model, lr=lr), progress=False)
+def trainer_of(model: Any, lr: float = 0.1, **options: Any) -> Trainer:
+    return Trainer(model, MSELoss(), optim.SGD(model, lr=lr), progress=False, **options)
 
 
 def train_lenet(mnist: MNIST, seed: int, count: int = 4000) -> tuple[Trainer, float]:
@@ -96,9 +97,9 @@ def test_ten_steps_of_training_agree_with_pytorch(mnist: MNIST) -> None:
 
 def test_history_holds_an_epoch_a_record_and_a_loss_a_step() -> None:
     model = Linear(1, 1, generator=0)
-    trainer = trainer_of(model)
     seen: list[Epoch] = []
-    history = trainer.fit(line(), 3, batch_size=10, validation=line(20), generator=0, on_epoch=seen.append)
+    trainer = trainer_of(model, callbacks=callbacks(model, on_epoch=seen.append))
+    history = trainer.fit(line(), 3, batch_size=10, validation=line(20), generator=0)
     assert history is trainer.history
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3]
     assert history.epochs == seen

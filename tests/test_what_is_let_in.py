@@ -31,7 +31,7 @@ from tinyconv import (
 )
 from tinyconv.arguments import OPTIONAL
 from tinyconv.arrays import Array
-from tinyconv.training.running import Running
+from tinyconv.training.running import evaluation, sums_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 CALLS = every_call(np.float64)
@@ -409,6 +409,5 @@ def test_training_and_its_accuracy_are_the_same_for_labels_of_every_integer_dtyp
         return (*trainer.history.step_losses, *trainer.evaluate((x, targets)))
 
     assert figures(labels.astype(dtype)) == figures(labels)
-    running = Running(CrossEntropyLoss())
-    running.add(np.zeros(()), 12, np.eye(4)[labels], labels.astype(dtype))
-    assert running.result("a test").accuracy == 1
+    sums = sums_of(CrossEntropyLoss(), np.zeros(()), np.eye(4)[labels], labels.astype(dtype))
+    assert evaluation(CrossEntropyLoss(), sums, "").accuracy == 1

@@ -11,21 +11,29 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinyconv.arrays import available_cpus
 from tinyconv.data import MNIST, DataLoader, load_mnist, normalize, random_affine
 from tinyconv.data.mnist import FILES
 from tinyconv.files import write_whole
 from tinyconv.layers import CrossEntropyLoss, Sequential
 from tinyconv.models import lenet5, mnist_cnn
 from tinyconv.optim import SGD, AdamW, OneCycleLR, Optimizer
-from tinyconv.training import Epoch, Trainer, load_weights, save_weights
-from tinyconv.training.checkpoints import Checkpoints
+from tinyconv.training import (
+    Callback,
+    Checkpoints,
+    HistoryLog,
+    Run,
+    Trainer,
+    WeightAverage,
+    load_weights,
+    save_weights,
+)
 
 MODELS = {"lenet": lenet5, "cnn": mnist_cnn}
 DEFAULT_LR = {"lenet": 0.005, "cnn": 0.01, "cnn, augmented": 0.1}
@@ -142,7 +150,7 @@ def with_all_options(args: Namespace) -> Namespace:
     if args.resume is not None and args.checkpoint_dir is not None:
         raise ValueError("--resume goes on writing to its folder: --checkpoint-dir must not be given as well")
     if args.resume is None:
-        several = args.device == "cpu" and sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+        several = args.device == "cpu" and sys.platform == "linux" and available_cpus() > 1
         return _with_defaults(Namespace(**vars(args), workers=2 if several else 1))
     kept = _kept_options(args.resume)
     resumed = _with_defaults(Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume}))
@@ -216,19 +224,43 @@ def make_trainer(args: Namespace, steps_per_epoch: int, rng: np.random.Generator
     The CNN with augmented images is trained longer, by a one-cycle learning rate, towards smoothed labels,
     and evaluated with averaged weights.
     """
-    # A log file gets the lines of `fit`, and so none of the trainer's.
-    others: dict[str, Any] = {"workers": args.workers, "device": args.device, "progress": sys.stderr.isatty()}
-    if args.checkpoint_dir is not None:
-        others |= {"checkpoint_dir": args.checkpoint_dir, "checkpoint_every": args.checkpoint_every}
     best, lr = args.best, args.lr
     model, criterion = MODELS[args.model](generator=rng), CrossEntropyLoss(label_smoothing=0.1 * best)
     if args.model == "lenet":
         optimizer: Optimizer = AdamW(model, lr=lr, weight_decay=0.1)
     else:
         optimizer = SGD(model, lr=lr, momentum=0.9, weight_decay=5e-4 if best else 1e-4)
+    schedule: OneCycleLR | None = None
+    callbacks: list[Callback] = [ShowEpoch()]
     if args.model == "lenet" or best:
-        others["schedule"] = OneCycleLR(optimizer, lr, total_steps=args.epochs * steps_per_epoch)
-    return Trainer(model, criterion, optimizer, ema_decay=0.999 if best else None, **others)
+        schedule = OneCycleLR(optimizer, lr, total_steps=args.epochs * steps_per_epoch)
+    if best:
+        callbacks.append(WeightAverage(model, 0.999))
+    if args.checkpoint_dir is not None:
+        folder, every = args.checkpoint_dir, args.checkpoint_every
+        callbacks += [HistoryLog(folder), Checkpoints(folder, every=every)]
+    return Trainer(
+        model,
+        criterion,
+        optimizer,
+        schedule,
+        callbacks=callbacks,
+        workers=args.workers if args.communicator.size == 1 else 1,
+        communicator=args.communicator if args.communicator.size > 1 else None,
+        device=args.device,
+        progress=sys.stderr.isatty(),  # a log file gets the lines of ShowEpoch
+    )
+
+
+class ShowEpoch(Callback):
+    """Print a line after each epoch."""
+
+    def on_epoch_end(self, run: Run) -> None:
+        epoch = run.history.epochs[-1]
+        training = f"training loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}"
+        tested = f"test loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.2%}"
+        speed = f"{epoch.seconds:.1f} s, {epoch.images_per_second:,.0f} images/s"
+        print(f"epoch {epoch.epoch}/{run.last_epoch}: {training}; {tested}; {speed}", flush=True)
 
 
 def fit(args: Namespace, trainer: Trainer, loader: DataLoader, test: DataLoader) -> float:
@@ -237,23 +269,16 @@ def fit(args: Namespace, trainer: Trainer, loader: DataLoader, test: DataLoader)
     Ctrl-C ends the training, but not the program, and says what there is of it. Returns the seconds that it
     took.
     """
-
-    def show(epoch: Epoch) -> None:
-        training = f"training loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}"
-        tested = f"test loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.2%}"
-        speed = f"{epoch.seconds:.1f} s, {epoch.images_per_second:,.0f} images/s"
-        print(f"epoch {epoch.epoch}/{args.epochs}: {training}; {tested}; {speed}", flush=True)
-
     print(trainer.model.summary(INPUT_SHAPE))
     if args.resume is not None:
-        with suppress(FileNotFoundError):  # a run that was killed before its first checkpoint begins anew
+        if Checkpoints(args.resume).paths():  # a run that was killed before its first begins anew
             trainer.resume()
-        print(f"going on after {trainer.steps:,} batches")
-    if args.checkpoint_dir is not None:
+        print(f"going on after {trainer.run.steps:,} batches")
+    if args.checkpoint_dir is not None and args.communicator.rank == 0:
         _keep_options(args)
     start = time.perf_counter()
     try:
-        trainer.fit(loader, args.epochs - len(trainer.history.epochs), validation=test, on_epoch=show)
+        trainer.fit(loader, args.epochs - len(trainer.history.epochs), validation=test)
     except KeyboardInterrupt:
         print(f"\n{_interrupted(args, trainer)}")
     return time.perf_counter() - start
@@ -280,8 +305,7 @@ def _interrupted(args: Namespace, trainer: Trainer) -> str:
 
 def report(args: Namespace, trainer: Trainer, data: MNIST, seconds: float) -> None:
     """Print the result; write weights, averaged ones if there are, and picture."""
-    if trainer.average is not None:
-        trainer.model.load_state_dict(trainer.average.module.state_dict())
+    trainer.model.load_state_dict(trainer.run.evaluated.state_dict())
     epochs = trainer.history.epochs
     logits = trainer.model.to("cpu").predict(normalize(data.test_images))
     accuracy = float((logits.argmax(axis=1) == data.test_labels).mean())
@@ -290,6 +314,8 @@ def report(args: Namespace, trainer: Trainer, data: MNIST, seconds: float) -> No
     if epochs:
         best = trainer.history.best
         print(f"best after epoch {best.epoch}: {best.validation_accuracy:.2%}")
+    if args.communicator.rank:
+        return
     weights = args.out / f"{args.model}.safetensors"
     save_weights(trainer.model, weights)
     print(f"weights: {weights}")

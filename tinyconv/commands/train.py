@@ -1,18 +1,29 @@
 """python -m tinyconv train: a network on MNIST, with checkpoints, weights and a picture of the run."""
 
 import argparse
+import contextlib
+import os
 
 import numpy as np
 
 from tinyconv import recipes
 from tinyconv.commands.errors import INTERRUPTED
+from tinyconv.training import default_communicator
 
 HELP = "train a network on MNIST"
 add_options = recipes.add_options
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; returns the exit code."""
+    """Train; returns the exit code. Of several ranks, only the first prints."""
+    args.communicator = default_communicator()
+    if args.communicator.rank == 0:
+        return _train(args)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     args = recipes.with_all_options(args)
     data = recipes.load_data(args.data)
     args.out.mkdir(parents=True, exist_ok=True)

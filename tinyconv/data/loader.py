@@ -1,6 +1,7 @@
 """Batches of a data set, shuffled again in each epoch."""
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
@@ -79,7 +80,7 @@ class DataLoader:
 
         A pair of arrays is moved there as a whole, unless it is augmented.
         """
-        self._xp = xp
+        self._module = None if xp is None else xp.__name__  # modules cannot be pickled
         if is_pair(self.dataset):
             home = xp if self.augment is None else np
             inputs, targets = self.dataset
@@ -109,7 +110,7 @@ class DataLoader:
         )
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        return self.parts(1)[0]
+        return self.part(0, 1)
 
     def order(self) -> Array:
         """Return the indices of the samples of a new iteration, in order."""
@@ -117,12 +118,23 @@ class DataLoader:
         order = self.generator.permutation(count) if self.shuffle else np.arange(count)
         return order[: self.samples_per_epoch]
 
-    def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
-        """Return one iteration for `count` workers, each a part of each batch's inputs and all targets.
+    def part(self, rank: int, size: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Return an iteration over one part of each batch, for process `rank` of `size` that train together.
 
-        Batches of fewer samples than workers go to the first worker as a whole. The first `skip` batches are
-        skipped without being read. This call draws all numbers from `generator`, whatever is skipped. In a
-        data set of samples each part reads whole batches.
+        The parts are as equal as possible, and in order. A batch of fewer samples than processes is not
+        divided: the first process has all of it, and the others nothing (of length 0).
+
+        Args:
+            rank, size: number of the process, from 0, and number of processes.
+            skip: number of batches that are left out, without being read.
+
+        This call draws all numbers from `generator`, whatever is skipped, so that processes with equal
+        generators have the parts of equal batches. In a data set of samples each process reads whole batches.
+
+        >>> import numpy as np
+        >>> loader = DataLoader((np.zeros((5, 1)), np.arange(5)), batch_size=3)
+        >>> [[y.tolist() for x, y in loader.part(rank, 2)] for rank in range(2)]
+        [[[0], [3]], [[1, 2], [4]]]
         """
         skip = integer("skip", skip, minimum=0)
         order: Array | None = None  # slices do
@@ -131,43 +143,41 @@ class DataLoader:
         elif self.shuffle:
             order = moved(self.order(), array_module(self.dataset[0]))
         seed = 0 if self.augment is None else int(self.generator.integers(1 << 63))
-        return [self._part(order, seed, skip, number, count) for number in range(count)]
+        return self._part(order, seed, skip, integer("rank", rank, minimum=0), integer("size", size))
 
     def _part(
-        self, order: Array | None, seed: int, skip: int, number: int, count: int
+        self, order: Array | None, seed: int, skip: int, rank: int, size: int
     ) -> Iterator[tuple[Array, Array]]:
         end = self.samples_per_epoch
         for start in range(skip * self.batch_size, end, self.batch_size):
             stop = min(start + self.batch_size, end)
-            workers = count if stop - start >= count else 1
-            if number >= workers:
-                continue
-            first, last = _share(stop - start, number, workers)
+            first, last = _share(stop - start, rank, size)
             inputs, targets = self._read(order, slice(start, stop), slice(start + first, start + last))
             inputs = self._augmented(inputs, seed, start + first)
-            if self._xp is not None:
-                inputs, targets = moved(inputs, self._xp), moved(targets, self._xp)
+            if self._module is not None:
+                inputs, targets = (moved(array, sys.modules[self._module]) for array in (inputs, targets))
             yield inputs if self.transform is None else self.transform(inputs), targets
 
     def _read(self, order: Array | None, batch: slice, part: slice) -> tuple[Array, Array]:
-        """The inputs at the places `part` of an epoch, and the targets at those of `batch`.
+        """The samples at the places `part` of an epoch, which are some of those of `batch`.
 
         Inputs that `transform` or `augment` may write to are a copy.
         """
         if not is_pair(self.dataset):
             assert order is not None
-            inputs, targets = collate(self.dataset, order[batch].tolist())
-            return inputs[part.start - batch.start : part.stop - batch.start], targets
+            samples = collate(self.dataset, order[batch].tolist())
+            inputs, targets = (array[part.start - batch.start : part.stop - batch.start] for array in samples)
+            return inputs, targets
         inputs, targets = self.dataset
         if order is not None:
-            return inputs[order[part]], targets[order[batch]]
+            return inputs[order[part]], targets[order[part]]
         if self.transform is None and self.augment is None:
-            return inputs[part], targets[batch]
-        return array_module(inputs).array(inputs[part]), targets[batch]
+            return inputs[part], targets[part]
+        return array_module(inputs).array(inputs[part]), targets[part]
 
     def _augmented(self, inputs: Array, seed: int, place: int) -> Array:
         """`inputs`, the first of which has that `place` in the epoch, each augmented separately."""
-        if self.augment is None:
+        if self.augment is None or not len(inputs):
             return inputs
         inputs = moved(inputs, np)
         samples = [
@@ -178,7 +188,7 @@ class DataLoader:
 
 
 def iterates_by_parts(batches: Any) -> TypeGuard[DataLoader]:
-    """Return whether `batches` iterates as `DataLoader.parts` does: a subclass may override iteration."""
+    """Return whether `batches` iterates as `DataLoader.part` does: a subclass may override iteration."""
     return isinstance(batches, DataLoader) and type(batches).__iter__ is DataLoader.__iter__
 
 
@@ -212,11 +222,13 @@ def split_off(data: Any, share: float) -> tuple[Any, Any]:
     return own, DataLoader(last, data.batch_size, transform=data.transform)
 
 
-def split(batch: Array, count: int) -> list[Array]:
-    """Return `batch` in `count` parts, as equal as possible, as `DataLoader.parts` cuts it."""
-    return [batch[slice(*_share(len(batch), number, count))] for number in range(count)]
+def part_of(batch: Array, rank: int, size: int) -> Array:
+    """Return the part of `batch` of process `rank` of `size`, as `DataLoader.part` cuts it."""
+    return batch[slice(*_share(len(batch), rank, size))]
 
 
-def _share(length: int, number: int, count: int) -> tuple[int, int]:
-    """Where part `number` of `count` begins and ends."""
-    return number * length // count, (number + 1) * length // count
+def _share(length: int, rank: int, size: int) -> tuple[int, int]:
+    """Where the part of process `rank` of `size` begins and ends."""
+    if length < size:
+        return (0, length) if rank == 0 else (length, length)
+    return rank * length // size, (rank + 1) * length // size

@@ -43,11 +43,11 @@ class Streamed:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        return self.parts(1)[0]
+        return self.part(0, 1)
 
-    def parts(self, count: int, skip: int = 0) -> list[Iterator[tuple[Array, Array]]]:
-        """Return what `DataLoader.parts` does, for the only worker on a GPU."""
-        return [self._chunks(self._batches.order()[skip * self._batches.batch_size :])]
+    def part(self, rank: int, size: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Return what `DataLoader.part` does, for the only process on a GPU."""
+        return self._chunks(self._batches.order()[skip * self._batches.batch_size :])
 
     def _chunks(self, order: Array) -> Iterator[tuple[Array, Array]]:
         batches, stream = self._batches, self._xp.cuda.Stream(non_blocking=True)
@@ -102,5 +102,5 @@ class _Slot:
 def iterate(batches: Iterable[tuple[Array, Array]], skip: int) -> Iterator[tuple[Array, Array]]:
     """Return `batches`, each checked, without the first `skip`, which a `DataLoader` does not read."""
     if isinstance(batches, Streamed) or iterates_by_parts(batches):
-        return batches.parts(1, skip)[0]
+        return batches.part(0, 1, skip)
     return islice(checked("data", batches), skip, None)

@@ -59,7 +59,7 @@ A layer that is assigned to an attribute becomes a child, whose parameters belon
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -72,13 +72,6 @@ from tinyconv.layers.summary import Step, dry_run, summary_table
 from tinyconv.signature import shown_arguments
 
 __all__ = ["Layer"]
-
-
-class Communicator(Protocol):
-    """What a layer needs where several workers each have a part of the batch."""
-
-    def allreduce(self, array: Array) -> Array:
-        """Return the sum of the arrays of all workers."""
 
 
 ERRORS = (ValueError, TypeError, RuntimeError)  # to which the name of the layer that raised them is added
@@ -100,7 +93,6 @@ class Layer(ForwardCache):
         buffers: name -> array of the state that is not trained (running statistics).
         children: name -> layer, for layers that contain layers; read-only.
         training: whether dropout drops and batch norm uses the batch's statistics.
-        communicator: set in the workers of parallel training, else None.
         capturable: whether a training step with this layer can be a CUDA graph: whether it runs the same
             kernels on the same arrays each time, and neither draws random numbers nor reads numbers on the
             host.
@@ -113,7 +105,6 @@ class Layer(ForwardCache):
     """
 
     capturable = True
-    communicator: Communicator | None
     _training: bool
     _params: dict[str, Array]
     _own_grads: dict[str, Array]
@@ -125,7 +116,7 @@ class Layer(ForwardCache):
     def __init__(self) -> None:
         super().__init__()
         # Bypasses __setattr__, which is slow: fused layers are created for each prediction.
-        vars(self).update(_training=True, communicator=None, _params={}, _own_grads={}, _own_grads_dot={})
+        vars(self).update(_training=True, _params={}, _own_grads={}, _own_grads_dot={})
         vars(self).update(_buffers={}, _children={}, _changes=0)
 
     def __init_subclass__(cls, **keywords: Any) -> None:

@@ -9,6 +9,7 @@ import tinyconv.functional as F
 from tinyconv.arguments import check_kinds, floating_dtype, integer, number
 from tinyconv.arrays import Array
 from tinyconv.layers.attributes import Buffer, Parameter
+from tinyconv.layers.divided import batch_allreduce
 from tinyconv.layers.layer import Layer
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"]
@@ -76,7 +77,7 @@ class BatchNorm(AffineNorm):
         training = self.training or mean is None
         momentum = self._next_momentum() if self.training else 0.0
         output, saved = F.batch_norm_saved(
-            x, mean, var, *self._affine, training, momentum, self.eps, self._allreduce
+            x, mean, var, *self._affine, training, momentum, self.eps, batch_allreduce()
         )
         if self.training and mean is not None:
             self._buffers["num_batches_tracked"] += 1
@@ -84,14 +85,14 @@ class BatchNorm(AffineNorm):
 
     def backward(self, grad_output: Array) -> Array:
         (saved,) = self.saved(grad_output)
-        grad_input, *grads = F.batch_norm_saved_backward(grad_output, saved, *self._affine, self._allreduce)
+        grad_input, *grads = F.batch_norm_saved_backward(grad_output, saved, *self._affine, batch_allreduce())
         self._add_grads(*grads)
         return grad_input
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         (saved,) = self.kept()
-        if self.communicator is not None and saved.size:
-            raise RuntimeError("jvp of batch norm in training needs the whole batch, not a worker's part")
+        if batch_allreduce() is not None and saved.size:
+            raise RuntimeError("jvp of batch norm in training needs the whole batch, not a rank's part")
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         weight = self._params.get("weight")
         output_dot, moved = F.batch_norm_saved_jvp(x_dot, weight_dot, bias_dot, saved, weight)
@@ -105,10 +106,6 @@ class BatchNorm(AffineNorm):
         )
         self._add_grads_dot(*grads_dot)
         return grad_dot
-
-    @property
-    def _allreduce(self) -> Callable[[Array], Array] | None:
-        return None if self.communicator is None else self.communicator.allreduce
 
     def _next_momentum(self) -> float:
         if self.momentum is None and "num_batches_tracked" in self._buffers:

@@ -1,31 +1,42 @@
-"""Training: the trainer, its history, weights and checkpoints in files, averaged weights, clipping."""
+"""Training: the trainer and its callbacks, communicators, checkpoints and weights in files."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinyconv.training.average import WeightAverage
-from tinyconv.training.checkpoint import load_weights, save_weights
+from tinyconv.training.callbacks import *
 from tinyconv.training.clip import clip_grad_norm_, clip_grad_value_
+from tinyconv.training.communicator import *
 from tinyconv.training.history import Epoch, History
-from tinyconv.training.parallel import WorkerError
+from tinyconv.training.processes import WorkerError
+from tinyconv.training.run import Callback, Run
 from tinyconv.training.running import Evaluation
 from tinyconv.training.trainer import Trainer
+from tinyconv.training.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from tinyconv.training.checkpoints import Checkpoints
     from tinyconv.training.log import HistoryLog
 
 __all__ = [
+    "Callback",
     "Checkpoints",
+    "ClipGradNorm",
+    "ClipGradValue",
+    "Communicator",
+    "EarlyStopping",
     "Epoch",
     "Evaluation",
     "History",
     "HistoryLog",
+    "MPICommunicator",
+    "Run",
     "Trainer",
     "WeightAverage",
     "WorkerError",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "default_communicator",
     "load_weights",
     "save_weights",
 ]

@@ -11,10 +11,13 @@ from tinyconv.arguments import instance, number
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.layers import Layer
 from tinyconv.training.generators import generators
+from tinyconv.training.run import Callback, Run
 
 
-class WeightAverage:
+class WeightAverage(Callback):
     """Keep an exponential moving average of a model's parameters and buffers.
+
+    As a callback of a Trainer it is updated after each step, and evaluated in place of the model.
 
     average = decay * average + (1 - decay) * value after each update but the first, which copies.
     It is PyTorch's AveragedModel with `get_ema_multi_avg_fn(decay)` and `use_buffers=True`, except that
@@ -56,6 +59,17 @@ class WeightAverage:
         self._changes = model.changes()
         self.n_averaged = 0
 
+    every_rank = True
+
+    def on_update_end(self, run: Run) -> None:
+        self.update()
+
+    def evaluated(self) -> Layer | None:
+        if not self.n_averaged:
+            return None
+        self.check()
+        return self.module
+
     def check(self) -> None:
         """Check that the model has the layers and parameters that the averages are of.
 
@@ -63,10 +77,7 @@ class WeightAverage:
             RuntimeError: some have been added, removed or replaced since the averages were begun.
         """
         if self.model.changes() != self._changes:
-            raise RuntimeError(
-                "`model` has changed since its WeightAverage was made: make another one (with a Trainer's "
-                "`ema_decay`, another Trainer)"
-            )
+            raise RuntimeError("`model` has changed since its WeightAverage was made: make another one")
 
     @underflow_allowed
     def update(self) -> None:

@@ -55,6 +55,26 @@ def set_state(source: RandomSource, state: Any) -> None:
         source.set_state(state)
 
 
+class OwnStreams:
+    """Random numbers of its own for each rank but the first, which draws as it would alone.
+
+    Before each batch the generators of the layers, and those of `np.random` and `random`, are set to a stream
+    that is determined by their state at the beginning of the epoch, the epoch, the batch and the rank. So a
+    resumed run does not need their states.
+    """
+
+    def __init__(self, model: Layer, rank: int) -> None:
+        self._rank = rank
+        found = [own for layer in model.modules() for own in generators(layer).values()]
+        unique = {id(own): own for own in (*found, *global_generators().values())} if rank else {}
+        self._streams = [(own, digest(own)) for own in unique.values()]
+
+    def begin(self, epoch: int, batch: int) -> None:
+        """Set the generators to the streams for a batch."""
+        for source, own in self._streams:
+            reseed(source, own, epoch, batch, self._rank)
+
+
 def digest(source: RandomSource) -> int:
     """Return a number that depends on the state of `source`, without changing it."""
     text = json.dumps(state_of(source), default=lambda array: array.tolist())

@@ -33,7 +33,7 @@ class Epoch:
 
 @dataclass(slots=True, repr=False)
 class History:
-    """The finished `epochs`, and the loss of each step, also of unfinished epochs.
+    """The finished `epochs`, and loss and learning rate of each step, also of unfinished epochs.
 
     A step is a batch; if none of its targets counts, its loss is NaN.
 
@@ -43,6 +43,7 @@ class History:
 
     epochs: list[Epoch] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
+    step_lrs: list[float] = field(default_factory=list)
 
     def __repr__(self) -> str:
         counts = ((len(self.epochs), "epoch"), (len(self.step_losses), "step"))

@@ -4,55 +4,80 @@ import importlib.util
 import json
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from tinyconv.arguments import integer
 from tinyconv.files import remove_unfinished, write_whole
+from tinyconv.training.run import Callback, Run
 
 Value: TypeAlias = float | str | None
 
 
-class HistoryLog:
+class HistoryLog(Callback):
     """Write one JSON line per record to `history.jsonl`; `pandas.read_json(path, lines=True)` reads it.
+
+    As a callback of a Trainer it writes loss and learning rate of each batch, and each epoch's record.
 
     The operating system has each line when `write` returns. If tensorboardX is installed, the numbers are
     also written to TensorBoard's event files in the same folder (`tensorboard --logdir FOLDER`); these are
     complete after `close`.
 
     Args:
-        folder: created if it does not exist.
-        step: lines of later steps, which a resumed run will write again, are removed, and so is an incomplete
-            line at the end, which a killed process leaves.
-
-    Raises:
-        ValueError: a line, other than an incomplete one at the end, that is not a record with a step; the
-            message names file and line.
-        OSError: the file cannot be read or written.
+        folder: created by `open`, if it does not exist.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with HistoryLog(folder) as log:
-    ...         log.write(1, loss=0.5)
-    ...         log.write(2, loss=0.25)
-    ...     with HistoryLog(folder, step=1) as log:
-    ...         log.write(2, loss=0.125)
+    ...     log = HistoryLog(folder)
+    ...     log.open()
+    ...     log.write(1, loss=0.5)
+    ...     log.write(2, loss=0.25)
+    ...     log.open(step=1)
+    ...     log.write(2, loss=0.125)
     ...     print(log.path.read_text(), end="")
     {"step": 1, "loss": 0.5}
     {"step": 2, "loss": 0.125}
     """
 
-    def __init__(self, folder: str | os.PathLike[str], step: int = 0) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self.path = Path(folder) / "history.jsonl"
-        remove_unfinished(self.path.parent, self.path.name)
-        records = self._cut(integer("step", step, minimum=0))
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / "history.jsonl"
         self._board: Any = None
+        self._written = 0  # number of steps
+
+    def on_fit_begin(self, run: Run) -> None:
+        self._written = run.steps
+        self.open(run.steps)
+
+    def on_batch_end(self, run: Run) -> None:
+        history = run.history
+        for step in range(self._written, len(history.step_losses)):
+            self.write(step + 1, epoch=run.epoch, loss=history.step_losses[step], lr=history.step_lrs[step])
+        self._written = len(history.step_losses)
+
+    def on_epoch_end(self, run: Run) -> None:
+        self.on_batch_end(run)
+        self.write(run.steps, **asdict(run.history.epochs[-1]))
+
+    def open(self, step: int = 0) -> None:
+        """Begin, or go on after `step`.
+
+        Lines of later steps, which a resumed run will write again, are removed, and so is an incomplete line
+        at the end, which a killed process leaves.
+
+        Raises:
+            ValueError: a line, other than an incomplete one at the end, that is not a record with a step; the
+                message names file and line.
+            OSError: the file cannot be read or written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder, self.path.name)
+        records = self._cut(integer("step", step, minimum=0))
         if importlib.util.find_spec("tensorboardX"):
             # Purged from step 0 on and written again: a killed process's last events may not be in its file.
             tensorboard = importlib.import_module("tensorboardX")
-            self._board = tensorboard.SummaryWriter(str(folder), purge_step=0)
+            self._board = tensorboard.SummaryWriter(str(self.folder), purge_step=0)
             for record in records:
                 self._show(record)
 
@@ -80,14 +105,7 @@ class HistoryLog:
         """Write what TensorBoard's event file still lacks."""
         if self._board is not None:
             self._board.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            self._board = None
 
     def _cut(self, step: int) -> list[dict[str, Any]]:
         """The records up to `step`, which are then all that the file has."""

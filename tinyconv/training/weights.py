@@ -1,4 +1,4 @@
-"""Weights and checkpoints in safetensors files, written completely or not at all, and refused if damaged.
+"""Arrays in safetensors files, written completely or not at all, and refused if damaged.
 
 Each file that is written here has in its header the SHA-256 of all its bytes, computed with zeros in place of
 the checksum itself. Reading checks it, and that all numbers are finite. Nothing is ever unpickled, and names
@@ -6,19 +6,14 @@ are never used as paths.
 """
 
 import os
-import reprlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from tinyconv.arrays import Array, moved
 from tinyconv.layers import Layer
 
-FORMAT = "tinyconv checkpoint"
-VERSION = 1
 _NO_DIGEST = "0" * 64
-_STATE = "state"  # the tensor whose bytes are JSON; the header would limit its size to 100 MB
 
 
 def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
@@ -30,7 +25,7 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
         ValueError: a parameter or buffer is NaN or infinite, or has a name that looks like a path.
         OSError: the file cannot be written; an existing file is not changed.
     """
-    _write(path, model.state_dict())
+    write_arrays(path, model.state_dict())
 
 
 def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
@@ -41,67 +36,15 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
             or values that are NaN or infinite; the message names the file, and the model is not changed.
         OSError: the file cannot be read.
     """
-    arrays, _ = _read(path)
+    arrays, _ = read_arrays(path)
     try:
         model.load_state_dict(arrays)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} does not hold the weights of this model: {error}") from error
 
 
-def write_checkpoint(
-    path: str | os.PathLike[str], arrays: Mapping[str, Array], state: Mapping[str, Any]
-) -> None:
-    """Write arrays and a state to one safetensors file.
-
-    The file is written completely or not at all: under another name in the same folder, flushed and renamed.
-
-    Args:
-        path: the file.
-        arrays: name -> array of real numbers or bools, on any device; "model/0.weight" is a name.
-        state: what JSON can represent, with integers of any size and NumPy's numbers and arrays, such as the
-            `bit_generator.state` of a numpy.random.Generator. It is read back with lists for tuples and
-            arrays, and strings for keys.
-
-    Raises:
-        ValueError: an array is NaN or infinite, or has a name that is "state" or looks like a path.
-        TypeError: an array of another dtype, or a state that JSON cannot represent.
-        OSError: the file cannot be written; an existing file is not changed.
-    """
-    import json
-
-    if _STATE in arrays:
-        raise ValueError(f"`arrays` must not have the name {_STATE!r}")
-    envelope = {"format": FORMAT, "version": VERSION, "state": dict(state)}
-    text = json.dumps(envelope, default=_as_list)
-    _write(path, {**arrays, _STATE: np.frombuffer(text.encode(), np.uint8)})
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays, on the CPU, and the state that `write_checkpoint` wrote.
-
-    Raises:
-        ValueError: not a checkpoint, a damaged one (even by one byte), or one of another format version;
-            values that are NaN or infinite. The message names the file and says what is wrong.
-        OSError: the file cannot be read.
-    """
-    import json
-
-    arrays, checked = _read(path)
-    try:
-        envelope = json.loads(arrays.pop(_STATE).tobytes())
-        its_format, version, state = (envelope[key] for key in ("format", "version", "state"))
-    except (KeyError, TypeError, ValueError, RecursionError):
-        its_format = version = state = None
-    if its_format != FORMAT or not checked:
-        raise ValueError(f"{path} is a safetensors file, but not a tinyconv checkpoint")
-    if version != VERSION:
-        raise ValueError(f"{path} has the checkpoint format {version}, but this tinyconv reads {VERSION}")
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} is a checkpoint whose state is not a JSON object")
-    return arrays, state
-
-
-def _write(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
+    """Write arrays, on any device, to one file; see `save_weights`."""
     from pathlib import Path
 
     from safetensors import SafetensorError
@@ -122,8 +65,8 @@ def _write(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
     write_whole(Path(path), content.replace(_entry(_NO_DIGEST), _entry(digest), 1))
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], bool]:
-    """The tensors of a safetensors file, and whether it has a checksum."""
+def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Array], bool]:
+    """Return the arrays of a safetensors file, and whether it has a checksum; see `load_weights`."""
     from pathlib import Path
 
     from safetensors import SafetensorError
@@ -172,12 +115,3 @@ def _check_tensors(tensors: Mapping[str, Array]) -> None:
             raise ValueError(f"the name {name!r} of a tensor must not look like a path out of a folder")
         if tensor.dtype.kind in "fc" and not np.isfinite(tensor).all():
             raise ValueError(f"the tensor {name!r} has values that are NaN or infinite")
-
-
-def _as_list(value: Any) -> Any:
-    """NumPy's numbers and arrays as JSON's."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(
-        f"`state` has {reprlib.repr(value)} (of type {type(value).__name__}), which JSON cannot represent"
-    )

@@ -5,20 +5,69 @@ loss, backward and optimiser are the same in each step. The GPU runs them all in
 through the layers only once.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
 import tinyconv.gpu.cublas as cublas
 from tinyconv.arrays import Array
-from tinyconv.layers import Layer
+from tinyconv.gpu.cublas import tf32
+
+logger = logging.getLogger(__name__)
 
 Updates = list[Callable[[], None]]
 
 
-def capturable(model: Layer, xp: Any) -> bool:
-    """Return whether a step of `model` can be captured on the device of the module `xp`."""
-    return cublas.library(xp) is not None and all(layer.capturable for layer in model.modules())
+def check_device(cuda_graph: bool | None, xp: Any, ranks: int) -> None:
+    """Check that a Trainer may have this argument, and so many ranks, on the device of `xp`.
+
+    Raises:
+        ValueError: a graph on the CPU, or several ranks on a GPU.
+    """
+    if cuda_graph and xp is np:
+        raise ValueError(f"`cuda_graph` (={cuda_graph}) needs a GPU")
+    if ranks > 1 and xp is not np:
+        raise ValueError(f"`workers` or the size of `communicator` (={ranks}) must be 1 on a GPU")
+
+
+def step_graph(loop: Any, xp: Any) -> "Callable[[Array, Array], Array] | None":
+    """Return the steps of a training loop as a CUDA graph, which gives the same bits; None if they cannot be.
+
+    A graph is not used for a model or a callback that is not `capturable`, nor for data with targets that
+    the criterion may ignore, as the host has to know whether to skip a step; the log says so. (The targets of
+    an iterable other than a `DataLoader` are not known in advance: a batch of ignored ones makes a step, with
+    a gradient of 0.)
+    """
+    run = loop.run
+    if tf32():
+        logger.warning("TF32 is on (CUPY_TF32): float32 is multiplied with 10 bits of mantissa")
+    if loop.accumulate > 1 or loop.reads:
+        logger.info(
+            "steps run without a CUDA graph: gradients are accumulated, or some targets may be ignored"
+        )
+        return None
+    clipping = [one for one in run.callbacks if "on_gradients" in vars(type(one))]
+    if cublas.library(xp) is None or not all(one.capturable for one in [*run.model.modules(), *clipping]):
+        logger.info("the model cannot be captured as a CUDA graph: its steps run without one")
+        return None
+
+    def compute(inputs: Array, targets: Array, updates: Updates) -> tuple[Array]:
+        sums = loop.add_gradients(inputs, targets)
+        run.call("on_gradients")
+        for update in updates:
+            update()
+        return (sums,)
+
+    def arrays() -> list[Array]:
+        kinds = run.model.params, run.model.grads, run.model.buffers
+        kept: list[Array] = [array for kind in kinds for array in kind.values()]
+        return kept + run.optimizer.arrays()
+
+    graph = StepGraph(compute, run.optimizer.begin_step, arrays, xp)
+    return lambda inputs, targets: graph(inputs, targets)[0].copy()
 
 
 class StepGraph:

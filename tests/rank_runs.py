@@ -1,0 +1,139 @@
+"""Trainings that several ranks share, with all that tells their parts apart; also run by mpiexec.
+
+    mpiexec -n 2 python -m mpi4py -m tests.rank_runs FOLDER NAME...
+
+Each rank writes what it has after each training to FOLDER, for the test that compares it with one process.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinyconv as tc
+from tests.trainers import callbacks
+from tinyconv.arrays import Array
+from tinyconv.data import DataLoader
+from tinyconv.data.augment import random_affine
+from tinyconv.training import Communicator, MPICommunicator
+
+COUNT = 47
+
+
+def network(*extra: tc.Layer, dtype: Any = np.float64) -> tc.Sequential:
+    return tc.Sequential(
+        tc.Conv2d(1, 4, 3, padding=1, dtype=dtype, generator=0),
+        tc.BatchNorm2d(4, dtype=dtype),
+        tc.ReLU(),
+        tc.MaxPool2d(2),
+        tc.Sequential(tc.Flatten(), *extra),
+        tc.Linear(4 * 16, 3, dtype=dtype, generator=1),
+    )
+
+
+def data(count: int = COUNT) -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.random((count, 1, 8, 8)), rng.integers(0, 3, count)
+
+
+def loader(batch_size: int = 10, **options: Any) -> DataLoader:
+    return DataLoader(data(), batch_size, shuffle=True, generator=3, **options)
+
+
+class Stream:
+    """Batches of other sizes, some smaller than the number of ranks."""
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        x, y = data()
+        for start, end in ((0, 8), (8, 9), (9, 11), (11, 20), (20, 46)):
+            yield x[start:end], y[start:end]
+
+
+def ignored() -> DataLoader:
+    """Targets of which some, and in the second batch all, are ignored."""
+    x, y = data()
+    y[::3], y[10:20] = -100, -100
+    return DataLoader((x, y), 10)
+
+
+def train(
+    batches: Any,
+    *,
+    extra: tuple[tc.Layer, ...] = (),
+    criterion: tc.Loss | None = None,
+    communicator: Communicator | None = None,
+    workers: int = 1,
+    accumulate: int = 1,
+    validation: Any = None,
+    folder: Path | None = None,
+    **options: Any,
+) -> tc.Trainer:
+    model = network(*extra)
+    optimizer = tc.optim.SGD(model, lr=0.05, momentum=0.9)
+    trainer = tc.Trainer(
+        model,
+        tc.CrossEntropyLoss() if criterion is None else criterion,
+        optimizer,
+        tc.optim.OneCycleLR(optimizer, 0.05, total_steps=100),
+        callbacks=callbacks(model, folder, **options),
+        accumulate=accumulate,
+        workers=workers,
+        communicator=communicator,
+        progress=False,
+    )
+    trainer.fit(batches, 2, validation=validation)
+    return trainer
+
+
+WEIGHT = np.array([1.0, 0.25, 3.0])
+
+# Name -> a training that takes `workers` or `communicator`.
+RUNS: dict[str, Callable[..., tc.Trainer]] = {
+    "uneven parts": lambda **ranks: train(loader(), validation=data(11), **ranks),
+    "batches of one": lambda **ranks: train(loader(1, drop_last=True), **ranks),
+    "an iterable": lambda **ranks: train(Stream(), validation=Stream(), **ranks),
+    "samples": lambda **ranks: train(
+        DataLoader(list(zip(*data(), strict=True)), 10, shuffle=True, generator=1), **ranks
+    ),
+    "augmented": lambda **ranks: train(
+        loader(augment=partial(random_affine, degrees=10, translate=1)), **ranks
+    ),
+    "class weights": lambda **ranks: train(loader(), criterion=tc.CrossEntropyLoss(WEIGHT), **ranks),
+    "ignored targets": lambda **ranks: train(ignored(), criterion=tc.CrossEntropyLoss(WEIGHT), **ranks),
+    "sums": lambda **ranks: train(
+        loader(), criterion=tc.CrossEntropyLoss(reduction="sum", label_smoothing=0.1), norm=1.0, **ranks
+    ),
+    "accumulation": lambda **ranks: train(loader(), accumulate=3, **ranks),
+    "clipping": lambda **ranks: train(loader(), norm=0.3, value=0.05, **ranks),
+    "averages": lambda **ranks: train(loader(), average=0.8, validation=data(11), **ranks),
+    "stopping": lambda **ranks: train(loader(), patience=1, restore_best=True, validation=data(11), **ranks),
+}
+
+
+def result(trainer: tc.Trainer) -> dict[str, Array]:
+    """All that must be equal on all ranks, and up to rounding with one process."""
+    epochs = trainer.history.epochs
+    figures = [(e.train_loss, e.train_accuracy, e.validation_loss or 0.0, e.lr) for e in epochs]
+    arrays = {**trainer.model.state_dict(), **trainer.run.evaluated.state_dict()}
+    losses = np.nan_to_num(np.array(trainer.history.step_losses), nan=-1.0)
+    return {**arrays, "losses": losses, "figures": np.array(figures, float)}
+
+
+def main() -> None:
+    """Run the trainings that are named, as one of the ranks."""
+    folder, *names = sys.argv[1:]
+    communicator = MPICommunicator()
+    for name in names:
+        trainer = RUNS[name](communicator=communicator)
+        np.savez(Path(folder) / f"{name} {communicator.rank}.npz", **result(trainer))
+    communicator.barrier()
+    (Path(folder) / f"ended {communicator.rank}").write_text(json.dumps([communicator.size, os.getpid()]))
+
+
+if __name__ == "__main__":
+    main()

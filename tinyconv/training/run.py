@@ -1,0 +1,475 @@
+"""What is kept of a training run, and the hooks of those who follow it."""
+
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from copy import copy
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyconv.arguments import instance
+from tinyconv.arrays import Array, array_module, moved
+from tinyconv.data.loader import DataLoader
+from tinyconv.layers import Layer
+from tinyconv.layers.divided import Allreduce
+from tinyconv.layers.loss import Loss
+from tinyconv.optim import Optimizer, Schedule
+from tinyconv.signature import shown_arguments
+from tinyconv.training.communicator import Communicator
+from tinyconv.training.generators import RandomSource, generators, global_generators, set_state, state_of
+from tinyconv.training.history import Epoch, History
+from tinyconv.training.running import (
+    DENOMINATOR,
+    SAMPLES,
+    Evaluation,
+    batch_losses,
+    check_reduces,
+    evaluation,
+)
+
+
+class Callback:
+    """Base class of what follows a training; a subclass has those of the `on_` methods that it needs.
+
+    They are called with the `Run` while the `Trainer` fits, in the order of its `callbacks`. Where several
+    processes train together, they are called in the first one only, unless `every_rank` is True.
+
+    Attributes:
+        every_rank: whether it changes what is learnt (gradients, weights), so that it must run in all
+            processes, and be the same in a resumed run.
+        capturable: whether `on_gradients` may be part of a CUDA graph, see `Layer.capturable`.
+
+    >>> class PrintLoss(Callback):
+    ...     def on_epoch_end(self, run):
+    ...         print(f"epoch {run.epoch}: {run.history.epochs[-1].train_loss:.3f}")
+    """
+
+    every_rank: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
+
+    def on_fit_begin(self, run: "Run") -> None:
+        """Do something before the first epoch of a call of `fit`."""
+
+    def on_epoch_begin(self, run: "Run") -> None:
+        """Do something before the first batch of an epoch."""
+
+    def on_batch_begin(self, run: "Run") -> None:
+        """Do something before a batch, which has been read; `run.step` of the epoch's are finished."""
+
+    def on_gradients(self, run: "Run") -> None:
+        """Do something with the gradients, before the optimiser's step."""
+
+    def on_update_end(self, run: "Run") -> None:
+        """Do something after the optimiser's step, at the end of one or more batches."""
+
+    def on_batch_end(self, run: "Run") -> None:
+        """Do something after a batch."""
+
+    def on_epoch_end(self, run: "Run") -> None:
+        """Do something after an epoch, of which `run.history.epochs[-1]` is the record."""
+
+    def on_fit_end(self, run: "Run") -> None:
+        """Do something after the last epoch of a call of `fit`."""
+
+    def close(self) -> None:
+        """Release files and the like: `fit` ends, or an error ends it."""
+
+    def evaluated(self) -> Layer | None:
+        """Return a model to evaluate in place of the trained one; None for that one."""
+        return None
+
+    def to(self, target: npt.DTypeLike) -> Self:
+        """Move what it keeps to a device, as the Trainer does with the model."""
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return the arrays that a resumed run needs, of a callback that runs on every rank."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+        """Load what `state_dict` returned."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown_arguments(self)})"
+
+
+class Run:
+    """What is kept of a training run.
+
+    Attributes:
+        model, criterion, optimizer, schedule, callbacks: those of the Trainer.
+        options: what else must be equal in a resumed run.
+        history: the `History`.
+        epoch: the number of the present epoch, or of the last one.
+        step: number of batches of this epoch that are finished.
+        sums: of this epoch up to there, see `running`.
+        pending: the sums of the batches since the last step of the optimiser.
+        first_epoch, last_epoch: the epochs of this call of `fit`.
+        stop: set it to True, and `fit` ends after this epoch.
+        batches: the data.
+        communicator: of the processes that train together.
+        resumable: whether the states of random numbers are noted at the beginning of each epoch.
+        folders: whose checkpoints belong to this run.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        criterion: Loss,
+        optimizer: Optimizer,
+        schedule: Schedule | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        instance("model", model, Layer)
+        check_reduces(instance("criterion", criterion, Loss))
+        if instance("optimizer", optimizer, Optimizer).model is not model:
+            raise ValueError("`optimizer` must have been created for `model`")
+        if schedule is not None and instance("schedule", schedule, Schedule).optimizer is not optimizer:
+            raise ValueError("`schedule` must have been created for `optimizer`")
+        self.model, self.criterion, self.optimizer, self.schedule = model, criterion, optimizer, schedule
+        self.callbacks = [instance("callbacks", one, Callback) for one in callbacks]
+        self.options: Mapping[str, int] = {}
+        self.history = History()
+        self.communicator = Communicator()
+        self.epoch = self.step = self.last_epoch = 0
+        self.first_epoch = 1
+        self.sums: Array = np.zeros(5)
+        self.pending: list[Array] = []
+        self.stop = self.resumable = False
+        self.folders: set[str] = set()
+        self.batches: Iterable[Any] = ()
+        self._begun: dict[str, Any] | None = None  # where the present epoch began: a position
+        self._resumed: dict[str, Any] | None = None  # the position where a resumed run continues
+        self._unread: list[tuple[Array, float]] = []  # sums of batches, learning rate
+
+    def on_other_ranks(self) -> "Run":
+        """Return the run for ranks that this process starts, with the callbacks that run on every rank."""
+        other = copy(self)
+        other.callbacks = self.shared_callbacks
+        return other
+
+    @property
+    def shared_callbacks(self) -> list[Callback]:
+        """Return the callbacks that run on every rank."""
+        return [callback for callback in self.callbacks if callback.every_rank]
+
+    def called(self) -> list[Callback]:
+        """Return the callbacks that are called on this rank."""
+        return self.shared_callbacks if self.communicator.rank else self.callbacks
+
+    def call(self, hook: str) -> None:
+        """Call a method of the callbacks."""
+        for callback in self.called():
+            getattr(callback, hook)(self)
+
+    @property
+    def steps(self) -> int:
+        """Return the number of batches that have been trained with, over all epochs."""
+        return len(self.history.step_losses) + len(self._unread)
+
+    @property
+    def evaluated(self) -> Layer:
+        """Return the model to evaluate: the averaged one, if there is one."""
+        found = (callback.evaluated() for callback in self.callbacks)
+        return next((model for model in found if model is not None), self.model)
+
+    def begin_fit(self, batches: Iterable[Any], epochs: int) -> None:
+        """Set the epochs of this call of `fit`: `epochs` more, of which one may be the rest of another."""
+        self.batches, self._begun = batches, None
+        done = len(self.history.epochs)
+        self.last_epoch = done + epochs
+        if self._resumed is None:
+            self.first_epoch, self.stop = done + 1, False
+        self.pending.clear()
+
+    def begin_epoch(self) -> None:
+        """Begin the next epoch, or go on in one of which `step` batches are finished.
+
+        Random generators are at the epoch's beginning then, so that the data can be drawn again.
+        """
+        self.epoch, now = len(self.history.epochs) + 1, self._sizes()
+        resumed = self._resumed
+        if resumed is not None:
+            for what, size in now.items():
+                if resumed[what] != size:
+                    raise ValueError(f"`data` has {size} {what}, the resumed run's had {resumed[what]}")
+            self._set_random_states(resumed["begin"])
+            self._resumed = None
+        if resumed is not None and resumed["step"]:
+            self._begun = resumed
+        else:
+            begin = self._random_states() if self.resumable else {}
+            self._begun = {**now, "step": 0, "begin": begin, "now": begin, "sums": [0.0] * 5}
+            self._begun["lr"] = self.optimizer.lr
+        self.step, self.sums = self._begun["step"], np.array(self._begun["sums"])
+
+    def go_on(self) -> None:
+        """Set the random generators to where the resumed run was, when its data have been drawn again."""
+        if self._begun is not None and self._begun["step"]:
+            self._set_random_states(self._begun["now"])
+
+    def end_epoch(self, seconds: float) -> Epoch:
+        """Return the record of the epoch.
+
+        Raises:
+            FloatingPointError: as `check_losses`.
+            ValueError: it did not have a batch.
+        """
+        self.check_losses()
+        assert self._begun is not None
+        sums = moved(self.sums, np)
+        loss, accuracy = evaluation(self.criterion, sums, f"`data` gave no batch in epoch {self.epoch}")
+        images = sums[SAMPLES] - self._begun["sums"][SAMPLES]
+        rate = images / seconds if seconds else math.inf
+        record = Epoch(self.epoch, self.step, self._begun["lr"], loss, accuracy, None, None, seconds, rate)
+        if self.communicator.size > 1:
+            self.check_ranks()
+        self._begun = None
+        return record
+
+    @property
+    def allreduce(self) -> Allreduce | None:
+        """Return the function by which layers add up over the ranks; None if there is one rank."""
+        return self.communicator.total if self.communicator.size > 1 else None
+
+    def add_up(self) -> Array:
+        """Return the stacked sums of the pending batches; with several ranks add up those and the gradients.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was noted on a rank.
+        """
+        sums: Array = array_module(*self.pending).stack(self.pending)
+        self.pending.clear()
+        if self.communicator.size > 1:
+            interrupted = np.array([float(self.communicator.interrupted)])
+            self.communicator.allreduce(*self.model.grads.values(), sums, interrupted)
+            if interrupted[0]:
+                raise self.communicator.agreed(KeyboardInterrupt())
+        return sums
+
+    def record(self, sums: Array, lr: float) -> None:
+        """Add the stacked sums of batches, trained at the rate `lr`; on a GPU losses are read later.
+
+        Raises:
+            FloatingPointError: a loss is not finite though some target counts.
+        """
+        self._unread += [(row, lr) for row in sums]
+        self.sums = moved(self.sums, array_module(sums)) + sums.sum(axis=0)
+        self.step += len(sums)
+        if array_module(sums) is np:
+            self.check_losses()
+
+    def read(self) -> list[tuple[float, float, float]]:
+        """Move the losses of the last batches to the history; return them with denominators and rates."""
+        if not self._unread:
+            return []
+        sums, rates = zip(*self._unread, strict=True)
+        self._unread.clear()
+        read = moved(array_module(*sums).stack(sums), np)
+        losses = batch_losses(self.criterion, read)
+        self.history.step_losses += losses
+        self.history.step_lrs += rates
+        return list(zip(losses, read[:, DENOMINATOR].tolist(), rates, strict=True))
+
+    def check_losses(self) -> None:
+        """Read the losses of the last batches.
+
+        Raises:
+            FloatingPointError: one is not finite though some target counts.
+        """
+        read = self.read()
+        for step, (loss, denominator, lr) in enumerate(read, self.step - len(read) + 1):
+            if not math.isfinite(loss) and denominator:
+                where = f"in epoch {self.epoch}, step {step}, at a learning rate of {lr:g}"
+                raise self.communicator.agreed(FloatingPointError(f"the loss is {loss} {where}"))
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return all of the run, as arrays and an object for JSON, between two batches or two epochs.
+
+        The arrays have the names "model/0.weight", "optimizer/0.weight/momentum_buffer",
+        "callbacks/0/module.0.weight" and "history/step_losses".
+        """
+        self.check_losses()
+        optimizer = self.optimizer.state_dict()
+        arrays = {f"model/{name}": array for name, array in self.model.state_dict().items()}
+        # As bits, since a loss may be NaN, but not an array of a checkpoint.
+        for name in ("step_losses", "step_lrs"):
+            arrays[f"history/{name}"] = np.array(getattr(self.history, name), np.float64).view(np.int64)
+        numbers: dict[str, dict[str, Any]] = {}
+        for name, own in optimizer.pop("state").items():
+            numbers[name] = {key: value for key, value in own.items() if not hasattr(value, "shape")}
+            arrays |= {f"optimizer/{name}/{key}": own[key] for key in own.keys() - numbers[name].keys()}
+        for number, callback in enumerate(self.shared_callbacks):
+            arrays |= {f"callbacks/{number}/{name}": array for name, array in callback.state_dict().items()}
+        state = {
+            **self._kinds(),
+            "optimizer": {**optimizer, "state": numbers},
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "epochs": [asdict(epoch) for epoch in self.history.epochs],
+            "first_epoch": self.first_epoch,
+            "stop": self.stop,
+            "position": self._position(),
+        }
+        return arrays, state
+
+    def restore(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        """Set the run to what `state` returned.
+
+        Raises:
+            ValueError: the run had another model, dtype, optimiser or schedule, or parts of it are missing.
+                Nothing is changed then.
+        """
+        self._check_kind(arrays, state)
+        try:
+            optimizer = {**state["optimizer"], "state": dict(state["optimizer"]["state"])}
+            for name, array in under("optimizer/", arrays).items():
+                param, _, key = name.rpartition("/")
+                optimizer["state"][param] = {**optimizer["state"][param], key: array}
+            epochs, position = [Epoch(**epoch) for epoch in state["epochs"]], _checked(state.get("position"))
+            lists = [arrays[f"history/{n}"].view(np.float64).tolist() for n in ("step_losses", "step_lrs")]
+            first, stop, schedule = state["first_epoch"], state["stop"], state["schedule"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is not complete: {type(error).__name__} {error}") from error
+        parts: list[tuple[Any, Any]] = [(self.model, under("model/", arrays)), (self.optimizer, optimizer)]
+        for number, callback in enumerate(self.shared_callbacks):
+            parts.append((callback, under(f"callbacks/{number}/", arrays)))
+        _load_all([*parts, (self.schedule, schedule)] if self.schedule is not None else parts)
+        self.first_epoch, self.stop, self._resumed = first, stop, position
+        self.history.epochs[:], self.history.step_losses[:], self.history.step_lrs[:] = epochs, *lists
+
+    def check_ranks(self) -> None:
+        """Check that all ranks have the same parameters.
+
+        Raises:
+            RuntimeError: they do not, on any of them.
+        """
+        communicator = self.communicator
+        checksums = np.zeros(communicator.size)
+        for array in self.model.params.values():
+            own = zlib.crc32(np.ascontiguousarray(array).tobytes(), int(checksums[communicator.rank]))
+            checksums[communicator.rank] = own
+        communicator.allreduce(checksums)
+        if (checksums != checksums[0]).any():
+            others = np.flatnonzero(checksums != checksums[0]).tolist()
+            raise communicator.agreed(
+                RuntimeError(
+                    f"the parameters on the ranks {others} are no longer those of rank 0: a callback that "
+                    "changes them must run on every rank"
+                )
+            )
+
+    def synchronize(self) -> None:
+        """Give all ranks the state of the first."""
+        if self.communicator.size == 1:
+            return
+        state = self.communicator.broadcast(self.state() if self.communicator.rank == 0 else None)
+        if self.communicator.rank and state is not None:
+            self.restore(*state)
+
+    def _position(self) -> dict[str, Any]:
+        """Where the run is in its data: after `step` batches of an epoch, or before one."""
+        if self._resumed is not None:
+            return self._resumed
+        now, sums = self._random_states(), moved(self.sums, np).tolist()
+        if self._begun is not None and self.step:
+            return {**self._begun, "step": self.step, "now": now, "sums": sums}
+        position = {"step": 0, "begin": now, "now": now, "sums": [0.0] * 5, "lr": self.optimizer.lr}
+        return {**position, **self._sizes()}
+
+    def _sizes(self) -> dict[str, int | None]:
+        """The number of batches and samples of the data, which a resumed run must have, too."""
+        batches = self.batches
+        count = len(batches) if isinstance(batches, Sized) else None
+        return {"batches": count, "samples": batches.samples if isinstance(batches, DataLoader) else None}
+
+    def _random_states(self) -> dict[str, Any]:
+        """The states of the random generators of model and data, of `np.random` and `random`, by name."""
+        return {name: state_of(own) for name, own in self._generators().items()}
+
+    def _set_random_states(self, states: Mapping[str, Any]) -> None:
+        own = self._generators()
+        if own.keys() != states.keys():
+            raise ValueError(
+                f"the checkpoint has random numbers for {sorted(states)}, and this run for {sorted(own)}"
+            )
+        for name, source in own.items():
+            set_state(source, states[name])
+
+    def _generators(self) -> dict[str, RandomSource]:
+        found = global_generators() | {
+            f"layer {index}, {key}": generator
+            for index, layer in enumerate(self.model.modules())
+            for key, generator in generators(layer).items()
+        }
+        own = getattr(self.batches, "generator", None)
+        return {**found, "batches": own} if isinstance(own, np.random.Generator) else found
+
+    def _check_kind(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+        """Check that arrays and state are those of a run like this one."""
+        for what, own in self._kinds().items():
+            if state.get(what) != own:
+                raise ValueError(
+                    f"it is of another run: its {what} is {state.get(what)}, and this one's {own}"
+                )
+        model = under("model/", arrays)
+        for name, array in {**self.model.params, **self.model.buffers}.items():
+            if name in model and model[name].dtype != array.dtype:
+                raise ValueError(f"it has another dtype: {name!r} is {model[name].dtype}, not {array.dtype}")
+
+    def _kinds(self) -> dict[str, Any]:
+        """What must be equal in the run that continues."""
+        schedule = self.schedule
+        kinds = {
+            "model": repr(self.model),
+            "frozen parameters": [name for name in self.model.params if name not in self.model.grads],
+            "optimizer kind": type(self.optimizer).__name__,
+            "groups": [group["params"] for group in self.optimizer.groups],
+            "schedule kind": None if schedule is None else [type(schedule).__name__, *schedule.base_lrs],
+            "callbacks": [repr(callback) for callback in self.shared_callbacks],
+            **self.options,
+        }
+        same: dict[str, Any] = json.loads(json.dumps(kinds, default=list))  # with lists, as in a file
+        return same
+
+
+def under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays whose names begin with `prefix`, under the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _load_all(parts: Iterable[tuple[Any, Any]]) -> None:
+    """Load each state into its part, or none of them."""
+    loaded: list[tuple[Any, Any]] = []
+    try:
+        for part, state in parts:
+            loaded.append((part, part.state_dict()))
+            part.load_state_dict(state)
+    except (ValueError, TypeError, KeyError) as error:
+        for part, before in loaded:
+            part.load_state_dict(before)
+        if isinstance(error, KeyError):
+            raise ValueError(f"it is not complete: it lacks {error}") from error
+        raise
+
+
+def _checked(position: Any) -> dict[str, Any]:
+    """A position from a checkpoint, checked; ValueError if it is not one."""
+    kinds: dict[str, Any] = {
+        "step": int,
+        "begin": dict,
+        "now": dict,
+        "sums": list,
+        "lr": (int, float),
+        "batches": (int, type(None)),
+        "samples": (int, type(None)),
+    }
+    if not isinstance(position, dict):
+        raise ValueError("it lacks the position in the data")
+    for name, kind in kinds.items():
+        if not isinstance(position.get(name, ()), kind):
+            raise ValueError(f"its position in the data lacks {name!r}, or has a wrong one")
+    return position

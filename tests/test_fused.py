@@ -122,6 +122,18 @@ def test_gradients_of_the_parameters_alone(name: str) -> None:
 
 
 @models
+def test_an_empty_batch_passes(name: str) -> None:
+    make, shape, _ = MODELS[name]
+    if name == "one sample, unbatched":
+        pytest.skip("it is no batch")
+    model, plain = make(), make()
+    x = data((0, *shape[1:]))
+    for found, expected in zip(step(model.fused(), model, x), step(plain, plain, x), strict=True):
+        assert found.shape == expected.shape
+        assert not found.any()
+
+
+@models
 def test_predictions_are_those_of_the_plain_layers(name: str) -> None:
     make, shape, _ = MODELS[name]
     model = make().eval()

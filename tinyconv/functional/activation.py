@@ -87,7 +87,7 @@ def bias_relu(output: Array, bias: Array | None) -> None:
     stored, addend = as_stored(output), bias
     if bias is not None:
         addend = bias.reshape(-1, 1)
-    if array_module(output) is np and stored.ndim > 2 and stored.flags.c_contiguous:
+    if array_module(output) is np and stored.ndim > 2 and stored.flags.c_contiguous and output.size:
         # The bias as the (C, N) values of one pixel: NumPy's loops are long, and slow only for scalars.
         stored = stored.reshape(-1, output.shape[1] * output.shape[0])
         if bias is not None:

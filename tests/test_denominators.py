@@ -1,7 +1,6 @@
 """Batches, windows of batches, workers and evaluations are combined by numerators and denominators."""
 
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import tinyconv as tc
 from tests import strict_arrays
 from tests.compare import assert_close
+from tests.forking import needs_workers
 from tinyconv.arrays import Array, moved
 from tinyconv.data import DataLoader
 from tinyconv.training.graph import StepGraph
@@ -27,7 +27,6 @@ CRITERIA: dict[str, Callable[[], tc.Loss]] = {
     "sum, ignored": lambda: tc.CrossEntropyLoss(ignore_index=IGNORED, reduction="sum"),
 }
 every_criterion = pytest.mark.parametrize("make", CRITERIA.values(), ids=CRITERIA)
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need fork")
 
 
 def network() -> tc.Sequential:
@@ -144,7 +143,7 @@ def full(criterion: tc.Loss, **options: Any) -> tc.Trainer:
 
 @pytest.mark.parametrize("make_run", [trainer, full])
 @pytest.mark.parametrize("name", ["ignored", "weights, ignored", "sum, ignored"])
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_fork)])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_workers)])
 def test_a_batch_of_ignored_targets_makes_no_step(make_run: Any, name: str, workers: int) -> None:
     counted = list(DataLoader(data(100), 32))
     between = [counted[0], ignored_batch(), *counted[1:], ignored_batch()]
@@ -199,7 +198,7 @@ def test_a_loss_that_is_nan_though_targets_count_ends_the_training() -> None:
 @every_criterion
 @pytest.mark.parametrize(
     "options",
-    [{}, {"clip_grad_norm": 0.05}, pytest.param({"workers": 2}, marks=needs_fork)],
+    [{}, {"clip_grad_norm": 0.05}, pytest.param({"workers": 2}, marks=needs_workers)],
     ids=["plain", "clipped", "two workers"],
 )
 def test_eight_small_batches_are_one_large_one(make: Callable[[], tc.Loss], options: dict[str, Any]) -> None:
@@ -264,7 +263,7 @@ class Pieces:
         yield ignored_batch()
 
 
-@needs_fork
+@needs_workers
 @every_criterion
 @pytest.mark.parametrize(
     "batches", [Pieces(), DataLoader(data(31), 6, shuffle=False)], ids=["odd", "last is 1"]

@@ -1,6 +1,5 @@
 """Augmentation: what it does to images, and where its random numbers come from."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from tests import strict_arrays
+from tests.forking import needs_workers
 from tests.trainers import parts
 from tinyconv import CrossEntropyLoss, Flatten, Linear, Sequential, Trainer, optim
 from tinyconv.arrays import Array
@@ -245,7 +245,7 @@ def test_skipped_batches_are_not_made() -> None:
         parts(batches(), 1, skip=-1)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need fork")
+@needs_workers
 def test_workers_train_on_the_images_of_one_process() -> None:
     def trained(workers: int) -> Array:
         model = Sequential(Flatten(), Linear(784, 21, generator=0))

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import struct
 import tempfile
@@ -23,8 +24,6 @@ from tinyconv.arrays import Array
 from tinyconv.training import weights as module
 from tinyconv.training.checkpoints import Checkpoints, read_checkpoint, write_checkpoint
 
-# Python 3.12 and later warn of forking while BLAS has threads.
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 
 NAME = "step-00000001.safetensors"
@@ -261,8 +260,9 @@ def test_random_headers_end_with_an_error_that_names_the_file(tmp_path: Path) ->
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=str(tmp_path)):
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - systems word it differently
         read_checkpoint(tmp_path)
+    assert str(caught.value.filename) == str(tmp_path)
 
 
 # Weights
@@ -290,11 +290,11 @@ def test_weights_that_are_nan_are_neither_written_nor_read(tmp_path: Path) -> No
     path, model = tmp_path / "weights", Sequential(Linear(2, 2, generator=0))
     before = model.state_dict()
     save_file({**before, "0.bias": np.array([0, np.nan], np.float32)}, path)
-    with pytest.raises(ValueError, match=rf"{path}.*'0.bias' has values that are NaN"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}.*'0.bias' has values that are NaN"):
         load_weights(model, path)
     assert_equal_arrays(model.state_dict(), before)
     model.params["0.weight"][1, 0] = np.inf
-    with pytest.raises(ValueError, match=rf"{path} was not written.*'0.weight' has"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} was not written.*'0.weight' has"):
         save_weights(model, path)
 
 
@@ -330,7 +330,7 @@ def test_file_and_folder_are_flushed_to_disk(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("os.fsync", spy)
     write_checkpoint(tmp_path / NAME, {}, {})
     file, folder = (tmp_path / NAME).stat().st_ino, tmp_path.stat().st_ino
-    assert flushed == [(file, False), (folder, True)]
+    assert flushed == [(file, False), (folder, True)][: 2 if os.name == "posix" else 1]
 
 
 def in_child(function: Callable[[], None]) -> int | None:
@@ -433,7 +433,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_next_whole_one_offered(t
     checkpoints = filled(tmp_path, {10: 0.1, 20: 0.9, 30: 0.3, 40: 0.4}, keep=4)
     for path in checkpoints.paths()[2:]:
         damage(path)
-    newest, offered = f"{tmp_path}/step-00000040.safetensors", f"{tmp_path}/step-00000020.safetensors"
+    offered, newest = (re.escape(str(checkpoints.paths()[place])) for place in (1, 3))
     with pytest.raises(
         ValueError, match=f"{newest} .*damaged.*; the next older checkpoint is {offered}: pass it"
     ):

@@ -1,14 +1,18 @@
 """`python -m tinyconv`: train, evaluate and summary; see also test_predict.py and test_vectors.py."""
 
 import configparser
+import errno
 import gzip
 import importlib
+import io
 import os
 import re
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +20,14 @@ from safetensors.numpy import load_file
 
 import tinyconv
 from tinyconv.__main__ import main
+from tinyconv.commands import errors
 from tinyconv.data import load_mnist, normalize
 from tinyconv.data.mnist import FILES
 from tinyconv.models import lenet5, mnist_cnn
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "examples" / "data" / "mnist"
+QUOTE = '"' if os.name == "nt" else "'"  # of the system's shell
 
 
 def printed_by(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -142,7 +148,7 @@ def test_an_option_that_contradicts_the_resumed_run_is_refused_by_name(
         (
             "--checkpoint-dir run",
             "interrupted in the first epoch: to go on from the beginning, as there is no checkpoint yet, run"
-            "\n    python -m tinyconv train --resume run --data 'my data'",
+            f"\n    python -m tinyconv train --resume run --data {QUOTE}my data{QUOTE}",
         ),
     ],
 )
@@ -293,6 +299,43 @@ def test_a_pipe_that_nobody_reads_is_not_an_error(command: str, unbuffered: str)
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+class Unwritable(io.StringIO):
+    """A stdout that is written to nowhere."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def flush(self) -> None:
+        raise OSError(self.number, "it is flushed")
+
+    def fileno(self) -> int:
+        return -1
+
+
+@pytest.mark.parametrize(
+    ("system", "number", "is_closed"),
+    [
+        ("posix", errno.EPIPE, True),
+        ("posix", errno.EINVAL, False),
+        ("posix", errno.ENOSPC, False),
+        ("nt", errno.EINVAL, True),
+        ("nt", errno.ENOSPC, False),
+    ],
+)
+def test_only_the_error_of_a_closed_pipe_is_passed_over(
+    system: str, number: int, is_closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced: list[int] = []
+    theirs = SimpleNamespace(name=system, devnull=os.devnull, O_WRONLY=os.O_WRONLY)
+    theirs.open, theirs.dup2 = lambda *_: 0, lambda _, there: replaced.append(there)
+    monkeypatch.setattr(errors, "os", theirs)
+    monkeypatch.setattr(sys, "stdout", Unwritable(number))
+    with nullcontext() if is_closed else pytest.raises(OSError, match="it is flushed"):
+        errors.flush_output()
+    assert replaced == [-1] * is_closed
 
 
 @pytest.mark.parametrize(("model", "total"), [("lenet", "61,706"), ("cnn", "2,381,066")])

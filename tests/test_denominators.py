@@ -1,7 +1,6 @@
 """Batches, windows of batches, workers and evaluations are combined by numerators and denominators."""
 
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import tinyconv as tc
 from tests import strict_arrays
 from tests.compare import assert_close
+from tests.forking import needs_workers
 from tests.trainers import average_of, callbacks
 from tinyconv.arrays import Array, moved
 from tinyconv.data import DataLoader
@@ -28,7 +28,6 @@ CRITERIA: dict[str, Callable[[], tc.Loss]] = {
     "sum, ignored": lambda: tc.CrossEntropyLoss(ignore_index=IGNORED, reduction="sum"),
 }
 every_criterion = pytest.mark.parametrize("make", CRITERIA.values(), ids=CRITERIA)
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need fork")
 
 
 def network() -> tc.Sequential:
@@ -149,7 +148,7 @@ def full(criterion: tc.Loss, **options: Any) -> tc.Trainer:
 
 @pytest.mark.parametrize("make_run", [trainer, full])
 @pytest.mark.parametrize("name", ["ignored", "weights, ignored", "sum, ignored"])
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_fork)])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_workers)])
 def test_a_batch_of_ignored_targets_makes_no_step(make_run: Any, name: str, workers: int) -> None:
     counted = list(DataLoader(data(100), 32))
     between = [counted[0], ignored_batch(), *counted[1:], ignored_batch()]
@@ -204,7 +203,7 @@ def test_a_loss_that_is_nan_though_targets_count_ends_the_training() -> None:
 @every_criterion
 @pytest.mark.parametrize(
     "options",
-    [{}, {"norm": 0.05}, pytest.param({"workers": 2}, marks=needs_fork)],
+    [{}, {"norm": 0.05}, pytest.param({"workers": 2}, marks=needs_workers)],
     ids=["plain", "clipped", "two workers"],
 )
 def test_eight_small_batches_are_one_large_one(make: Callable[[], tc.Loss], options: dict[str, Any]) -> None:
@@ -269,7 +268,7 @@ class Pieces:
         yield ignored_batch()
 
 
-@needs_fork
+@needs_workers
 @every_criterion
 @pytest.mark.parametrize(
     "batches", [Pieces(), DataLoader(data(31), 6, shuffle=False)], ids=["odd", "last is 1"]

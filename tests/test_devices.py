@@ -11,6 +11,7 @@ import tinyconv
 import tinyconv.functional as F
 from tests import strict_arrays
 from tests.compare import assert_close
+from tests.forking import needs_workers
 from tests.test_layer_contract import CASES, Case
 from tests.trainers import average_of, callbacks
 from tinyconv import (
@@ -319,6 +320,7 @@ def test_too_large_a_batch_is_named(cupy: Any, monkeypatch: pytest.MonkeyPatch) 
         trainer.fit((images, labels), batch_size=4)
 
 
+@needs_workers
 def test_workers_and_a_gpu_do_not_go_together(cupy: Any) -> None:
     model = small_network()
     with pytest.raises(ValueError, match=r"`workers` or .* .=2. must be 1 on a GPU"):

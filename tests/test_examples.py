@@ -247,7 +247,9 @@ def test_imports_run_one_way() -> None:
         floor = path.relative_to(package).parts[0].removesuffix(".py")
         if floor == "__init__":
             continue
-        imported = re.findall(r"^(?:from|import) tinyconv\.(\w+)", path.read_text(), re.MULTILINE)
+        imported = re.findall(
+            r"^(?:from|import) tinyconv\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
         assert set(imported) <= allowed[floor] | {floor}, path
     assert set(floors) <= set(allowed)
 

@@ -1,7 +1,6 @@
 """DataLoader: pairs of arrays and data sets of samples; what Trainer takes as data, and what it refuses."""
 
 import copy
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from tests import strict_arrays
 from tests.compare import assert_close
+from tests.forking import WORKERS, needs_workers
 from tests.trainers import callbacks, parts
 from tinyconv import CrossEntropyLoss, Flatten, Linear, MSELoss, ReLU, Sequential, Trainer, optim
 from tinyconv.arrays import Array, moved
@@ -249,9 +249,7 @@ def test_a_wrong_first_sample_of_a_shuffled_batch_is_refused_by_its_index() -> N
         list(DataLoader(dataset, 9, True, generator=0))
 
 
-@pytest.mark.parametrize(
-    "workers", [1, pytest.param(2, marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"))]
-)
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_workers)])
 def test_training_on_samples_is_training_on_their_arrays(workers: int) -> None:
     def trained(dataset: Any) -> Trainer:
         model = Sequential(Linear(3, 8, generator=0), ReLU(), Linear(8, 4, generator=1))
@@ -269,7 +267,7 @@ def test_training_on_samples_is_training_on_their_arrays(workers: int) -> None:
     assert found.history.epochs[-1].validation_accuracy == expected.history.epochs[-1].validation_accuracy
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_workers
 def test_inputs_and_targets_of_random_samples_belong_together_with_workers() -> None:
     class Random:
         def __init__(self) -> None:
@@ -421,7 +419,7 @@ def test_files_mapped_into_memory_are_trained_on(writing: dict[str, Any], tmp_pa
         loader = DataLoader((inputs, labels), 8, **writing)
         return trainer.fit(loader, 2, validation=(inputs, labels)).step_losses
 
-    for workers in (1, 2) if hasattr(os, "fork") else (1,):
+    for workers in (1, 2) if WORKERS else (1,):
         assert trained(mapped, workers) == trained(images, workers)
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), images)
 
@@ -495,7 +493,7 @@ def test_data_are_refused_on_a_gpu_and_with_workers_alike(case: str) -> None:
                 use(data)
         with pytest.raises((TypeError, ValueError), match=match.replace("{}", "validation")):
             there.fit(arrays(), validation=data)
-    if hasattr(os, "fork"):
+    if WORKERS:
         model = Linear(3, 4, generator=0)
         shared = Trainer(model, CrossEntropyLoss(), optim.SGD(model), workers=2, progress=False)
         with pytest.raises((TypeError, ValueError), match=match.replace("{}", "data")):

@@ -15,7 +15,9 @@ LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benc
 
 
 def code_blocks(page: Path, language: str = "python") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
 
 
 BLOCKS = [(page, block) for page in PAGES for block in code_blocks(page)]
@@ -24,7 +26,7 @@ LAYER = next(block for _, block in BLOCKS if "class ReLU" in block)
 
 
 def test_readme_is_one_page() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def anchor(heading: str) -> str:
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: page.stem)
 def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("https://"):
             continue
         path, _, fragment = link.partition("#")
@@ -93,18 +95,18 @@ def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
         assert target.exists(), link
         assert target.is_relative_to(ROOT), link
         if fragment:
-            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert fragment in map(anchor, headings), link
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
-    linked = re.findall(r"\]\((docs/[\w.]+\.md)", (ROOT / "README.md").read_text())
+    linked = re.findall(r"\]\((docs/[\w.]+\.md)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert {ROOT / link for link in linked} == {*PAGES} - {ROOT / "README.md"}
 
 
 def test_files_and_modules_that_the_pages_name_exist() -> None:
     for page in LINKING[:-2]:
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         for name in re.findall(r"`((?:tinyconv|examples|benchmarks|tests|docs)/[\w./]*)`", text):
             assert (ROOT / name).exists(), (page.name, name)
         for script in re.findall(r"python ((?:examples|benchmarks)/\w+\.py)", text):
@@ -123,14 +125,14 @@ def test_the_picture_of_a_convolution_is_what_its_command_draws(tmp_path: Path) 
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     again = tmp_path / "convolution.svg"
     run(str(ROOT / "examples" / "unfold_view.py"), "--out", str(again))
-    committed = (ROOT / "docs" / "convolution.svg").read_text()
-    assert texts(again.read_text()) == texts(committed)
+    committed = (ROOT / "docs" / "convolution.svg").read_text(encoding="utf-8")
+    assert texts(again.read_text(encoding="utf-8")) == texts(committed)
     assert "Gradient with respect to weight" in texts(committed)
-    assert "docs/convolution.svg" in (ROOT / "examples" / "unfold_view.py").read_text()
+    assert "docs/convolution.svg" in (ROOT / "examples" / "unfold_view.py").read_text(encoding="utf-8")
 
 
 def test_the_picture_is_small_wide_enough_to_read_and_has_a_ground_of_its_own() -> None:
-    svg = (ROOT / "docs" / "convolution.svg").read_text()
+    svg = (ROOT / "docs" / "convolution.svg").read_text(encoding="utf-8")
     assert len(svg) < 100_000
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None

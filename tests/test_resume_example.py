@@ -52,7 +52,7 @@ def test_a_training_is_killed_and_resumed_and_ends_with_the_same_weights(tmp_pat
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     accuracy = [line.split(" after")[0] for line in whole.splitlines() if line.startswith("test accuracy")]
     assert accuracy[0] in resumed
-    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_bytes().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 95))
 
 

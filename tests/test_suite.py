@@ -25,11 +25,11 @@ STRUCTURE = "5f3551f5e42f0b848af8276bc745f025ee167fd906fde7b572be2d04ebd4e6bd"
 
 
 def index(suite: Path) -> dict[str, Any]:
-    return json.loads((suite / "suite.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((suite / "suite.json").read_bytes())  # type: ignore[no-any-return]
 
 
 def description(suite: Path, path: str) -> dict[str, Any]:
-    return json.loads((suite / path / "vectors.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((suite / path / "vectors.json").read_bytes())  # type: ignore[no-any-return]
 
 
 def arrays(suite: Path, path: str) -> dict[str, Array]:
@@ -171,7 +171,7 @@ def errors(value: Any, schema: dict[str, Any]) -> list[str]:
 
 
 def schemas(suite: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    case, whole = (json.loads((suite / f"{name}.schema.json").read_text()) for name in ("case", "suite"))
+    case, whole = (json.loads((suite / f"{name}.schema.json").read_bytes()) for name in ("case", "suite"))
     assert case["$schema"] == whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     return case, whole
 
@@ -182,7 +182,7 @@ def test_every_file_fits_its_schema(suite: Path, tmp_path: Path) -> None:
     for case in index(suite)["cases"]:
         assert not errors(description(suite, case["path"]), case_schema), case["path"]
     assert main(["vectors", "relu", "--out", str(tmp_path)]) == 0  # a case that is in no suite
-    assert not errors(json.loads((tmp_path / "vectors.json").read_text()), case_schema)
+    assert not errors(json.loads((tmp_path / "vectors.json").read_bytes()), case_schema)
 
 
 def test_the_schemas_name_all_operators_and_flags_and_no_others(suite: Path) -> None:

@@ -75,7 +75,7 @@ def write(command: str, out: Path, *more: str) -> Path:
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The description, and role -> name -> PyTorch tensor, from the raw files."""
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
-    case = json.loads((folder / "vectors.json").read_text())
+    case = json.loads((folder / "vectors.json").read_bytes())
     tensors: dict[str, dict[str, Any]] = {}
     for tensor in case["tensors"]:
         content = (folder / tensor["file"]).read_bytes()
@@ -155,7 +155,7 @@ def test_pytorch_reproduces_the_raw_files(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_description_fits_the_files(command: str, tmp_path: Path) -> None:
     write(command, tmp_path)
-    case = json.loads((tmp_path / "vectors.json").read_text())
+    case = json.loads((tmp_path / "vectors.json").read_bytes())
     assert (case["format"], case["version"]) == ("tinyconv test vectors", 1)
     assert names(tmp_path) == {"vectors.json", "vectors.npz", *(t["file"] for t in case["tensors"])}
     with np.load(tmp_path / case["npz"]) as npz:
@@ -172,7 +172,7 @@ def test_the_description_fits_the_files(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_description_is_enough_to_write_the_same_bytes(command: str, tmp_path: Path) -> None:
     first = write(command, tmp_path / "first", "--seed", "3")
-    case = json.loads((first / "vectors.json").read_text())
+    case = json.loads((first / "vectors.json").read_bytes())
     shape, dtype = case["tensors"][0]["shape"], case["tensors"][0]["dtype"]
     drawn = (case["seed"], dtype, case["values"])
     write_vectors(case["operator"], case["attributes"], shape, tmp_path / "again", *drawn)
@@ -200,7 +200,7 @@ def test_the_command_from_a_shell(tmp_path: Path) -> None:
     options = "--in-channels 3 --out-channels 8 --kernel-size 3 --stride 2 --size 32 --seed 0"
     printed = run("-m", "tinyconv", "vectors", "conv2d", *options.split(), "--out", str(tmp_path))
     assert printed == f"{tmp_path / 'vectors.json'}\n"
-    case = json.loads((tmp_path / "vectors.json").read_text())
+    case = json.loads((tmp_path / "vectors.json").read_bytes())
     assert case["attributes"]["stride"] == [2, 2]
     shapes = {tensor["name"]: tensor["shape"] for tensor in case["tensors"]}
     assert shapes["input"] == [2, 3, 32, 32]

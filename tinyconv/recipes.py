@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -300,7 +301,8 @@ def _interrupted(args: Namespace, trainer: Trainer) -> str:
     if Checkpoints(folder).paths():
         start = "the last checkpoint"
     first = "" if epochs else " in the first epoch"
-    return f"interrupted{first}: to go on from {start}, run\n    {shlex.join(command)}"
+    joined = subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+    return f"interrupted{first}: to go on from {start}, run\n    {joined}"
 
 
 def report(args: Namespace, trainer: Trainer, data: MNIST, seconds: float) -> None:

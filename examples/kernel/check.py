@@ -37,7 +37,7 @@ def compiler() -> str | None:
 
 def compiled(cc: str, folder: Path, mistake: int = 0) -> Path:
     """Compile conv2d.c, with one of its mistakes; returns the program."""
-    program = folder / f"conv2d_{mistake}"
+    program = folder / f"conv2d_{mistake}{'.exe' if os.name == 'nt' else ''}"
     options = ("-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", f"-DMISTAKE={mistake}")
     subprocess.run([cc, *options, str(SOURCE), "-o", str(program)], check=True)
     return program
@@ -45,7 +45,7 @@ def compiled(cc: str, folder: Path, mistake: int = 0) -> Path:
 
 def numbers(case: Path) -> list[str]:
     """The shape and attributes of a case as conv2d's arguments."""
-    description: dict[str, Any] = json.loads((case / "vectors.json").read_text())
+    description: dict[str, Any] = json.loads((case / "vectors.json").read_bytes())
     attributes = description["attributes"]
     shape = next(tensor["shape"] for tensor in description["tensors"] if tensor["name"] == "input")
     pairs = [attributes[name] for name in ("kernel_size", "stride", "padding", "dilation")]

@@ -1,6 +1,7 @@
 """Wrong arguments and files end a program with one line and exit code 2, Ctrl-C with 130."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -42,5 +43,7 @@ def flush_output() -> None:
     """Flush stdout; where its reader is gone, what is left to print is dropped."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in ((errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

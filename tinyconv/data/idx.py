@@ -33,10 +33,10 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
     Source: http://yann.lecun.com/exdb/mnist/ describes the format.
 
     >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     file.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))  # uint8, 1-d, of 3
-    ...     file.flush()
-    ...     read_idx(file.name)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "labels.idx")
+    ...     path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))  # uint8, 1-d, of 3
+    ...     read_idx(path)
     11
     array([7, 2, 1], dtype=uint8)
     """

@@ -43,7 +43,7 @@ def write_suite(out: str | os.PathLike[str]) -> Path:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     suite = json.loads(write_suite(folder).read_text())
+    ...     suite = json.loads(write_suite(folder).read_bytes())
     >>> suite["cases"][0]["path"], suite["cases"][0]["flags"]
     ('conv1d/plain', ['KernelRotation', 'ChannelOrder', 'BatchSum'])
     """

@@ -103,7 +103,7 @@ def write_vectors(
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_vectors("linear", {"in_features": 3, "out_features": 2}, (4, 3), folder)
-    ...     case = json.loads(path.read_text())
+    ...     case = json.loads(path.read_bytes())
     >>> case["attributes"], case["tensors"][3]["file"], case["tensors"][3]["shape"]
     ({'in_features': 3, 'out_features': 2, 'bias': True}, 'output.bin', [4, 2])
     """

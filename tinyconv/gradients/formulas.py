@@ -112,7 +112,7 @@ VALUES = ("input", "output")
 STATISTICS = ("input", "weight", "output")
 
 
-def _with(**changed: Any) -> Callable[[Given], Array]:
+def _with(**changed: Any) -> Callable[[Given], Any]:
     """The right formula with some arguments changed."""
     return lambda k: k.gradient(**changed)
 
@@ -127,7 +127,7 @@ def _of_output(derivative: Callable[[Given], Array], shown: str) -> Row:
     return Row("input in place of output", lambda k: k.grad_output * derivative(k), values={"shown": shown})
 
 
-def _sample(k: Given, part: slice) -> Array:
+def _sample(k: Given, part: slice) -> Any:
     """The gradient of linear from some samples."""
     return k.gradient(grad_output=k.grad_output[part], input=k.input[part])
 

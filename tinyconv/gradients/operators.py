@@ -38,18 +38,16 @@ class Given(SimpleNamespace):
 
     def output(self, **changed: Any) -> Array:
         """The operator's value."""
-        value: Array = np.asarray(getattr(F, self.operator)(**self.arguments | changed))
-        return value
+        return np.asarray(getattr(F, self.operator)(**self.arguments | changed))
 
-    def gradient(self, **changed: Any) -> Array:
+    def gradient(self, **changed: Any) -> Any:
         """The gradient that is asked for, or the value, with some arguments changed."""
         if self.wrt == "output":
             return self.output(**changed)
         arguments = {"grad_output": self.grad_output} | self.arguments | changed
         found = getattr(F, f"{self.operator}_backward")(**arguments)
         parts = found if isinstance(found, tuple) else (found,)
-        value: Array = parts[GRADIENTS[self.operator].index(self.wrt)]
-        return value
+        return parts[GRADIENTS[self.operator].index(self.wrt)]
 
     def _cotangent(self, grad_output: Any) -> Array:
         if grad_output is None:

@@ -117,7 +117,7 @@ Use w[..., ::-1, ::-1].
     """
     case = None
     if operator is not None:
-        case = formulas.case(operator, wrt, arguments)
+        case = formulas.Case(operator, wrt, arguments)
         want = case.want if want is None else want
     elif want is None or wrt is not None or arguments:
         raise ValueError("`operator` must be given where `want` is not, or where `wrt` or arguments are")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tinyconv.functional as F
-from tinyconv.arguments import check_kinds
+from tinyconv.arguments import check_kinds, one_of
 from tinyconv.arrays import Array, moved
 
 ALL_GRADIENTS = ("input", "weight", "bias")
@@ -25,7 +25,16 @@ GRADIENTS: dict[str, tuple[str, ...]] = {
 class Given(SimpleNamespace):
     """An operator's arguments by name, in float64, with its gradient or value for any of them changed."""
 
-    def __init__(self, operator: str, wrt: str, arguments: dict[str, Any]) -> None:
+    def __init__(self, operator: str, wrt: str | None, arguments: dict[str, Any]) -> None:
+        one_of("operator", operator, tuple(GRADIENTS))
+        results = (*GRADIENTS[operator], "output")
+        if wrt is None:
+            raise ValueError(f"`wrt` must be given with `operator`: one of {', '.join(map(repr, results))}")
+        wrt = one_of("wrt", "input" if wrt == "x" else wrt, results)
+        if "x" in arguments:
+            if "input" in arguments:
+                raise ValueError("`x` and `input` are one argument and must not both be given")
+            arguments = {"input" if name == "x" else name: value for name, value in arguments.items()}
         bound = _bound(operator, arguments)
         if wrt == "bias" and bound["bias"] is None and operator in WITH_BIAS:  # on which no gradient depends
             weight = bound["weight"]

@@ -16,6 +16,7 @@ from tinyconv.arguments import instance
 from tinyconv.arrays import moved
 from tinyconv.convert.place import inside, named_in_errors
 from tinyconv.layers import Layer, Sequential
+from tinyconv.optional import optional
 from tinyconv.signature import arguments, constructor
 
 if TYPE_CHECKING:
@@ -69,11 +70,7 @@ def from_torch(module: "torch.nn.Module") -> Layer:
 
 
 def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError("from_torch and to_torch need PyTorch: pip install torch") from error
-    return torch
+    return optional("torch", "from_torch and to_torch need PyTorch: pip install torch")
 
 
 # To PyTorch

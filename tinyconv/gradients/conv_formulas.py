@@ -86,10 +86,9 @@ class Conv(NamedTuple):
         spread[:, :, :: self.stride[0], :: self.stride[1]] = self.small
         return spread
 
-    def full_padding(self) -> Pair:
+    def full_padding(self) -> tuple[int, ...]:
         """The padding with which a convolution of stride 1 gives the image."""
-        rows, columns = (reach - p for reach, p in zip(self.reach(), self.padding, strict=True))
-        return rows, columns
+        return tuple(reach - p for reach, p in zip(self.reach(), self.padding, strict=True))
 
     def convolved(self, maps: Array, padding: Any) -> Array:
         """The image as a convolution of stride 1 with the rotated kernel, its channels swapped."""

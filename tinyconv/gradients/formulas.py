@@ -127,6 +127,10 @@ def _softmax(k: Given) -> Array:
     return F.softmax(k.input, getattr(k, "dim", 1))
 
 
+def _sign_of_difference(k: Given) -> Array:
+    return F.l1_loss_backward(k.grad_output, k.input, k.target, k.reduction)[0]
+
+
 def _entropy(k: Given, first: Array, hot: bool = True) -> Array:
     """The gradient of cross_entropy as `first` - onehot(target), without class weights."""
     if k.weight is not None or k.label_smoothing:
@@ -210,12 +214,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         _default("label_smoothing", 0.0),
         _default("ignore_index", -100),
     ),
-    "mse_loss": (
-        Row(
-            "sign of the difference",
-            lambda k: F.l1_loss_backward(k.grad_output, k.input, k.target, k.reduction)[0],
-        ),
-    ),
+    "mse_loss": (Row("sign of the difference", _sign_of_difference),),
     "linear": (
         Row("weight not transposed: gradient", lambda k: k.grad_output @ k.weight.T),
         Row("weight not transposed: output", lambda k: k.input @ k.weight, ("output",)),

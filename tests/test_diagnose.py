@@ -27,7 +27,7 @@ def found_for(planted: Planted, got: Any) -> Diagnosis:
 
 
 def wanted(planted: Planted) -> Array:
-    return np.array(formulas.case(planted.operator, planted.wrt, planted.arguments).want)
+    return np.array(formulas.Case(planted.operator, planted.wrt, planted.arguments).want)
 
 
 def test_planted_mistakes_are_named_and_none_is_named_wrong() -> None:
@@ -106,9 +106,9 @@ def test_a_formula_that_is_right_for_the_arguments_is_never_named(operator: str)
     arguments: dict[str, Any] = {"x": normal(2, 3, 7, 7)}
     if operator == "conv2d":
         arguments["weight"] = normal(3, 3, 1, 1)
-    output = formulas.case(operator, "output", arguments).want
+    output = formulas.Case(operator, "output", arguments).want
     arguments["grad_output"] = normal(*output.shape, seed=1)
-    want = formulas.case(operator, "x", arguments).want
+    want = formulas.Case(operator, "x", arguments).want
     found = diagnose(want * (1 + 1e-12), operator=operator, wrt="x", rtol=0, **arguments)
     assert (found.agrees, names(found)) == (False, ())
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyconv.vectors.cases import FLAGS
-from tinyconv.vectors.compare import Comparison, as_json, compare, compare_suite, dumped
+from tinyconv.vectors.compare import Comparison, as_json, compare, compare_suite, dumped, overall
 
 HELP = "tell what is wrong with a kernel's outputs"
 
@@ -46,18 +46,12 @@ def run(args: argparse.Namespace) -> int:
     if (args.case / "suite.json").exists():
         found = compare_suite(*options)
         print(dumped(_suite_as_json(found)) if args.json else _suite_as_text(found))
-        status = _status(found)
+        status = overall(comparison.status for comparison in found)
     else:
         comparison = compare(*options)
         print(dumped(as_json(comparison)) if args.json else _as_text(comparison))
         status = comparison.status
     return 0 if status == "agrees" else 1
-
-
-def _status(found: Sequence[Comparison]) -> str:
-    """Of all cases: "differs" if one does, else "agrees" if one does, else "missing"."""
-    statuses = {comparison.status for comparison in found}
-    return next(status for status in ("differs", "agrees", "missing") if status in statuses)
 
 
 def _as_text(comparison: Comparison) -> str:
@@ -117,7 +111,7 @@ def _flags(found: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
 def _suite_as_json(found: Sequence[Comparison]) -> dict[str, Any]:
     flags = _flags(found)
     return {
-        "status": _status(found),
+        "status": overall(comparison.status for comparison in found),
         "cases": [as_json(comparison) for comparison in found],
         "flags": {flag: {"differ": failed, "compared": all} for flag, (failed, all) in flags.items()},
     }

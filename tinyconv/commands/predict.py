@@ -15,6 +15,7 @@ from tinyconv.data import normalize
 from tinyconv.data.digits import find_largest
 from tinyconv.functional import softmax
 from tinyconv.layers import Sequential
+from tinyconv.optional import optional
 from tinyconv.recipes import add_trained_model_options, trained_model
 
 HELP = "read the digits in pictures"
@@ -56,10 +57,9 @@ def read_image(path: Path) -> Array:
         OSError: the file cannot be read.
         ValueError: no image, a damaged one, or one of more pixels than Pillow takes for harmless.
     """
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError("reading images needs Pillow: pip install 'tinyconv[images]'") from error
+    optional("PIL", "reading images needs Pillow: pip install 'tinyconv[images]'")
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

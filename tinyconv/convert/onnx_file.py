@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,9 @@ from tinyconv.arguments import instance, integer
 from tinyconv.convert.onnx_graph import INPUT, Graph
 from tinyconv.convert.onnx_layers import FORMS, NDIMS
 from tinyconv.convert.place import inside, named_in_errors
+from tinyconv.files import write_whole
 from tinyconv.layers import Layer, Residual, Sequential
+from tinyconv.optional import optional
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -40,30 +43,14 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
 
     Source: https://onnx.ai/onnx/operators/
     """
-    from pathlib import Path
-
-    from tinyconv import __version__
-    from tinyconv.files import write_whole
-
     instance("model", model, Layer)
     shape = tuple(integer("input_shape", length) for length in input_shape)
     if not shape:
         raise ValueError("`input_shape` (=()) must have a first dimension, the batch")
-    graph = Graph(_onnx(), _dtype(model))
+    onnx = optional("onnx", "export_onnx needs the package onnx: pip install tinyconv[onnx]")
+    graph = Graph(onnx, _dtype(model))
     output, output_shape = _add(graph, model, "", INPUT, shape)
-    write_whole(Path(path), graph.model(output, shape, output_shape, __version__))
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.helper
-        import onnx.numpy_helper
-        import onnx.shape_inference
-    except ImportError as error:
-        raise ImportError("export_onnx needs the package onnx: pip install tinyconv[onnx]") from error
-    return onnx
+    write_whole(Path(path), graph.model(output, shape, output_shape))
 
 
 def _dtype(model: Layer) -> "np.dtype[Any]":

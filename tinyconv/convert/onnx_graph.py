@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyconv import __version__
 from tinyconv.arrays import Array, moved
 from tinyconv.convert.place import inside
 from tinyconv.layers import Layer
@@ -52,9 +53,7 @@ class Graph:
         self._initializers[name] = self._onnx.numpy_helper.from_array(value, name)
         return name
 
-    def model(
-        self, output: str, input_shape: tuple[int, ...], output_shape: tuple[int, ...], producer_version: str
-    ) -> bytes:
+    def model(self, output: str, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> bytes:
         """Return the checked file's content; the first dimension of both shapes is dynamic.
 
         Raises:
@@ -70,10 +69,9 @@ class Graph:
             for name, shape in ((INPUT, input_shape), (OUTPUT, output_shape))
         ]
         graph = helper.make_graph(self._nodes, "tinyconv", *ends, list(self._initializers.values()))
+        producer = {"producer_name": "tinyconv", "producer_version": __version__}
         opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model_gen_version(
-            graph, opset_imports=opsets, producer_name="tinyconv", producer_version=producer_version
-        )
+        model = helper.make_model_gen_version(graph, opset_imports=opsets, **producer)
         try:
             self._onnx.checker.check_model(model, full_check=True)
         except (self._onnx.checker.ValidationError, self._onnx.shape_inference.InferenceError) as error:

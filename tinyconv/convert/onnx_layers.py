@@ -16,47 +16,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import tinyconv.functional as F
+from tinyconv import layers
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry
 from tinyconv.functional.interpolate import interpolate_indices
 from tinyconv.functional.pooling.geometry import pool_geometry
-from tinyconv.layers import (
-    ELU,
-    GELU,
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
-    CircularPad2d,
-    ConstantPad2d,
-    Conv1d,
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Dropout2d,
-    Flatten,
-    Fold,
-    GroupNorm,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    LogSoftmax,
-    MaxPool2d,
-    ReflectionPad2d,
-    ReLU,
-    ReplicationPad2d,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-    Unflatten,
-    Unfold,
-    Upsample,
-    ZeroPad2d,
-)
+from tinyconv.layers import Layer
+from tinyconv.layers.pad import Pad2d
 
 Shape: TypeAlias = tuple[int, ...]
 Form: TypeAlias = Callable[[Graph, Any, str, Shape], str]
@@ -64,16 +31,16 @@ Form: TypeAlias = Callable[[Graph, Any, str, Shape], str]
 # Convolutions and linear maps
 
 
-def _conv(graph: Graph, layer: Conv1d | Conv2d, x: str, shape: Shape) -> str:
+def _conv(graph: Graph, layer: layers.Conv1d | layers.Conv2d, x: str, shape: Shape) -> str:
+    pads: Sequence[int] = layer.pads
     if layer.padding_mode != "zeros":
-        x = _extended(graph, x, shape, layer.pads, layer.padding_mode)
-    before, after = reversed(layer.pads[::2]), reversed(layer.pads[1::2])
-    zeros = [0] * len(layer.pads)
-    options = _convolution(layer, [*before, *after] if layer.padding_mode == "zeros" else zeros)
+        x = _extended(graph, x, shape, pads, layer.padding_mode)
+        pads = [0] * len(pads)
+    options = _convolution(layer, [*pads[-2::-2], *pads[::-2]])
     return graph.node("Conv", x, *_weights(graph, layer), **options)
 
 
-def _conv_transpose(graph: Graph, layer: ConvTranspose2d, x: str, shape: Shape) -> str:
+def _conv_transpose(graph: Graph, layer: layers.ConvTranspose2d, x: str, shape: Shape) -> str:
     more, strides = layer.output_padding, layer.stride
     if any(m >= stride for m, stride in zip(more, strides, strict=True)):
         raise ValueError(f"`output_padding` (={more}) must be less than `stride` (={strides}) in ONNX")
@@ -81,7 +48,7 @@ def _conv_transpose(graph: Graph, layer: ConvTranspose2d, x: str, shape: Shape) 
     return graph.node("ConvTranspose", x, *_weights(graph, layer), **options)
 
 
-def _convolution(layer: Conv1d | Conv2d | ConvTranspose2d, pads: list[int]) -> dict[str, Any]:
+def _convolution(layer: Any, pads: list[int]) -> dict[str, Any]:
     return {
         "kernel_shape": layer.kernel_size,
         "strides": layer.stride,
@@ -91,7 +58,7 @@ def _convolution(layer: Conv1d | Conv2d | ConvTranspose2d, pads: list[int]) -> d
     }
 
 
-def _linear(graph: Graph, layer: Linear, x: str, shape: Shape) -> str:
+def _linear(graph: Graph, layer: layers.Linear, x: str, shape: Shape) -> str:
     weight, *bias = _weights(graph, layer)
     if len(shape) == 2:
         return graph.node("Gemm", x, weight, *bias, transB=1)
@@ -106,21 +73,17 @@ def _weights(graph: Graph, layer: Layer) -> list[str]:
 # Pooling
 
 
-def _max_pool(graph: Graph, layer: MaxPool2d, x: str, shape: Shape) -> str:
+def _max_pool(graph: Graph, layer: layers.MaxPool2d, x: str, shape: Shape) -> str:
     if layer.return_indices:
         raise ValueError("`return_indices` (=True) returns two outputs, but export_onnx supports one")
     window = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
     geometry = pool_geometry(shape, *window)
     x = _padded(graph, x, shape, _reach_of_pool(geometry), -math.inf)
-    options = {
-        "kernel_shape": geometry.kernel_size,
-        "strides": geometry.stride,
-        "dilations": geometry.dilation,
-    }
-    return graph.node("MaxPool", x, **options)
+    options = {"kernel_shape": geometry.kernel_size, "strides": geometry.stride}
+    return graph.node("MaxPool", x, dilations=geometry.dilation, **options)
 
 
-def _avg_pool(graph: Graph, layer: AvgPool2d, x: str, shape: Shape) -> str:
+def _avg_pool(graph: Graph, layer: layers.AvgPool2d, x: str, shape: Shape) -> str:
     """The mean over all taps of a window, times their number, over PyTorch's divisor."""
     window = layer.kernel_size, layer.stride, layer.padding
     geometry = pool_geometry(shape, *window, 1, layer.ceil_mode)
@@ -146,7 +109,7 @@ def _reach_of_pool(geometry: Geometry) -> tuple[int, int, int, int]:
     return pads[0], pads[1], pads[2], pads[3]
 
 
-def _adaptive_avg_pool(graph: Graph, layer: AdaptiveAvgPool2d, x: str, shape: Shape) -> str:
+def _adaptive_avg_pool(graph: Graph, layer: layers.AdaptiveAvgPool2d, x: str, shape: Shape) -> str:
     """The mean over a rectangle is one over rows and one over columns: a product from both sides."""
     oh, ow = layer.output_shape(shape)[2:]
     rows, columns = (np.eye(length)[None, None] for length in shape[2:])
@@ -158,7 +121,7 @@ def _adaptive_avg_pool(graph: Graph, layer: AdaptiveAvgPool2d, x: str, shape: Sh
 # Normalisation
 
 
-def _batch_norm(graph: Graph, layer: BatchNorm1d | BatchNorm2d, x: str, shape: Shape) -> str:
+def _batch_norm(graph: Graph, layer: layers.BatchNorm1d | layers.BatchNorm2d, x: str, shape: Shape) -> str:
     if "running_mean" not in layer.buffers:
         x = _standardized(graph, x, [0, *range(2, len(shape))], layer.eps)
         return _scaled(graph, layer, x, len(shape))
@@ -170,13 +133,13 @@ def _batch_norm(graph: Graph, layer: BatchNorm1d | BatchNorm2d, x: str, shape: S
     return graph.node("BatchNormalization", x, scale, shift, *statistics, epsilon=layer.eps)
 
 
-def _layer_norm(graph: Graph, layer: LayerNorm, x: str, shape: Shape) -> str:
+def _layer_norm(graph: Graph, layer: layers.LayerNorm, x: str, shape: Shape) -> str:
     weights = _weights(graph, layer) or [graph.constant(np.ones(layer.normalized_shape))]
     axis = -len(layer.normalized_shape)
     return graph.node("LayerNormalization", x, *weights, axis=axis, epsilon=layer.eps)
 
 
-def _group_norm(graph: Graph, layer: GroupNorm, x: str, shape: Shape) -> str:
+def _group_norm(graph: Graph, layer: layers.GroupNorm, x: str, shape: Shape) -> str:
     groups = graph.node("Reshape", x, graph.integers(0, layer.num_groups, -1))
     x = _reshaped(graph, _standardized(graph, groups, [2], layer.eps), shape)
     return _scaled(graph, layer, x, len(shape))
@@ -212,18 +175,18 @@ def _elementwise(op_type: str, **names: str) -> Form:
     return form
 
 
-def _silu(graph: Graph, layer: SiLU, x: str, shape: Shape) -> str:
+def _silu(graph: Graph, layer: layers.SiLU, x: str, shape: Shape) -> str:
     return graph.node("Mul", x, graph.node("Sigmoid", x))
 
 
-def _softplus(graph: Graph, layer: Softplus, x: str, shape: Shape) -> str:
+def _softplus(graph: Graph, layer: layers.Softplus, x: str, shape: Shape) -> str:
     beta, threshold = (graph.constant(value) for value in (layer.beta, layer.threshold))
     scaled = graph.node("Mul", x, beta)
     bent = graph.node("Div", graph.node("Softplus", scaled), beta)
     return graph.node("Where", graph.node("Greater", scaled, threshold), x, bent)
 
 
-def _gelu(graph: Graph, layer: GELU, x: str, shape: Shape) -> str:
+def _gelu(graph: Graph, layer: layers.GELU, x: str, shape: Shape) -> str:
     """x / 2 (1 + erf(x / sqrt 2)), or x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
     if layer.approximate == "none":
         curve = graph.node("Erf", graph.node("Mul", x, graph.constant(math.sqrt(0.5))))
@@ -238,11 +201,11 @@ def _gelu(graph: Graph, layer: GELU, x: str, shape: Shape) -> str:
 # Shapes, paddings and windows
 
 
-def _dropout(graph: Graph, layer: Dropout, x: str, shape: Shape) -> str:
+def _dropout(graph: Graph, layer: layers.Dropout, x: str, shape: Shape) -> str:
     return x
 
 
-def _reshape(graph: Graph, layer: Flatten | Unflatten, x: str, shape: Shape) -> str:
+def _reshape(graph: Graph, layer: layers.Flatten | layers.Unflatten, x: str, shape: Shape) -> str:
     return _reshaped(graph, x, layer.output_shape(shape))
 
 
@@ -250,14 +213,9 @@ def _reshaped(graph: Graph, x: str, shape: Shape) -> str:
     return graph.node("Reshape", x, graph.integers(0, *shape[1:]))  # 0: the length of the batch
 
 
-def _constant_pad(graph: Graph, layer: ZeroPad2d | ConstantPad2d, x: str, shape: Shape) -> str:
-    value = layer.value if isinstance(layer, ConstantPad2d) else 0.0
-    return _padded(graph, x, shape, layer.padding, value)
-
-
-def _pad(
-    graph: Graph, layer: ReflectionPad2d | ReplicationPad2d | CircularPad2d, x: str, shape: Shape
-) -> str:
+def _pad(graph: Graph, layer: Pad2d, x: str, shape: Shape) -> str:
+    if layer.mode == "constant":
+        return _padded(graph, x, shape, layer.padding, getattr(layer, "value", 0.0))
     return _extended(graph, x, shape, layer.padding, layer.mode)
 
 
@@ -279,45 +237,28 @@ def _extended(graph: Graph, x: str, shape: Shape, pads: Sequence[int], mode: str
     return x
 
 
-def _upsample(graph: Graph, layer: Upsample, x: str, shape: Shape) -> str:
-    for axis, positions in enumerate(
-        interpolate_indices(shape, layer.size, layer.scale_factor, layer.mode), 2
-    ):
+def _upsample(graph: Graph, layer: layers.Upsample, x: str, shape: Shape) -> str:
+    indices = interpolate_indices(shape, layer.size, layer.scale_factor, layer.mode)
+    for axis, positions in enumerate(indices, 2):
         x = _gathered(graph, x, np.asarray(positions), axis)
     return x
 
 
-def _unfold(graph: Graph, layer: Unfold, x: str, shape: Shape) -> str:
-    kernel_size, dilation, (top, left), stride = (
-        layer.kernel_size,
-        layer.dilation,
-        layer.padding,
-        layer.stride,
-    )
-    geometry = window_geometry(shape, kernel_size, stride, (top, left), dilation)
+def _unfold(graph: Graph, layer: layers.Unfold, x: str, shape: Shape) -> str:
+    (top, left), stride, dilation = layer.padding, layer.stride, layer.dilation
+    geometry = window_geometry(shape, layer.kernel_size, stride, layer.padding, dilation)
     x = _padded(graph, x, shape, (left, left, top, top), 0.0)
-    taps = (
-        np.arange(taps)[:, None] * dilation + np.arange(outputs) * stride
-        for taps, dilation, outputs, stride in zip(
-            kernel_size, dilation, geometry.output_size, stride, strict=True
-        )
-    )
-    for axis, positions in zip((2, 4), taps, strict=True):  # one dimension becomes two
-        x = _gathered(graph, x, positions, axis)
+    for i, axis in ((0, 2), (1, 4)):  # one dimension becomes two
+        taps = np.arange(layer.kernel_size[i])[:, None] * dilation[i]
+        x = _gathered(graph, x, taps + np.arange(geometry.output_size[i]) * stride[i], axis)
     x = graph.node("Transpose", x, perm=[0, 1, 2, 4, 3, 5])
     return _reshaped(graph, x, layer.output_shape(shape))
 
 
-def _fold(graph: Graph, layer: Fold, x: str, shape: Shape) -> str:
-    return graph.node(
-        "Col2Im",
-        x,
-        graph.integers(*layer.output_size),
-        graph.integers(*layer.kernel_size),
-        strides=layer.stride,
-        dilations=layer.dilation,
-        pads=[*layer.padding, *layer.padding],
-    )
+def _fold(graph: Graph, layer: layers.Fold, x: str, shape: Shape) -> str:
+    sizes = graph.integers(*layer.output_size), graph.integers(*layer.kernel_size)
+    pads = [*layer.padding, *layer.padding]
+    return graph.node("Col2Im", x, *sizes, strides=layer.stride, dilations=layer.dilation, pads=pads)
 
 
 def _gathered(graph: Graph, x: str, positions: Array, axis: int) -> str:
@@ -325,54 +266,45 @@ def _gathered(graph: Graph, x: str, positions: Array, axis: int) -> str:
 
 
 FORMS: dict[type[Layer], Form] = {
-    Conv1d: _conv,
-    Conv2d: _conv,
-    ConvTranspose2d: _conv_transpose,
-    Linear: _linear,
-    MaxPool2d: _max_pool,
-    AvgPool2d: _avg_pool,
-    AdaptiveAvgPool2d: _adaptive_avg_pool,
-    BatchNorm1d: _batch_norm,
-    BatchNorm2d: _batch_norm,
-    LayerNorm: _layer_norm,
-    GroupNorm: _group_norm,
-    ReLU: _elementwise("Relu"),
-    LeakyReLU: _elementwise("LeakyRelu", alpha="negative_slope"),
-    ELU: _elementwise("Elu", alpha="alpha"),
-    GELU: _gelu,
-    Sigmoid: _elementwise("Sigmoid"),
-    Tanh: _elementwise("Tanh"),
-    SiLU: _silu,
-    Softplus: _softplus,
-    Softmax: _elementwise("Softmax", axis="dim"),
-    LogSoftmax: _elementwise("LogSoftmax", axis="dim"),
-    ZeroPad2d: _constant_pad,
-    ConstantPad2d: _constant_pad,
-    ReflectionPad2d: _pad,
-    ReplicationPad2d: _pad,
-    CircularPad2d: _pad,
-    Dropout: _dropout,
-    Dropout2d: _dropout,
-    Flatten: _reshape,
-    Unflatten: _reshape,
-    Unfold: _unfold,
-    Fold: _fold,
-    Upsample: _upsample,
+    layers.Conv1d: _conv,
+    layers.Conv2d: _conv,
+    layers.ConvTranspose2d: _conv_transpose,
+    layers.Linear: _linear,
+    layers.MaxPool2d: _max_pool,
+    layers.AvgPool2d: _avg_pool,
+    layers.AdaptiveAvgPool2d: _adaptive_avg_pool,
+    layers.BatchNorm1d: _batch_norm,
+    layers.BatchNorm2d: _batch_norm,
+    layers.LayerNorm: _layer_norm,
+    layers.GroupNorm: _group_norm,
+    layers.ReLU: _elementwise("Relu"),
+    layers.LeakyReLU: _elementwise("LeakyRelu", alpha="negative_slope"),
+    layers.ELU: _elementwise("Elu", alpha="alpha"),
+    layers.GELU: _gelu,
+    layers.Sigmoid: _elementwise("Sigmoid"),
+    layers.Tanh: _elementwise("Tanh"),
+    layers.SiLU: _silu,
+    layers.Softplus: _softplus,
+    layers.Softmax: _elementwise("Softmax", axis="dim"),
+    layers.LogSoftmax: _elementwise("LogSoftmax", axis="dim"),
+    layers.ZeroPad2d: _pad,
+    layers.ConstantPad2d: _pad,
+    layers.ReflectionPad2d: _pad,
+    layers.ReplicationPad2d: _pad,
+    layers.CircularPad2d: _pad,
+    layers.Dropout: _dropout,
+    layers.Dropout2d: _dropout,
+    layers.Flatten: _reshape,
+    layers.Unflatten: _reshape,
+    layers.Unfold: _unfold,
+    layers.Fold: _fold,
+    layers.Upsample: _upsample,
 }
 
 # The number of dimensions of the input, for layers that also take one sample without a batch.
 NDIMS: dict[type[Layer], int] = {
-    Conv1d: 3,
-    Conv2d: 4,
-    ConvTranspose2d: 4,
-    MaxPool2d: 4,
-    AvgPool2d: 4,
-    AdaptiveAvgPool2d: 4,
-    ZeroPad2d: 4,
-    ConstantPad2d: 4,
-    ReflectionPad2d: 4,
-    ReplicationPad2d: 4,
-    CircularPad2d: 4,
-    Unfold: 4,
-    Fold: 3,
+    **dict.fromkeys((layers.Conv1d, layers.Fold), 3),
+    **dict.fromkeys((layers.Conv2d, layers.ConvTranspose2d, layers.Unfold), 4),
+    **dict.fromkeys((layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d), 4),
+    **{kind: 4 for kind, form in FORMS.items() if form is _pad},
 }

@@ -6,6 +6,7 @@ the arguments, creates the other object with them and copies the state.
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tinyconv.arguments import instance
 from tinyconv.arrays import moved
 from tinyconv.convert.place import inside, named_in_errors
 from tinyconv.layers import Layer, Sequential
+from tinyconv.optional import optional
 from tinyconv.signature import arguments, constructor
 
 if TYPE_CHECKING:
@@ -68,11 +70,7 @@ def from_torch(module: "torch.nn.Module") -> Layer:
 
 
 def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError("from_torch and to_torch need PyTorch: pip install torch") from error
-    return torch
+    return optional("torch", "from_torch and to_torch need PyTorch: pip install torch")
 
 
 # To PyTorch
@@ -133,9 +131,7 @@ def _leaf_layer(torch: Any, module: Any) -> Layer:
         if getattr(module, name, None):
             raise ValueError(f"tinyconv does not have `{name}` (={getattr(module, name)})")
     state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-    given = {
-        name: getattr(module, name) for name in constructor(kind) if name not in _OURS and name != "bias"
-    }
+    given = {name: getattr(module, name) for name in constructor(kind) if name not in (*_OURS, "bias")}
     if "bias" in constructor(kind):
         given["bias"] = "bias" in state or "weight" not in state
     layer = kind(**given).to(_dtype(state.values()))
@@ -162,12 +158,9 @@ def _check_no_hooks(module: Any) -> None:
 
 
 def _check_nothing_shared(module: Any) -> None:
-    named = [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]
+    parameters = module.named_parameters(remove_duplicate=False)
     places: dict[int, str] = {}
-    for name, tensor in named:
+    for name, tensor in chain(parameters, module.named_buffers(remove_duplicate=False)):
         if id(tensor) in places:
             raise ValueError(f"`module` has one tensor in two places, {places[id(tensor)]!r} and {name!r}")
         places[id(tensor)] = name

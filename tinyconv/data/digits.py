@@ -213,8 +213,7 @@ def _extent(mask: Array) -> tuple[slice, slice]:
 
 def _size(mask: Array) -> int:
     """The longer side of the bounding box of `mask`."""
-    rows, columns = _extent(mask)
-    return max(int(rows.stop - rows.start), int(columns.stop - columns.start))
+    return int(max(_lengths(_extent(mask))))
 
 
 def _wider(part: slice, by: int) -> slice:

@@ -43,23 +43,17 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
     path = Path(path)
     try:
         with path.open("rb") as raw, _unzipped(raw) as file:
-            dtype, shape = _read_header(file)
+            dtype, shape = _read_header(path, file)
             size = math.prod(shape) * dtype.itemsize
             body = bytearray()  # grows with the file, not with the size in its header
             while len(body) <= size and (chunk := file.read(1 << 20)):
                 body += chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file: {error}") from error
-    except _NotIdxError as error:
-        raise ValueError(f"{path} is not an IDX file: {error}") from error
     if len(body) != size:
         found = "more" if len(body) > size else f"only {len(body):,}"
         raise ValueError(f"{path} must hold {size:,} bytes after its IDX header, but holds {found}")
     return np.frombuffer(body, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
-
-
-class _NotIdxError(Exception):
-    pass
 
 
 def _unzipped(file: BinaryIO) -> BinaryIO:
@@ -69,14 +63,14 @@ def _unzipped(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if start == _GZIP else file
 
 
-def _read_header(file: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _read_header(path: Path, file: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = file.read(4)
-    if len(magic) < 4:
-        raise _NotIdxError("it is empty" if not magic else "its header is cut short")
-    zeros, kind, ndim = struct.unpack(">HBB", magic)
-    if zeros or kind not in _DTYPES or not ndim:
-        raise _NotIdxError(f"it starts with the bytes {magic.hex(' ')}")
+    if not magic:
+        raise ValueError(f"{path} is not an IDX file: it is empty")
+    zeros, kind, ndim = struct.unpack(">HBB", magic.ljust(4, b"\0"))
+    if len(magic) == 4 and (zeros or kind not in _DTYPES or not ndim):
+        raise ValueError(f"{path} is not an IDX file: it starts with the bytes {magic.hex(' ')}")
     sizes = file.read(4 * ndim)
-    if len(sizes) < 4 * ndim:
-        raise _NotIdxError("its header is cut short")
+    if len(magic + sizes) < 4 + 4 * ndim:
+        raise ValueError(f"{path} is not an IDX file: its header is cut short")
     return np.dtype(_DTYPES[kind]), struct.unpack(f">{ndim}I", sizes)

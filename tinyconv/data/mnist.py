@@ -3,15 +3,13 @@
 import gzip
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_kinds, floating_dtype, number
+from tinyconv.arguments import check_kinds, check_ndim, floating_dtype, number
 from tinyconv.arrays import Array, as_logical
 from tinyconv.data.idx import read_idx
 
@@ -94,8 +92,7 @@ def normalize(
     xp = check_kinds(images=images)
     if images.dtype != np.uint8:
         raise TypeError(f"`images` must be of dtype uint8, got {images.dtype}")
-    if images.ndim not in (2, 3):
-        raise ValueError(f"`images` (of shape {images.shape}) must have the form (N, H, W) or (H, W)")
+    check_ndim("images", images, (2, 3), "(N, H, W) or (H, W)")
     if images.ndim == 2:
         single: Array = normalize(images[None], mean, std, dtype)[0]
         return single
@@ -125,19 +122,18 @@ def _check_complete(folder: Path, what: str) -> None:
     missing = [name for name in FILES if _found(folder, name) is None]
     if not missing:
         return
-    rule = f"{what} must be a folder with MNIST's four IDX files, zipped (.gz) or not"
+    lacks = f"{folder} holds none of the files {', '.join(FILES)}"
     if not folder.is_dir():
-        kind = "is not a folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"{folder} holds none of the files {', '.join(FILES)}: it {kind}; {rule}")
-    names = sorted(path.name for path in folder.iterdir() if _SIMILAR.search(path.name))
-    if len(names) > MOST_NAMED:
-        names[MOST_NAMED:] = ["…"]
-    found = f"; it holds {', '.join(names)}" if names else ""
-    if len(missing) == len(FILES):
-        raise FileNotFoundError(f"{folder} holds none of the files {', '.join(FILES)}{found}; {rule}")
-    raise FileNotFoundError(
-        f"{folder / missing[0]} is missing beside the other files of the data set{found}; {rule}"
-    )
+        found = ": it is not a folder" if folder.exists() else ": it does not exist"
+    else:
+        names = sorted(path.name for path in folder.iterdir() if _SIMILAR.search(path.name))
+        if len(names) > MOST_NAMED:
+            names[MOST_NAMED:] = ["…"]
+        found = f"; it holds {', '.join(names)}" if names else ""
+    if len(missing) < len(FILES):
+        lacks = f"{folder / missing[0]} is missing beside the other files of the data set"
+    rule = f"{what} must be a folder with MNIST's four IDX files, zipped (.gz) or not"
+    raise FileNotFoundError(f"{lacks}{found}; {rule}")
 
 
 def _load(folder: Path, what: str) -> MNIST:
@@ -162,14 +158,20 @@ def _load(folder: Path, what: str) -> MNIST:
 
 def _download(files: dict[str, str], cache: Path) -> None:
     """Download `files`, name -> MD5, into `cache`: all of them, or none."""
+    import socket
     import tempfile
 
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder, _timeout():
-        package = _mnist_package()
-        paths = [_download_one(package, name, md5, Path(folder)) for name, md5 in files.items()]
-        for path in paths:
-            path.replace(cache / path.name)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)  # as the package `mnist` does not set one
+    try:
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
+            package = _mnist_package()
+            paths = [_download_one(package, name, md5, Path(folder)) for name, md5 in files.items()]
+            for path in paths:
+                path.replace(cache / path.name)
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _download_one(package: Any, name: str, md5: str, folder: Path) -> Path:
@@ -197,22 +199,7 @@ def _mnist_package() -> Any:
     import importlib.util
 
     path = importlib.metadata.distribution("mnist").locate_file("mnist/__init__.py")
-    spec = importlib.util.spec_from_file_location("mnist_package", str(path))
-    if spec is None or spec.loader is None:
-        raise ImportError(f"the package mnist cannot be loaded from {path}")
+    spec: Any = importlib.util.spec_from_file_location("mnist_package", str(path))
     package = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(package)
     return package
-
-
-@contextmanager
-def _timeout() -> Iterator[None]:
-    """The package `mnist` does not set a time-out; only the default of sockets affects it."""
-    import socket
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

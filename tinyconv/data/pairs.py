@@ -8,9 +8,7 @@ from tinyconv.arrays import Array, is_array, refusal
 
 def is_pair(data: Any) -> TypeGuard[tuple[Array, Array]]:
     """Return whether `data` is meant as a pair of arrays: a tuple of two that are not both tuples."""
-    return (
-        isinstance(data, tuple) and len(data) == 2 and not all(isinstance(element, tuple) for element in data)
-    )
+    return isinstance(data, tuple) and len(data) == 2 and not all(isinstance(one, tuple) for one in data)
 
 
 def check_pair(what: str, pair: Any) -> None:
@@ -20,10 +18,10 @@ def check_pair(what: str, pair: Any) -> None:
         TypeError: it is not a tuple or a list, or not of arrays.
         ValueError: it is not one of two, the lengths differ, or an array is 0-d.
     """
-    if not isinstance(pair, (tuple, list)):
-        raise TypeError(f"{what} must be a pair of arrays (inputs, targets), got {described(pair)}")
-    if len(pair) != 2:
-        raise ValueError(f"{what} must be a pair of arrays (inputs, targets), got {described(pair)}")
+    is_sequence = isinstance(pair, (tuple, list))
+    if not is_sequence or len(pair) != 2:
+        error = ValueError if is_sequence else TypeError
+        raise error(f"{what} must be a pair of arrays (inputs, targets), got {described(pair)}")
     for name, array in (("inputs", pair[0]), ("targets", pair[1])):
         if wrong := refusal(name, array):
             raise TypeError(f"{what}: `{name}` {wrong}")

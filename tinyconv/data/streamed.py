@@ -92,9 +92,8 @@ class _Slot:
         current = self._xp.cuda.get_current_stream()
         current.wait_event(self._copied)
         for start in range(0, length, batches.batch_size):
-            inputs, targets = (
-                array[start : min(start + batches.batch_size, length)] for array in self._device
-            )
+            stop = min(start + batches.batch_size, length)
+            inputs, targets = (array[start:stop] for array in self._device)
             yield inputs if batches.transform is None else batches.transform(inputs), targets
         self._used.record(current)
 

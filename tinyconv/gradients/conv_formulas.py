@@ -10,6 +10,7 @@ examples/conv_gradient_formulas.py has the same formulas as people write them, w
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,10 @@ from tinyconv.functional.conv.geometry import named_padding
 from tinyconv.gradients.mistakes import Mistake, mistake
 from tinyconv.gradients.window_formulas import Pair, windows_of
 
-# The key of the texts, what computes the array, for which changes of the convolution, what the texts need.
-Entry = tuple[str, Callable[["Conv"], Array], dict[str, Any], dict[str, Any]]
+Formula = Callable[["Conv"], Array]
+Row = tuple[str, Formula]  # the key of the texts, and what computes the array
 LAST = slice(-1, None)
+LAST_OF_ALL = (-1, slice(None), -1, -1)  # the last position of the last sample
 TURNED = (..., slice(None, None, -1), slice(None, None, -1))
 
 
@@ -47,7 +49,8 @@ class Conv(NamedTuple):
         if self.wanted == "image":
             shape = (*self.image.shape[:2], *self.extent())
             return self.cut(F.conv2d_input(shape, self.weight, self.small, *options))
-        image = _fitted(_padded(self.image, self.padding), self.extent())
+        padded = np.pad(self.image, [(0, 0), (0, 0), *((p, p) for p in self.padding)])
+        image = _fitted(padded, self.extent())
         if self.wanted == "weight":
             return F.conv2d_weight(image, self.weight.shape, self.small, *options)
         return F.conv2d(image, self.weight, None, *options)
@@ -83,10 +86,9 @@ class Conv(NamedTuple):
         spread[:, :, :: self.stride[0], :: self.stride[1]] = self.small
         return spread
 
-    def full_padding(self) -> Pair:
+    def full_padding(self) -> tuple[int, ...]:
         """The padding with which a convolution of stride 1 gives the image."""
-        rows, columns = (reach - p for reach, p in zip(self.reach(), self.padding, strict=True))
-        return rows, columns
+        return tuple(reach - p for reach, p in zip(self.reach(), self.padding, strict=True))
 
     def convolved(self, maps: Array, padding: Any) -> Array:
         """The image as a convolution of stride 1 with the rotated kernel, its channels swapped."""
@@ -106,10 +108,6 @@ class Conv(NamedTuple):
         """The rows and columns of a kernel's gradient that the kernel has."""
         rows, columns = self.weight.shape[2:]
         return kernel[:, :, :rows, :columns]
-
-
-def _padded(image: Array, padding: Pair) -> Array:
-    return np.pad(image, [(0, 0), (0, 0), *((p, p) for p in padding)])
 
 
 def _fitted(image: Array, size: list[int]) -> Array:
@@ -197,22 +195,22 @@ def _lowered(array: Array, known: Any) -> Array:
 
 def _results(conv: Conv) -> Iterator[tuple[Array, Mistake]]:
     """What the wrong formulas give that fit the shapes."""
-    for key, formula, changes, values in _entries(conv):
+    for key, formula, values in _entries(conv):
         try:
-            array = formula(conv._replace(**changes))
+            array = formula(conv)
         except (ValueError, IndexError, TypeError):
             continue
         if array.size:
             yield array, mistake(key, **values)
 
 
-def _entries(c: Conv) -> Iterator[Entry]:
-    """The wrong formulas for what is wanted."""
+def _entries(c: Conv) -> Iterator[tuple[str, Formula, dict[str, Any]]]:
+    """The wrong formulas for what is wanted, and what their texts need."""
     yield from _geometry(c)
     stride_one = IMAGE_OF_STRIDE_ONE if c.wanted == "image" and c.is_gradient else ()
     values = {"padding": c.padding, "right": c.full_padding()}
     for key, formula in (*TABLE[c.wanted], *stride_one):
-        yield key, formula, {}, values
+        yield key, formula, values
 
 
 def _kernels(c: Conv) -> Iterator[tuple[str, Conv]]:
@@ -225,11 +223,11 @@ def _kernels(c: Conv) -> Iterator[tuple[str, Conv]]:
         yield f"channels {how}swapped", c._replace(weight=c.weight.swapaxes(0, 1))
 
 
-def _geometry(c: Conv) -> Iterator[Entry]:
+def _geometry(c: Conv) -> Iterator[tuple[str, Formula, dict[str, Any]]]:
     """Another stride, dilation or padding than forward's."""
     line = c.operator == "conv1d"
     off = [(1, 1), (-1, -1), (0, 1), (1, 0), (0, -1), (-1, 0)]
-    changes: list[tuple[str, dict[str, Pair]]] = [
+    changes: list[tuple[str, dict[str, Any]]] = [
         ("stride ignored", {"stride": (1, 1)}),
         ("dilation ignored", {"dilation": (1, 1)}),
         ("stride and dilation exchanged", {"stride": c.dilation, "dilation": c.stride}),
@@ -239,17 +237,17 @@ def _geometry(c: Conv) -> Iterator[Entry]:
     ]
     tried = {(c.stride, c.padding, c.dilation)}
     for key, change in changes:
-        changed = c._replace(**change)  # type: ignore[arg-type]
+        changed = c._replace(**change)
         geometry = changed.stride, changed.padding, changed.dilation
         if geometry in tried or min(changed.padding) < 0 or (line and changed.padding[0]):
             continue
         tried.add(geometry)
         differ = [name for name, value in change.items() if value != getattr(c, name)]
-        shown: dict[str, Any] = {name: (change[name], getattr(c, name)) for name in differ}
-        if line:
-            shown = {name: (wrong[1], right[1]) for name, (wrong, right) in shown.items()}
-        texts = [f"{name} {wrong} in place of {right}" for name, (wrong, right) in shown.items()]
-        yield key, Conv.result, change, {"values": " and ".join(texts), "which": " and ".join(differ)}
+        pairs = [(change[name], getattr(c, name)) for name in differ]
+        shown = [(wrong[1], right[1]) if line else (wrong, right) for wrong, right in pairs]
+        texts = [f"{name} {a} in place of {b}" for name, (a, b) in zip(differ, shown, strict=True)]
+        values = {"values": " and ".join(texts), "which": " and ".join(differ)}
+        yield key, partial(Conv.having, **change), values
 
 
 def _dealt(c: Conv, array: Array, axis: int) -> Array:
@@ -275,58 +273,47 @@ def _last_written(c: Conv, by_window: bool) -> Array:
     return c.cut(full)
 
 
-# For each array that is wanted: the keys of the texts, and what computes it.
-TABLE: dict[str, tuple[tuple[str, Callable[[Conv], Array]], ...]] = {
-    "image": (
-        ("= for +=: last output channel", lambda c: c.having(weight=c.weight[LAST], small=c.small[:, LAST])),
-        ("groups mixed", lambda c: c.having(small=_dealt(c, c.small, 1), weight=_dealt(c, c.weight, 0))),
-        ("= for +=: last window", lambda c: _last_written(c, by_window=True)),
-        ("= for +=: last tap", lambda c: _last_written(c, by_window=False)),
-    ),
-    "small": (
-        (
-            "padding ignored: output",
-            lambda c: F.conv2d(c.image, c.weight, None, c.stride, 0, c.dilation, c.groups),
-        ),
-        (
-            "= for +=: last input channel",
-            lambda c: c.having(weight=c.weight[:, LAST], image=c.image[:, LAST]),
-        ),
-        ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
-        ("= for +=: last value", lambda c: c.having(weight=_alone(c.weight, (..., -1, -1)))),
-    ),
-    "weight": (
-        ("convolved", lambda c: c.having(**{c.gradient: getattr(c, c.gradient)[TURNED]})),
-        ("convolved", lambda c: c.having(small=c.spread()[TURNED], stride=(1, 1))),
-        ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
-        (
-            "reshaped in place of transposed",
-            lambda c: c.having(image=_stored(c.image), small=_stored(c.small)),
-        ),
-        ("= for +=: last sample", lambda c: c.having(image=c.image[LAST], small=c.small[LAST])),
-        ("first sample only", lambda c: c.having(image=c.image[:1], small=c.small[:1])),
-        ("= for +=: last position", lambda c: c.having(small=_alone(c.small, (..., -1, -1)))),
-        (
-            "= for +=: last position of the last sample",
-            lambda c: c.having(small=_alone(c.small, (-1, slice(None), -1, -1))),
-        ),
-        (
-            "batch and channels not swapped",
-            lambda c: c.rows_read(F.conv2d(c.image, c.small, None, 1, c.padding, c.stride)),
-        ),
-        ("stride of forward", lambda c: c.kernel(stride=c.stride, padding=c.padding)),
-        ("padding ignored: weight", lambda c: c.rows_read(c.kernel(dilation=c.stride))),
-        ("not cut", lambda c: c.kernel(dilation=c.stride, padding=c.padding)),
-    ),
-}
-
-
 def _without_end(c: Conv) -> Array:
     """The small maps among zeros, without zeros at the end."""
     rows, columns = ((n - 1) * s + 1 for n, s in zip(c.small.shape[2:], c.stride, strict=True))
     return c.spread()[:, :, :rows, :columns]
 
 
+def _unpadded(c: Conv) -> Array:
+    return F.conv2d(c.image, c.weight, None, c.stride, 0, c.dilation, c.groups)
+
+
+def _unswapped(c: Conv) -> Array:
+    return c.rows_read(F.conv2d(c.image, c.small, None, 1, c.padding, c.stride))
+
+
+IMAGE: tuple[Row, ...] = (
+    ("= for +=: last output channel", lambda c: c.having(weight=c.weight[LAST], small=c.small[:, LAST])),
+    ("groups mixed", lambda c: c.having(small=_dealt(c, c.small, 1), weight=_dealt(c, c.weight, 0))),
+    ("= for +=: last window", lambda c: _last_written(c, by_window=True)),
+    ("= for +=: last tap", lambda c: _last_written(c, by_window=False)),
+)
+SMALL: tuple[Row, ...] = (
+    ("padding ignored: output", _unpadded),
+    ("= for +=: last input channel", lambda c: c.having(weight=c.weight[:, LAST], image=c.image[:, LAST])),
+    ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
+    ("= for +=: last value", lambda c: c.having(weight=_alone(c.weight, (..., -1, -1)))),
+)
+WEIGHT: tuple[Row, ...] = (
+    ("convolved", lambda c: c.having(**{c.gradient: getattr(c, c.gradient)[TURNED]})),
+    ("convolved", lambda c: c.having(small=c.spread()[TURNED], stride=(1, 1))),
+    ("groups mixed", lambda c: c.having(image=_dealt(c, c.image, 1))),
+    ("reshaped in place of transposed", lambda c: c.having(image=_stored(c.image), small=_stored(c.small))),
+    ("= for +=: last sample", lambda c: c.having(image=c.image[LAST], small=c.small[LAST])),
+    ("first sample only", lambda c: c.having(image=c.image[:1], small=c.small[:1])),
+    ("= for +=: last position", lambda c: c.having(small=_alone(c.small, (..., -1, -1)))),
+    ("= for +=: last position of the last sample", lambda c: c.having(small=_alone(c.small, LAST_OF_ALL))),
+    ("batch and channels not swapped", _unswapped),
+    ("stride of forward", lambda c: c.kernel(stride=c.stride, padding=c.padding)),
+    ("padding ignored: weight", lambda c: c.rows_read(c.kernel(dilation=c.stride))),
+    ("not cut", lambda c: c.kernel(dilation=c.stride, padding=c.padding)),
+)
+TABLE = {"image": IMAGE, "small": SMALL, "weight": WEIGHT}  # by the array that is wanted
 IMAGE_OF_STRIDE_ONE = (
     ("padding of forward", lambda c: c.convolved(c.spread(), c.padding)),
     ("padding not cut off", lambda c: c.convolved(c.spread(), c.reach())),

@@ -117,12 +117,10 @@ Use w[..., ::-1, ::-1].
     """
     case = None
     if operator is not None:
-        case = formulas.case(operator, wrt, arguments)
+        case = formulas.Case(operator, wrt, arguments)
         want = case.want if want is None else want
     elif want is None or wrt is not None or arguments:
-        raise ValueError(
-            "`operator` must be given where `want` is not, or where `wrt` or other arguments are"
-        )
+        raise ValueError("`operator` must be given where `want` is not, or where `wrt` or arguments are")
     left, right = _real("got", got), _real("want", want)
     allowed = _Tolerance.of(left, right, rtol, atol)
     if case is None:
@@ -155,7 +153,7 @@ class _Tolerance(NamedTuple):
 def _real(name: str, value: Any) -> Array:
     """`value` on the CPU, which must be an array of real numbers."""
     check_kinds(**{name: value})
-    array = np.asarray(moved(value, np) if not isinstance(value, np.generic) else value)
+    array = np.asarray(moved(value, np))
     if array.dtype.kind not in "biuf":
         raise TypeError(f"`{name}` (of dtype {array.dtype}) must be an array of real numbers")
     return array
@@ -181,18 +179,14 @@ class _Search:
 
     def diagnosis(self) -> Diagnosis:
         d = self.differences
-        if d is not None and not d.number:
-            numbers: Any = 0, d.wrong.size, d.largest, d.relative, None, ""
-            return Diagnosis(True, (), (), self.agreement(d), "", *numbers)
-        mistakes, *others = self.explanations() or [()]
-        if d is None:
-            where = (
-                f"`got` has the shape {self.got.shape}, but {self.subject} has the shape {self.want.shape}."
-            )
-            numbers = None, None, None, None, None, ""
-        else:
-            where = d.text(self.got, self.want)
+        numbers: Any = None, None, None, None, None, ""
+        where = f"`got` has the shape {self.got.shape}, but {self.subject} has the shape {self.want.shape}."
+        if d is not None:
             numbers = d.number, d.wrong.size, d.largest, d.relative, d.first, d.place
+            if not d.number:
+                return Diagnosis(True, (), (), self.agreement(d), "", *numbers)
+            where = d.text(self.got, self.want)
+        mistakes, *others = self.explanations() or [()]
         text = self.text(mistakes, others, where)
         return Diagnosis(False, mistakes, tuple(others), text, where, *numbers)
 

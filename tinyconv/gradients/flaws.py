@@ -201,11 +201,9 @@ def _border(differences: Differences) -> Mistake | None:
     if box is None:
         return None
     place, bounds = box
-    count, region = int(wrong.sum()), np.ones(wrong.shape, bool)
+    count, region = int(wrong.sum()), np.full(wrong.shape, place == "border")
     index = tuple(slice(*bounds.get(axis, (None,))) for axis in range(wrong.ndim))
-    region[index] = False
-    if place == "interior":
-        region = ~region
+    region[index] = place == "interior"
     if count < 0.9 * region.sum() or (~region).sum() < 9:
         return None
     boxes = prod(comb(wrong.shape[axis] + 1, 2) for axis in bounds)

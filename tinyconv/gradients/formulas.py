@@ -14,84 +14,66 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinyconv.functional as F
-from tinyconv.arguments import given, one_of, pair
+from tinyconv.arguments import given, pair
 from tinyconv.arrays import Array
 from tinyconv.gradients import conv_formulas, window_formulas
 from tinyconv.gradients import norm_formulas as norm
 from tinyconv.gradients.mistakes import Mistake, mistake
-from tinyconv.gradients.operators import ALL_GRADIENTS, GRADIENTS, Given
+from tinyconv.gradients.operators import ALL_GRADIENTS, Given
 
 
-class Case:
-    """An operator, its arguments and the gradient that is asked for."""
+class Case(Given):
+    """An operator, its arguments and the gradient `want` that is asked for; see `diagnose` for errors."""
 
-    def __init__(self, known: Given) -> None:
-        self.known = known
-        self.want = known.gradient()
-        self.subject = f"the gradient of {known.operator} with respect to `{known.wrt}`"
-        if known.wrt == "output":
-            self.subject = f"the output of {known.operator}"
+    def __init__(self, operator: str, wrt: str | None, arguments: dict[str, Any]) -> None:
+        with np.errstate(all="ignore"):
+            super().__init__(operator, wrt, arguments)
+            self.want = self.gradient()
+        if self.want is None:
+            raise ValueError(f"`wrt` (='{wrt}') must be an argument that is given, and `{wrt}` is None")
+        self.subject = f"the gradient of {operator} with respect to `{self.wrt}`"
+        if self.wrt == "output":
+            self.subject = f"the output of {operator}"
 
     @property
     def sizes(self) -> dict[str, int]:
         """The numbers that a factor may be, by name."""
-        known, is_conv = self.known, "conv" in self.known.operator
-        shape, size = known.input.shape, known.grad_output.shape
-        if is_conv and len(shape) == known.weight.ndim - 1:  # one sample
+        shape, size, is_conv = self.input.shape, self.grad_output.shape, "conv" in self.operator
+        if is_conv and len(shape) == self.weight.ndim - 1:  # one sample
             shape, size = (1, *shape), (1, *size)
         sizes = {"the batch size": shape[0] if shape else 1}
         if len(size) > 2:
             sizes["the number of output positions"] = prod(size[2:])
             sizes["the number of output positions of the whole batch"] = size[0] * prod(size[2:])
         if len(shape) > 1:
-            has_classes = "softmax" in known.operator or "entropy" in known.operator
+            has_classes = "softmax" in self.operator or "entropy" in self.operator
             name = "classes" if has_classes else "channels" if len(shape) > 2 else "features"
             sizes[f"the number of {name}"] = shape[1]
         if len(shape) > 2:
             sizes["the number of values in a channel"] = shape[0] * prod(shape[2:])
         if is_conv:
-            sizes["the area of the kernel"] = prod(known.weight.shape[2:])
-            sizes["the number of groups"] = known.groups
-        if "pool" in known.operator:
-            sizes["the area of the window"] = prod(pair("kernel_size", known.kernel_size))
+            sizes["the area of the kernel"] = prod(self.weight.shape[2:])
+            sizes["the number of groups"] = self.groups
+        if "pool" in self.operator:
+            sizes["the area of the window"] = prod(pair("kernel_size", self.kernel_size))
         return sizes
 
     def wrong(self) -> Iterator[tuple[Array, tuple[Mistake, ...]]]:
         """What the wrong formulas give, and what each is."""
-        table = [*COMMON, *TABLE.get(self.known.operator, ())]
-        for key, formula, wrts, values in table:
-            if self.known.wrt in wrts:
+        for key, formula, wrts, values in (*COMMON, *TABLE.get(self.operator, ())):
+            if self.wrt in wrts:
                 try:
-                    array = formula(self.known)
+                    array = formula(self)
                 except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
                     continue  # it does not fit these arguments
                 yield np.asarray(array), (mistake(key, **values),)
-        if "conv" in self.known.operator:
-            yield from conv_formulas.wrong(self.known)
+        if "conv" in self.operator:
+            yield from conv_formulas.wrong(self)
 
     def wrong_twice(self) -> Iterator[tuple[Array, tuple[Mistake, ...]]]:
         """What two wrong formulas give together."""
-        if "conv" in self.known.operator:
-            yield from conv_formulas.wrong_twice(self.known)
-
-
-def case(operator: str, wrt: str | None, arguments: dict[str, Any]) -> Case:
-    """The operator's `Case`; see `diagnose` for what is raised."""
-    one_of("operator", operator, tuple(GRADIENTS))
-    results = (*GRADIENTS[operator], "output")
-    if wrt is None:
-        raise ValueError(f"`wrt` must be given with `operator`: one of {', '.join(map(repr, results))}")
-    wrt = "input" if wrt == "x" else wrt
-    one_of("wrt", wrt, results)
-    if "x" in arguments:
-        if "input" in arguments:
-            raise ValueError("`x` and `input` are one argument and must not both be given")
-        arguments = {"input" if name == "x" else name: value for name, value in arguments.items()}
-    with np.errstate(all="ignore"):
-        found = Case(Given(operator, wrt, arguments))
-    if found.want is None:
-        raise ValueError(f"`wrt` (='{wrt}') must be an argument that is given, and `{wrt}` is None")
-    return found
+        if "conv" in self.operator:
+            yield from conv_formulas.wrong_twice(self)
 
 
 # The table
@@ -112,7 +94,7 @@ VALUES = ("input", "output")
 STATISTICS = ("input", "weight", "output")
 
 
-def _with(**changed: Any) -> Callable[[Given], Array]:
+def _with(**changed: Any) -> Callable[[Given], Any]:
     """The right formula with some arguments changed."""
     return lambda k: k.gradient(**changed)
 
@@ -127,7 +109,7 @@ def _of_output(derivative: Callable[[Given], Array], shown: str) -> Row:
     return Row("input in place of output", lambda k: k.grad_output * derivative(k), values={"shown": shown})
 
 
-def _sample(k: Given, part: slice) -> Array:
+def _sample(k: Given, part: slice) -> Any:
     """The gradient of linear from some samples."""
     return k.gradient(grad_output=k.grad_output[part], input=k.input[part])
 
@@ -143,6 +125,10 @@ def _sigmoid(k: Given) -> Array:
 
 def _softmax(k: Given) -> Array:
     return F.softmax(k.input, getattr(k, "dim", 1))
+
+
+def _sign_of_difference(k: Given) -> Array:
+    return F.l1_loss_backward(k.grad_output, k.input, k.target, k.reduction)[0]
 
 
 def _entropy(k: Given, first: Array, hot: bool = True) -> Array:
@@ -228,12 +214,7 @@ TABLE: dict[str, tuple[Row, ...]] = {
         _default("label_smoothing", 0.0),
         _default("ignore_index", -100),
     ),
-    "mse_loss": (
-        Row(
-            "sign of the difference",
-            lambda k: F.l1_loss_backward(k.grad_output, k.input, k.target, k.reduction)[0],
-        ),
-    ),
+    "mse_loss": (Row("sign of the difference", _sign_of_difference),),
     "linear": (
         Row("weight not transposed: gradient", lambda k: k.grad_output @ k.weight.T),
         Row("weight not transposed: output", lambda k: k.input @ k.weight, ("output",)),

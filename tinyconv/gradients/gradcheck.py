@@ -10,16 +10,15 @@ and backward_jvp return is compared with the differences of forward and backward
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tinyconv.arguments import Generator, given
 from tinyconv.arguments import generator as as_generator
-from tinyconv.arrays import Array, array_module, moved
+from tinyconv.arrays import Array, array_module, is_array, moved
 from tinyconv.layers import Layer, Loss
 
 MAX_ENTRIES = 1000
@@ -84,17 +83,20 @@ def gradcheck(
     Gradcheck(checked=70, kinks=())
     """
     rng = as_generator(generator)
-    subject = _subject(layer_or_function)
     listed = inputs if isinstance(inputs, (tuple, list)) else [inputs]
-    subject.values = [_float64(value) for value in listed]
-    check = _check_second_order if second_order else _check_first_order
-    return check(subject, rng, _Tolerance(eps, atol, rtol))
+    subject = _subject(layer_or_function, [_float64(value) for value in listed])
+    tolerance = _Tolerance(eps, atol, rtol)
+    if not second_order:
+        return _check_first_order(subject, rng, tolerance)
+    if isinstance(subject, _Function):
+        raise ValueError(f"`second_order` is for a Layer or a Loss, not for {subject.name}")
+    return _check_second_order(subject, rng, tolerance)
 
 
 def _check_first_order(subject: "_Subject", rng: "np.random.Generator", tolerance: "_Tolerance") -> Gradcheck:
     output, grads_of = subject.run()
     cotangent = _normal(rng, output)
-    arguments, analytic = subject.arguments(), grads_of(cotangent)
+    arguments, analytic = subject.arguments, grads_of(cotangent)
     if len(analytic) != len(arguments):
         raise ValueError(
             f"the backward of {subject.name} returns {len(analytic)} gradients "
@@ -115,7 +117,7 @@ def _check_first_order(subject: "_Subject", rng: "np.random.Generator", toleranc
             at, derivative = _along(loss, [array], [direction]), float((grad * direction).sum())
             if not _differing(at, derivative, tolerance):
                 checked += 1
-            elif _has_kink(at, tolerance):
+            elif _kinked(at, tolerance):
                 kinks.append((name, place))
             else:
                 raise GradcheckError(
@@ -139,10 +141,8 @@ def _diagnosis(analytic: Array, array: Array, loss: Callable[[], float], toleran
     return "" if found else f". Diagnosis of `got`, which backward returned: {found}"
 
 
-def _check_second_order(
-    subject: "_Subject", rng: "np.random.Generator", tolerance: "_Tolerance"
-) -> Gradcheck:
-    arguments = subject.arguments()
+def _check_second_order(subject: "_Module", rng: "np.random.Generator", tolerance: "_Tolerance") -> Gradcheck:
+    arguments = subject.arguments
     places = ["the output", *(f"the gradient with respect to {name}" for name in arguments)]
     checked, kinks = 0, []
     for number in range(TANGENTS):
@@ -152,32 +152,27 @@ def _check_second_order(
             for dot in dots[len(arguments) - len(subject.params) : -1]:
                 dot[...] = 0
         tangents = subject.tangents(arrays[-1], dots)
-        results = _along(partial(_results, subject, arrays[-1]), arrays, dots)
         for which, (place, tangent) in enumerate(zip(places, tangents, strict=True)):
-            at, analytic = partial(_entry, results, (which, ...)), moved(tangent, np)
-            differing = np.argwhere(_differing(at, analytic, tolerance)).tolist()
-            checked += analytic.size - len(differing)
-            for index in map(tuple, differing):
-                if not _has_kink(partial(_entry, results, (which, index)), tolerance):
-                    raise GradcheckError(
-                        f"{subject.name}: the tangent of {place} at {index} is {analytic[index]:.10g} by "
-                        f"{'backward_jvp' if which else 'jvp'}, but "
-                        f"{_central(at, tolerance.eps)[index]:.10g} by finite differences"
-                    )
-                kinks.append((f"the tangent of {place}", index))
+            at = _along(partial(_result, subject, arrays[-1], which), arrays, dots)
+            analytic = moved(tangent, np)
+            differing = _differing(at, analytic, tolerance)
+            kinked = differing & _kinked(at, tolerance) if differing.any() else differing
+            if (wrong := differing & ~kinked).any():
+                index = tuple(np.argwhere(wrong)[0].tolist())
+                raise GradcheckError(
+                    f"{subject.name}: the tangent of {place} at {index} is {analytic[index]:.10g} by "
+                    f"{'backward_jvp' if which else 'jvp'}, but "
+                    f"{_central(at, tolerance.eps)[index]:.10g} by finite differences"
+                )
+            kinks += [(f"the tangent of {place}", tuple(index)) for index in np.argwhere(kinked).tolist()]
+            checked += analytic.size - int(differing.sum())
     return Gradcheck(checked, tuple(kinks))
 
 
-def _results(subject: "_Subject", cotangent: Array) -> list[Array]:
-    """What forward and backward say, on the CPU."""
+def _result(subject: "_Module", cotangent: Array, which: int) -> Array:
+    """The output, or one of the gradients, on the CPU."""
     output, grads_of = subject.run()
-    return [np.array(moved(array, np)) for array in (output, *grads_of(cotangent))]  # some are views
-
-
-def _entry(results: Callable[[float], list[Array]], place: tuple[int, Any], step: float) -> Any:
-    """One of the results at `step`, or one of its entries."""
-    which, index = place
-    return results(step)[which][index]
+    return np.array(moved((output, *grads_of(cotangent))[which], np))  # some are views
 
 
 def _along(function: Callable[[], Any], arrays: list[Array], dots: list[Array]) -> Callable[[float], Any]:
@@ -210,14 +205,14 @@ def _differing(at: Callable[[float], Any], analytic: Any, tolerance: "_Tolerance
     return wrong
 
 
-def _has_kink(at: Callable[[float], Any], tolerance: "_Tolerance") -> bool:
-    """Whether the slopes to the left and right of 0 differ, by no less in a smaller neighbourhood.
+def _kinked(at: Callable[[float], Any], tolerance: "_Tolerance") -> Any:
+    """Where the slopes to the left and right of 0 differ, by no less in a smaller neighbourhood.
 
     A curve's slopes differ as well, but ten times less in a tenth of the neighbourhood; NaN is not a kink.
     """
     here = at(0.0)
     wide, near = (abs(at(eps) - 2 * here + at(-eps)) / eps for eps in tolerance.steps())
-    return bool(near > tolerance.atol and near > wide / 2)
+    return (near > tolerance.atol) & (near > wide / 2)
 
 
 class _Tolerance(NamedTuple):
@@ -235,78 +230,48 @@ class _Tolerance(NamedTuple):
 _Run: TypeAlias = tuple[Array, Callable[[Array], list[Array]]]
 
 
-class _Subject:
-    """What is checked, as a function of float64 arrays that are changed in place between runs."""
+class _Module:
+    """A layer or a loss, as a function of float64 arrays that are changed in place between runs."""
 
-    name: str
-    values: list[Any]
-    params: Mapping[str, Array] = MappingProxyType({})
+    def __init__(self, module: Layer | Loss, values: list[Any]) -> None:
+        self.name, self.values = type(module).__name__, values
+        if isinstance(module, Layer):
+            module.check_whole()
+        self.module: Any = copy.deepcopy(module).to(np.float64)
+        self.params: dict[str, Array] = {}
+        self.arguments = {"prediction": values[0]}
+        if isinstance(self.module, Layer):
+            self.module.zero_grad()
+            self.params = self.module.params
+            self.arguments = _floating(values) | self.params
 
     def run(self) -> _Run:
         """The output, and a function from its cotangent to the gradients: of inputs, then of params."""
-        raise NotImplementedError
+        module = copy.deepcopy(self.module)  # so that no run changes statistics or random generators
+
+        def grads(cotangent: Array) -> list[Array]:
+            return [module.backward(cotangent), *getattr(module, "grads", {}).values()]
+
+        return module.forward(*self.values), grads
 
     def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
         """Tangents of the output and of the gradients for tangents of inputs, parameters and cotangent."""
-        raise ValueError(f"`second_order` is for a Layer or a Loss, not for {self.name}")
-
-    def arguments(self) -> dict[str, Array]:
-        """The inputs and parameters that are checked, by name."""
-        floating = {f"input {i}": value for i, value in enumerate(self.values) if _is_floating(value)}
-        return floating | dict(self.params)
-
-
-class _LayerSubject(_Subject):
-    def __init__(self, layer: Layer) -> None:
-        layer.check_whole()
-        self.layer = copy.deepcopy(layer).to(np.float64)
-        self.name = type(layer).__name__
-        self.params = self.layer.params
-
-    def run(self) -> _Run:
-        layer = copy.deepcopy(self.layer)  # so that no run changes statistics or random generators
-
-        def grads(cotangent: Array) -> list[Array]:
-            layer.zero_grad()
-            return [layer.backward(cotangent), *layer.grads.values()]
-
-        return layer.forward(*self.values), grads
-
-    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
-        layer = copy.deepcopy(self.layer)
-        layer.zero_grad()
+        module = copy.deepcopy(self.module)
         x_dot, *param_dots, cotangent_dot = dots
-        layer.forward(*self.values)
-        moving = {name: dot for name, dot in zip(layer.params, param_dots, strict=True) if dot.any()}
-        output_dot = layer.jvp(x_dot, moving or None)
-        layer.backward(cotangent)
-        grad_dot = layer.backward_jvp(cotangent_dot)
-        zeros = array_module(cotangent).zeros_like
-        return [output_dot, grad_dot, *(layer.grads_dot.get(n, zeros(p)) for n, p in layer.params.items())]
+        moving = {name: dot for name, dot in zip(self.params, param_dots, strict=True) if dot.any()}
+        module.forward(*self.values)
+        output_dot = module.jvp(x_dot, moving) if moving else module.jvp(x_dot)
+        module.backward(cotangent)
+        grad_dot = module.backward_jvp(cotangent_dot)
+        zeros, found = array_module(cotangent).zeros_like, getattr(module, "grads_dot", {})
+        return [output_dot, grad_dot, *(found.get(n, zeros(p)) for n, p in self.params.items())]
 
 
-class _LossSubject(_Subject):
-    def __init__(self, loss: Loss) -> None:
-        self.loss = copy.deepcopy(loss)
-        self.name = type(loss).__name__
-        for key, value in vars(self.loss).items():
-            setattr(self.loss, key, _float64(value))  # class weights, in dicts too
+class _Function:
+    """A function with a backward beside it, as one of arrays that are changed in place between runs."""
 
-    def run(self) -> _Run:
-        return self.loss.forward(*self.values), lambda cotangent: [self.loss.backward(cotangent)]
-
-    def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
-        self.loss.forward(*self.values)
-        loss_dot = self.loss.jvp(dots[0])
-        self.loss.backward(cotangent)
-        return [loss_dot, self.loss.backward_jvp(dots[1])]
-
-    def arguments(self) -> dict[str, Array]:
-        return {"prediction": self.values[0]}
-
-
-class _FunctionSubject(_Subject):
-    def __init__(self, function: Callable[..., Array]) -> None:
+    def __init__(self, function: Callable[..., Array], values: list[Any]) -> None:
+        self.values, self.arguments = values, _floating(values)
         self.keywords: dict[str, Any] = {}
         if isinstance(function, partial) and not function.args:
             self.keywords = {key: _float64(value) for key, value in function.keywords.items()}
@@ -319,6 +284,8 @@ class _FunctionSubject(_Subject):
         self.backward: Callable[..., Any] = getattr(module, f"{self.name}_backward")
 
     def run(self) -> _Run:
+        """The output, and a function from its cotangent to the gradients."""
+
         def grads(cotangent: Array) -> list[Array]:
             # A copy of its own, so that a random generator is in the state that forward got it in.
             result = self.backward(cotangent, *self.values, **copy.deepcopy(self.keywords))
@@ -328,13 +295,14 @@ class _FunctionSubject(_Subject):
         return self.function(*self.values, **copy.deepcopy(self.keywords)), grads
 
 
-def _subject(layer_or_function: Layer | Loss | Callable[..., Array]) -> _Subject:
-    if isinstance(layer_or_function, Layer):
-        return _LayerSubject(layer_or_function)
-    if isinstance(layer_or_function, Loss):
-        return _LossSubject(layer_or_function)
+_Subject: TypeAlias = _Module | _Function
+
+
+def _subject(layer_or_function: Layer | Loss | Callable[..., Array], values: list[Any]) -> _Subject:
+    if isinstance(layer_or_function, (Layer, Loss)):
+        return _Module(layer_or_function, values)
     if callable(layer_or_function):
-        return _FunctionSubject(layer_or_function)
+        return _Function(layer_or_function, values)
     raise TypeError(f"`layer_or_function` ({given(layer_or_function)}) must be a Layer, a Loss or a function")
 
 
@@ -356,13 +324,15 @@ def _normal(rng: "np.random.Generator", like: Array) -> Array:
     return drawn
 
 
+def _floating(values: list[Any]) -> dict[str, Array]:
+    """The floating arrays among the inputs, by name."""
+    return {f"input {i}": value for i, value in enumerate(values) if _is_floating(value)}
+
+
 def _is_floating(value: Any) -> bool:
-    is_array = hasattr(value, "dtype") and not isinstance(value, np.generic)
-    return is_array and value.dtype.kind == "f"
+    return is_array(value) and value.dtype.kind == "f"
 
 
 def _float64(value: Any) -> Any:
-    """A float64 copy of a floating array, or of those in a dict; anything else as it is."""
-    if isinstance(value, dict):
-        return {key: _float64(item) for key, item in value.items()}
+    """A float64 copy of a floating array; anything else as it is."""
     return value.astype(np.float64) if _is_floating(value) else value

@@ -24,16 +24,14 @@ def gradient(
         found -= g.mean(axis=axes, keepdims=True)
     if variance:
         found -= h * (g * h).mean(axis=axes, keepdims=True)
-    result: Array = (found / deviation).reshape(known.input.shape)
-    return result
+    return np.reshape(found / deviation, known.input.shape)
 
 
 def weight_of_raw_input(known: Any) -> Array:
     """The weight's gradient with the input in place of the normalized input."""
     kept = _normalized(known) if known.operator == "layer_norm" else (1,)
     others = tuple(axis for axis in range(known.input.ndim) if axis not in kept)
-    total: Array = (known.grad_output * known.input).sum(axis=others)
-    return total
+    return np.asarray((known.grad_output * known.input).sum(axis=others))
 
 
 def _normalized(known: Any) -> tuple[int, ...]:

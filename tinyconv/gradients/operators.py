@@ -1,12 +1,13 @@
 """The operators that `diagnose` knows: their arguments by name, and their gradients for any of them."""
 
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 import tinyconv.functional as F
-from tinyconv.arguments import check_kinds
+from tinyconv.arguments import check_kinds, one_of
 from tinyconv.arrays import Array, moved
 
 ALL_GRADIENTS = ("input", "weight", "bias")
@@ -21,40 +22,41 @@ GRADIENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Given:
+class Given(SimpleNamespace):
     """An operator's arguments by name, in float64, with its gradient or value for any of them changed."""
 
-    def __init__(self, operator: str, wrt: str, arguments: dict[str, Any]) -> None:
-        self.operator, self.wrt = operator, wrt
-        self.arguments = _bound(operator, arguments)
+    def __init__(self, operator: str, wrt: str | None, arguments: dict[str, Any]) -> None:
+        one_of("operator", operator, tuple(GRADIENTS))
+        results = (*GRADIENTS[operator], "output")
+        if wrt is None:
+            raise ValueError(f"`wrt` must be given with `operator`: one of {', '.join(map(repr, results))}")
+        wrt = one_of("wrt", "input" if wrt == "x" else wrt, results)
+        if "x" in arguments:
+            if "input" in arguments:
+                raise ValueError("`x` and `input` are one argument and must not both be given")
+            arguments = {"input" if name == "x" else name: value for name, value in arguments.items()}
+        bound = _bound(operator, arguments)
+        if wrt == "bias" and bound["bias"] is None and operator in WITH_BIAS:  # on which no gradient depends
+            weight = bound["weight"]
+            channels = weight.shape[1] * bound["groups"] if "transpose" in operator else len(weight)
+            bound["bias"] = np.zeros(channels)
+        super().__init__(operator=operator, wrt=wrt, arguments=bound, **bound)
         self.grad_output: Array = np.zeros(())
         if wrt != "output":
             self.grad_output = self._cotangent(arguments.get("grad_output"))
-        if wrt == "bias" and self.bias is None and operator in WITH_BIAS:  # on which no gradient depends
-            channels = self.weight.shape[1] * self.groups if "transpose" in operator else len(self.weight)
-            self.arguments["bias"] = np.zeros(channels)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["arguments"][name]
-        except KeyError:
-            raise AttributeError(name) from None
 
     def output(self, **changed: Any) -> Array:
         """The operator's value."""
-        arguments = _copied(self.arguments | changed)
-        value: Array = np.asarray(getattr(F, self.operator)(**arguments))
-        return value
+        return np.asarray(getattr(F, self.operator)(**self.arguments | changed))
 
-    def gradient(self, **changed: Any) -> Array:
+    def gradient(self, **changed: Any) -> Any:
         """The gradient that is asked for, or the value, with some arguments changed."""
         if self.wrt == "output":
             return self.output(**changed)
-        arguments = _copied({"grad_output": self.grad_output} | self.arguments | changed)
+        arguments = {"grad_output": self.grad_output} | self.arguments | changed
         found = getattr(F, f"{self.operator}_backward")(**arguments)
         parts = found if isinstance(found, tuple) else (found,)
-        value: Array = parts[GRADIENTS[self.operator].index(self.wrt)]
-        return value
+        return parts[GRADIENTS[self.operator].index(self.wrt)]
 
     def _cotangent(self, grad_output: Any) -> Array:
         if grad_output is None:
@@ -81,19 +83,13 @@ def _bound(operator: str, arguments: dict[str, Any]) -> dict[str, Any]:
         else:
             alias = " (or `x`)" if name == "input" else ""
             raise ValueError(f"`{name}`{alias} must be given: {operator} needs it")
+    if "momentum" in bound:
+        bound["momentum"] = 0.0  # no call changes the running statistics
     return bound
 
 
 def _float64(value: Any) -> Any:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        value = moved(value, np) if not isinstance(value, np.generic) else np.asarray(value)
+        value = np.asarray(moved(value, np))
         return value.astype(np.float64) if value.dtype.kind == "f" else value
     return value
-
-
-def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with copies of the running statistics, which batch norm writes to."""
-    return {
-        name: value.copy() if name.startswith("running_") and value is not None else value
-        for name, value in arguments.items()
-    }

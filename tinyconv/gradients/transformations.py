@@ -171,12 +171,12 @@ def shifted(got: Array, want: Array) -> Iterator[Candidate]:
     """Shift the last one or two axes and fill with zeros."""
     if got.shape != want.shape or not want.ndim:
         return
-    sizes = want.shape[-2:]
+    sizes, nonzero = want.shape[-2:], np.count_nonzero(got)
     first = want.ndim - len(sizes)
     reach = [min(size - 1, LARGEST_SHIFT) for size in sizes]
     for shifts in itertools.product(*(range(-far, far + 1) for far in reach)):
         to, source = _overlap(shifts, sizes), _overlap([-shift for shift in shifts], sizes)
-        if any(shifts) and _is_zero_outside(got, to):
+        if any(shifts) and np.count_nonzero(got[to]) == nonzero:  # so that it is zero elsewhere
             moved = {first + axis: shift for axis, shift in enumerate(shifts) if shift}
             yield Candidate(got[to], want[source], (_shift(moved, "zeros"),))
 
@@ -185,12 +185,6 @@ def _overlap(shifts: Sequence[int], sizes: tuple[int, ...]) -> Any:
     """The index of the values of the last axes that are in the array still after a shift."""
     pairs = zip(shifts, sizes, strict=True)
     return (..., *(slice(max(shift, 0), size + min(shift, 0)) for shift, size in pairs))
-
-
-def _is_zero_outside(got: Array, inside: Any) -> bool:
-    outside = np.ones(got.shape, bool)
-    outside[inside] = False
-    return not got[outside].any()
 
 
 def cropped(got: Array, want: Array) -> Iterator[Candidate]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from tinyconv.files import write_whole
+from tinyconv.optional import optional
 
 if TYPE_CHECKING:
     from tinyconv.plots.shown import Figure
@@ -21,12 +22,11 @@ def new_figure(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    optional("matplotlib", "pictures need matplotlib: pip install 'tinyconv[plots]'")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        from tinyconv.plots.shown import Figure
-    except ModuleNotFoundError as error:
-        raise ImportError("pictures need matplotlib: pip install 'tinyconv[plots]'") from error
+    from tinyconv.plots.shown import Figure
+
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure

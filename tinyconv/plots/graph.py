@@ -177,24 +177,18 @@ def _height(column: Column) -> float:
 
 
 def _svg(chain: Column) -> str:
-    legend = list(_legend())
     top = LINE + 2 * PADDING
     width = max(_width(chain), 54 * CHARACTER) + 2 * PADDING
     height = top + _height(chain) - 2 * GAP + PADDING
     first, axis = chain[0], width / 2
-    body = [*_box(first, axis, top), *_column(chain[1:], axis, top + first.height)]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-            f'viewBox="0 0 {width:g} {height:g}" font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" '
-            f'font-size="{FONT}">',
-            f"<title>{escape(chain[1].label[0])}</title>",
-            f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>',
-            *legend,
-            *body,
-            "</svg>\n",
-        ]
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" '
+        f'font-size="{FONT}">\n<title>{escape(chain[1].label[0])}</title>\n'
+        f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>'
     )
+    body = [*_legend(), *_box(first, axis, top), *_column(chain[1:], axis, top + first.height)]
+    return "\n".join([head, *body, "</svg>\n"])
 
 
 def _legend() -> Iterator[str]:

@@ -39,12 +39,11 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    _check_model("layer_or_model", layer_or_model)
-    name, layer = next(
-        ((n, c) for n, c in layer_or_model.named_modules() if isinstance(c, Conv2d)), ("", None)
-    )
-    if layer is None:
+    modules = instance("layer_or_model", layer_or_model, Layer).named_modules()
+    found = [(name, layer) for name, layer in modules if isinstance(layer, Conv2d)]
+    if not found:
         raise ValueError(f"`layer_or_model` ({given(layer_or_model)}) must be a Conv2d or have one")
+    name, layer = found[0]
     weight = layer.params["weight"]
     figure = new_figure(7.5, 7.5)
     axes = figure.subplots()
@@ -104,7 +103,7 @@ def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    _check_model("model", model)
+    instance("model", model, Layer)
     batch = _batch_of_one(image)
     found: list[tuple[str, Array]] = []
     _run(model, "", batch, found)
@@ -168,7 +167,7 @@ def saliency(model: Layer, image: Array, target_class: int | None = None, path: 
 
     Source: Simonyan et al., https://arxiv.org/abs/1312.6034
     """
-    _check_model("model", model)
+    instance("model", model, Layer)
     batch = _batch_of_one(image)
     with Pass(keeps=True, evaluates=True):
         logits = model.forward(batch)
@@ -219,10 +218,6 @@ def _picture(image: Array) -> Array:
 
 
 # Shared helpers
-
-
-def _check_model(name: str, model: Any) -> None:
-    instance(name, model, Layer)
 
 
 def _batch_of_one(image: Array) -> Array:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tinyconv.plots.shown import Figure
 
 
+ACCURACIES = {"training": "train_accuracy", "validation": "validation_accuracy"}  # fields by their label
+
+
 def learning_curves(history: History, path: Path = None) -> "Figure":
     """Draw the losses of a training run, the accuracies if there are any, the learning rate if it changes.
 
@@ -39,7 +42,7 @@ def learning_curves(history: History, path: Path = None) -> "Figure":
     Example: `learning_curves(trainer.fit(data, epochs=5), "curves.png")`
     """
     panels: list[Callable[[Axes, History], None]] = [_draw_losses]
-    if _accuracies(history):
+    if any(np.isfinite(_by_epoch(history, field)).any() for field in ACCURACIES.values()):
         panels.append(_draw_accuracies)
     if len({epoch.lr for epoch in history.epochs}) > 1:
         panels.append(_draw_learning_rate)
@@ -90,10 +93,9 @@ def _draw_losses(axes: "Axes", history: History) -> None:
     steps = _finite(history.step_losses)
     if np.isfinite(steps).any():
         _draw_steps(axes, steps)
-    lengths = np.array([epoch.steps for epoch in history.epochs], float)
+    lengths = _by_epoch(history, "steps")
     ends = lengths.cumsum()
-    training = _finite([epoch.train_loss for epoch in history.epochs])
-    validation = _finite([epoch.validation_loss for epoch in history.epochs])
+    training, validation = _by_epoch(history, "train_loss"), _by_epoch(history, "validation_loss")
     _draw_points(axes, ends - (lengths - 1) / 2, training, "training (epochs)")
     _draw_points(axes, ends, validation, "validation")
     losses = np.concatenate((steps, training, validation))
@@ -122,27 +124,21 @@ def _draw_steps(axes: "Axes", losses: Array) -> None:
 
 
 def _draw_accuracies(axes: "Axes", history: History) -> None:
-    numbers = [epoch.epoch for epoch in history.epochs]
-    for label, values in _accuracies(history).items():
-        _draw_points(axes, numbers, 100 * values, label)
+    for label, field in ACCURACIES.items():
+        _draw_points(axes, _by_epoch(history, "epoch"), 100 * _by_epoch(history, field), label)
     axes.set(xlabel="epoch", ylabel="accuracy in %", title="Accuracy")
     _finish(axes)
 
 
 def _draw_learning_rate(axes: "Axes", history: History) -> None:
-    numbers = [epoch.epoch for epoch in history.epochs]
-    _draw_points(axes, numbers, _finite([epoch.lr for epoch in history.epochs]), "")
+    _draw_points(axes, _by_epoch(history, "epoch"), _by_epoch(history, "lr"), "")
     axes.set(xlabel="start of epoch", ylabel="learning rate", title="Learning rate")
     _finish(axes)
 
 
-def _accuracies(history: History) -> dict[str, Array]:
-    """The accuracies after each epoch, of each kind that exists."""
-    kinds = {
-        "training": _finite([epoch.train_accuracy for epoch in history.epochs]),
-        "validation": _finite([epoch.validation_accuracy for epoch in history.epochs]),
-    }
-    return {label: values for label, values in kinds.items() if np.isfinite(values).any()}
+def _by_epoch(history: History, field: str) -> Array:
+    """The field of each epoch, with NaN for what is None or not finite."""
+    return _finite([getattr(epoch, field) for epoch in history.epochs])
 
 
 def _finite(values: Sequence[float | None]) -> Array:
@@ -183,12 +179,10 @@ def _draw_confusion(axes: "Axes", labels: Array, logits: Array) -> None:
     np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
     wrong = counts - np.diag(np.diag(counts))
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, 1.6 * wrong.max()))
-    for row, column in np.ndindex(counts.shape):
-        if counts[row, column]:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
             weight = "bold" if row == column else "normal"
-            axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, weight=weight
-            )
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, weight=weight)
     ticks = range(classes)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix", xticks=ticks, yticks=ticks)
 
@@ -198,10 +192,8 @@ def _draw_wrong(figure: Any, images: Array, labels: Array, logits: Array, count:
     confidence = np.exp(log_softmax(logits, 1).max(axis=1))
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    title = (
-        f"{len(wrong):,} of {len(labels):,} wrong; the most confident ones" if len(wrong) else "None wrong"
-    )
-    figure.suptitle(title)
+    said = f"{len(wrong):,} of {len(labels):,} wrong; the most confident ones"
+    figure.suptitle(said if len(wrong) else "None wrong")
     side = max(1, int(np.ceil(np.sqrt(len(worst)))))
     for axes, index in zip(figure.subplots(side, side, squeeze=False).flat, worst, strict=False):
         axes.imshow(images[index], cmap="gray_r")

@@ -94,31 +94,10 @@ def unfold_view(
     check_ndim("weight", weight, (4,), "(O, C, KH, KW)")
     window = (weight.shape[2:], 1, pair("padding", padding, minimum=0), pair("stride", stride))
     form = conv2d(input, weight, None, stride, padding).shape
-    forward = _forward(input, weight, form, window)
-    by_weight, by_input = _backward(input, weight, _upstream(grad_output, form, input.dtype), window)
-    figure = _draw(
-        {
-            "Forward": forward,
-            "Gradient with respect to weight": by_weight,
-            "Gradient with respect to input": by_input,
-        }
-    )
+    upstream = _upstream(grad_output, form, input.dtype)
+    figure = _draw(_rows(input, weight, upstream, form, window))
     _frame_window(figure, input.shape, form, window)
     return saved(figure, path)
-
-
-def _forward(input: Array, weight: Array, form: Shape, window: Any) -> list[Piece]:
-    columns = unfold(input, *window)
-    matrix = weight.reshape(len(weight), columns.shape[1])
-    output = matrix @ columns
-    _check_readable("input", input, input, columns)
-    _check_readable("weight", weight, matrix, output)
-    product: list[Piece] = [
-        Matrix(f"weight\n{weight.shape} as", matrix),
-        "@ columns =",
-        Matrix(f"output\n{form} as", output),
-    ]
-    return [Matrix("input", input), "unfold →", Matrix("columns", columns), "", *product]
 
 
 def _upstream(grad_output: Array | None, form: Shape, dtype: np.dtype[Any]) -> Matrix:
@@ -131,20 +110,37 @@ def _upstream(grad_output: Array | None, form: Shape, dtype: np.dtype[Any]) -> M
     return Matrix(f"grad_output\n{form} as", grad_output.reshape(*form[:2], math.prod(form[2:])), note)
 
 
-def _backward(input: Array, weight: Array, upstream: Matrix, window: Any) -> tuple[list[Piece], list[Piece]]:
-    """The rows of the two gradients."""
+def _rows(input: Array, weight: Array, upstream: Matrix, form: Shape, window: Any) -> dict[str, list[Piece]]:
+    """The rows of the picture, by their headings."""
     columns = unfold(input, *window)
     matrix = weight.reshape(len(weight), columns.shape[1])
+    output = matrix @ columns
+    _check_readable("input", input, input, columns)
+    _check_readable("weight", weight, matrix, output)
     grad_weight = np.einsum("nol,nrl->or", upstream.values, columns)
     grad_columns = matrix.T @ upstream.values
-    grad_input = fold(grad_columns, input.shape[2:], *window)
-    by_weight: list[Piece] = [
-        upstream,
-        "@ columnsᵀ,\nsummed over n =",
-        Matrix(f"grad_weight\n{weight.shape} as", grad_weight),
-    ]
-    by_columns: list[Piece] = ["weightᵀ @ grad_output =", Matrix("grad_columns", grad_columns)]
-    return by_weight, [*by_columns, "fold →", Matrix("grad_input", grad_input)]
+    return {
+        "Forward": [
+            Matrix("input", input),
+            "unfold →",
+            Matrix("columns", columns),
+            "",
+            Matrix(f"weight\n{weight.shape} as", matrix),
+            "@ columns =",
+            Matrix(f"output\n{form} as", output),
+        ],
+        "Gradient with respect to weight": [
+            upstream,
+            "@ columnsᵀ,\nsummed over n =",
+            Matrix(f"grad_weight\n{weight.shape} as", grad_weight),
+        ],
+        "Gradient with respect to input": [
+            "weightᵀ @ grad_output =",
+            Matrix("grad_columns", grad_columns),
+            "fold →",
+            Matrix("grad_input", fold(grad_columns, input.shape[2:], *window)),
+        ],
+    }
 
 
 def _check_readable(name: str, given: Array, *matrices: Array) -> None:

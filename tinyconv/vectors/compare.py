@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,6 @@ from tinyconv.vectors.sizes import wrong_size
 from tinyconv.vectors.write import COMPUTED, Case
 
 __all__ = ["Comparison", "Verdict", "compare", "compare_suite"]
-
-Given = Mapping[str, float | None]  # rtol and atol instead of the case's own
 
 
 class Verdict(NamedTuple):
@@ -54,7 +52,13 @@ class Comparison(NamedTuple):
     @property
     def status(self) -> str:
         """ "differs" if a tensor does, else "agrees" if one does, else "missing"."""
-        return next((s for s in ("differs", "agrees") if self.names(s)), "missing")
+        return overall(verdict.status for verdict in self.verdicts)
+
+
+def overall(statuses: Iterable[str]) -> str:
+    """Return the status of several: "differs" if one does, else "agrees" if one does, else "missing"."""
+    found = set(statuses)
+    return next((status for status in ("differs", "agrees") if status in found), "missing")
 
 
 def compare(
@@ -97,7 +101,7 @@ def compare(
     case, mine = Path(case), Path(mine)
     if not mine.exists():
         raise FileNotFoundError(f"{mine} does not exist")
-    return _compare(case, mine, tensors, {"rtol": rtol, "atol": atol})
+    return _compare(case, mine, tensors, _given(rtol, atol))
 
 
 def compare_suite(
@@ -121,7 +125,7 @@ def compare_suite(
     suite, mine = Path(suite), Path(mine)
     if not mine.is_dir():
         raise NotADirectoryError(f"{mine} is not a folder with OPERATOR/NAME for each case")
-    paths, given = read_suite(suite), {"rtol": rtol, "atol": atol}
+    paths, given = read_suite(suite), _given(rtol, atol)
     found = [_compare(suite / path, _folder_of(mine, path), tensors, given, path) for path in paths]
     if tensors and not any(comparison.verdicts for comparison in found):
         raise ValueError(f"`tensors` ({', '.join(tensors)}) are in no case of the suite")
@@ -134,20 +138,26 @@ def _folder_of(mine: Path, path: str) -> Path:
     return archive if archive.is_file() and not (mine / path).is_dir() else mine / path
 
 
-def _compare(folder: Path, mine: Path, tensors: Sequence[str], given: Given, path: str = "") -> Comparison:
+def _given(rtol: float | None, atol: float | None) -> dict[str, float]:
+    """The tolerances that are given instead of the case's own, checked."""
+    named = {"rtol": rtol, "atol": atol}.items()
+    return {name: number(name, value, 0.0, math.inf) for name, value in named if value is not None}
+
+
+def _compare(
+    folder: Path, mine: Path, tensors: Sequence[str], given: dict[str, float], path: str = ""
+) -> Comparison:
     """Compare one case; `path` is its path in a suite, where not every case has each of the `tensors`."""
     if mine.exists() and folder.exists() and folder.samefile(mine):
         raise ValueError(f"{mine} is the case itself, not what a kernel has computed")
     case = read_case(folder)
-    verdicts = []
-    for tensor in _chosen(case, tensors, strict=not path):
-        rtol, atol = (_tolerance(tensor, name, value) for name, value in given.items())
-        verdicts.append(_judge(tensor["name"], find(mine, tensor["name"]), case, rtol, atol))
+    chosen = _chosen(case, tensors, strict=not path)
+    verdicts = [_judge(find(mine, tensor["name"]), case, **(tensor | given)) for tensor in chosen]
     flags = tuple(case.description.get("flags", ()))
     return Comparison(path or str(folder), case.description["operator"], flags, tuple(verdicts))
 
 
-def _chosen(case: Case, names: Sequence[str], strict: bool) -> Iterator[Mapping[str, Any]]:
+def _chosen(case: Case, names: Sequence[str], strict: bool) -> Iterator[dict[str, Any]]:
     """Descriptions of the tensors to compare; with `strict`, each name must be one of them."""
     computed = {t["name"]: t for t in case.description["tensors"] if t["role"] in COMPUTED}
     for name in names if strict else ():
@@ -156,12 +166,8 @@ def _chosen(case: Case, names: Sequence[str], strict: bool) -> Iterator[Mapping[
     return (tensor for name, tensor in computed.items() if not names or name in names)
 
 
-def _tolerance(tensor: Mapping[str, Any], name: str, value: float | None) -> float:
-    """The tolerance that was given, or else the tensor's own."""
-    return number(name, tensor[name] if value is None else value, 0.0, math.inf)
-
-
-def _judge(name: str, found: Found | None, case: Case, rtol: float, atol: float) -> Verdict:
+def _judge(found: Found | None, case: Case, name: str, rtol: float, atol: float, **other: Any) -> Verdict:
+    """The verdict on a tensor, of which the case has the description `name`, `rtol`, `atol` and others."""
     if found is None:
         where = f"{name}.bin, {name}.npy and an .npz file with it are missing"
         return Verdict(name, "missing", f"not compared: {where}")
@@ -214,21 +220,17 @@ def _extent(got: Array, want: Array, wrong: Array, difference: float) -> str:
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as what JSON can hold."""
+    tensors = []
+    for verdict in comparison.verdicts:
+        numbers = {name: _finite(getattr(verdict, name)) for name in ("difference", "rtol", "atol")}
+        mistakes = [{"name": m.name, "details": m.details, "cure": m.cure} for m in verdict.mistakes]
+        tensors.append({**verdict._asdict(), **numbers, "mistakes": mistakes})
     return {
         "case": comparison.path,
         "operator": comparison.operator,
         "flags": list(comparison.flags),
         "status": comparison.status,
-        "tensors": [
-            {
-                **verdict._asdict(),
-                **{name: _finite(getattr(verdict, name)) for name in ("difference", "rtol", "atol")},
-                "mistakes": [
-                    {"name": m.name, "details": m.details, "cure": m.cure} for m in verdict.mistakes
-                ],
-            }
-            for verdict in comparison.verdicts
-        ],
+        "tensors": tensors,
     }
 
 

@@ -34,8 +34,6 @@ def _known(name: str, case: Case) -> dict[str, Any]:
     attributes = as_arguments(case.description["attributes"])
     for own in ("weight", "bias"):  # they say whether there is such an array
         attributes.pop(own, None)
-    if attributes.get("momentum", 0) is None:  # which changes running statistics alone
-        del attributes["momentum"]
     if attributes.get("padding_mode", "zeros") != "zeros":
         raise ValueError("the function has no padding_mode")
     given = attributes | {"training": True} | arrays

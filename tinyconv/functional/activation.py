@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_like, check_shape, number
+from tinyconv.arguments import check_arrays, check_shape, number
 from tinyconv.arrays import (
     Array,
     array_module,
@@ -22,6 +22,7 @@ from tinyconv.arrays import (
     special,
     underflow_allowed,
 )
+from tinyconv.functional.product_rule import tangent_of
 
 __all__ = [
     "elu",
@@ -102,12 +103,9 @@ def _bias_relu(xp: Any, output: Array, bias: Array | None) -> None:
     xp.maximum(output, xp.zeros_like(output[:1]) if xp is np else 0, out=output)
 
 
-def relu_backward_jvp(
-    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
-) -> Array:
+@tangent_of(relu_backward)
+def relu_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> None:
     """Compute the tangent of `relu_backward`, which is piecewise constant in `input`."""
-    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    return relu_backward(grad_output_dot, input)
 
 
 @underflow_allowed
@@ -150,17 +148,11 @@ def leaky_relu_backward(
     return grad
 
 
+@tangent_of(leaky_relu_backward)
 def leaky_relu_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    negative_slope: float = 0.01,
-    inplace: bool = False,
-) -> Array:
+    input_dot: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
+) -> None:
     """Compute the tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
-    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    return leaky_relu_backward(grad_output_dot, input, negative_slope)
 
 
 @underflow_allowed
@@ -199,22 +191,12 @@ def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: 
     return grad
 
 
-@underflow_allowed
-def elu_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    alpha: float = 1.0,
-    inplace: bool = False,
-) -> Array:
+@tangent_of(elu_backward)
+def elu_backward_jvp(input_dot: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Any:
     """Compute the tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    curvature = xp.where(input >= 0, 0, number("alpha", alpha) * xp.exp(xp.minimum(input, 0)))
-    result: Array = xp.asarray(
-        elu_backward(grad_output_dot, input, alpha) + curvature * input_dot * grad_output
-    )
-    return result
+    xp = array_module(input)
+    curvature = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
+    return xp.where(input >= 0, 0, curvature) * input_dot
 
 
 def sigmoid(input: Array) -> Array:
@@ -247,13 +229,10 @@ def sigmoid_backward(grad_output: Array, input: Array) -> Array:
     return grad
 
 
-@underflow_allowed
-def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
+@tangent_of(sigmoid_backward)
+def sigmoid_backward_jvp(input_dot: Array, input: Array) -> Any:
     """Compute the tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    slope_dot = sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
-    result: Array = xp.asarray(sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output)
-    return result
+    return sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
 
 
 @underflow_allowed
@@ -288,13 +267,10 @@ def tanh_backward(grad_output: Array, input: Array) -> Array:
     return grad
 
 
-@underflow_allowed
-def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
+@tangent_of(tanh_backward)
+def tanh_backward_jvp(input_dot: Array, input: Array) -> Any:
     """Compute the tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    slope_dot = -2 * xp.tanh(input) * tanh_backward(input_dot, input)
-    result: Array = xp.asarray(tanh_backward(grad_output_dot, input) + slope_dot * grad_output)
-    return result
+    return -2 * tanh(input) * tanh_backward(input_dot, input)
 
 
 def silu(input: Array, inplace: bool = False) -> Array:
@@ -331,17 +307,11 @@ def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     return grad
 
 
-@underflow_allowed
-def silu_backward_jvp(
-    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
-) -> Array:
+@tangent_of(silu_backward)
+def silu_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> Any:
     """Compute the tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in the gradient
-        bend = 2 + input * (sigmoid(-input) - sigmoid(input))
-        slope_dot = sigmoid_backward(input_dot, input) * bend
-    result: Array = xp.asarray(silu_backward(grad_output_dot, input) + slope_dot * grad_output)
-    return result
+    bend = 2 + input * (sigmoid(-input) - sigmoid(input))
+    return sigmoid_backward(input_dot, input) * bend
 
 
 def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
@@ -381,23 +351,11 @@ def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, thres
     return grad
 
 
-@underflow_allowed
-def softplus_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    beta: float = 1.0,
-    threshold: float = 20.0,
-) -> Array:
-    """Compute the tangent of `softplus_backward`; f'' is beta * s * (1 - s), or 0 above the threshold."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+@tangent_of(softplus_backward)
+def softplus_backward_jvp(input_dot: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """Compute the tangent of `softplus_backward`; f'' is beta * s * (1 - s), s = sigmoid(beta * input)."""
     scaled, beta = _scaled(input, beta)
-    slope_dot = xp.where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
-    result: Array = xp.asarray(
-        softplus_backward(grad_output_dot, input, beta, threshold) + slope_dot * grad_output
-    )
-    return result
+    return array_module(input).where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
 
 
 def _scaled(input: Array, beta: float) -> tuple[Any, float]:

@@ -9,7 +9,8 @@ import tinyconv.functional as F
 from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
 from tinyconv.arrays import Array, array_module, is_array, underflow_allowed
 from tinyconv.functional.losses.cross_entropy import class_denominator
-from tinyconv.functional.losses.elementwise import check_elements, reduce
+from tinyconv.functional.losses.elementwise import check_elements
+from tinyconv.functional.losses.reduction import reduce
 from tinyconv.layers.cache import ForwardCache
 from tinyconv.signature import shown_arguments
 

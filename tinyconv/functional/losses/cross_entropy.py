@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_kinds, check_shape, integer, number
 from tinyconv.arrays import Array, array_module, kept_where, refused_where, underflow_allowed
-from tinyconv.functional.losses.elementwise import reduce, reduce_backward
+from tinyconv.functional.losses.reduction import reduce, reduce_backward
 from tinyconv.functional.softmax import log_probabilities
 
 __all__ = [

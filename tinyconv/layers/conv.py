@@ -80,8 +80,31 @@ class PaddedConvolution(Convolution, Affine):
     _function_weight: Callable[..., Array]
     _function_bias: Callable[[Array], Array]
 
-    padding: tuple[int, ...] | str
-    padding_mode: str
+    _sizes: Callable[..., tuple[int, ...]]  # an option as a number for each direction, checked
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        algorithm: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
+        generator: Generator = None,
+    ) -> None:
+        size, step = self._sizes("kernel_size", kernel_size), self._sizes("stride", stride)
+        spread = self._sizes("dilation", dilation)
+        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
+        self.padding = padding if isinstance(padding, str) else self._sizes("padding", padding, minimum=0)
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        _ = self.pads  # refuses a padding by an unknown name
+        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
 
     @property
     def pads(self) -> list[int]:
@@ -216,29 +239,9 @@ class Conv1d(PaddedConvolution):
     _function_weight = staticmethod(F.conv1d_weight)
     _function_bias = staticmethod(F.conv1d_bias)
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        algorithm: str | None = None,
-        dtype: npt.DTypeLike = np.float32,
-        generator: Generator = None,
-    ) -> None:
-        size = (single("kernel_size", kernel_size),)
-        step, spread = (single("stride", stride),), (single("dilation", dilation),)
-        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
-        self.padding = padding if isinstance(padding, str) else (single("padding", padding, minimum=0),)
-        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
-        _ = self.pads  # refuses a padding by an unknown name
-        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
+    @staticmethod
+    def _sizes(name: str, value: IntOrPair, minimum: int = 1) -> tuple[int, ...]:
+        return (single(name, value, minimum),)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         shape, weight_shape = self._padded_shape(input_shape), self._params["weight"].shape
@@ -275,33 +278,7 @@ class Conv2d(PaddedConvolution):
     _function_input = staticmethod(F.conv2d_input)
     _function_weight = staticmethod(F.conv2d_weight)
     _function_bias = staticmethod(F.conv2d_bias)
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        algorithm: str | None = None,
-        dtype: npt.DTypeLike = np.float32,
-        generator: Generator = None,
-    ) -> None:
-        size, step, spread = (
-            pair("kernel_size", kernel_size),
-            pair("stride", stride),
-            pair("dilation", dilation),
-        )
-        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
-        self.padding = padding if isinstance(padding, str) else pair("padding", padding, minimum=0)
-        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
-        _ = self.pads  # refuses a padding by an unknown name
-        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
+    _sizes = staticmethod(pair)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) == 3:

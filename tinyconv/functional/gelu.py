@@ -9,11 +9,7 @@ from tinyconv.arrays import Array, array_module, special
 from tinyconv.functional.activation import check_grad
 from tinyconv.functional.product_rule import tangent_of
 
-__all__ = [
-    "gelu",
-    "gelu_backward",
-    "gelu_backward_jvp",
-]
+__all__ = ["gelu", "gelu_backward", "gelu_backward_jvp"]
 
 SQRT_2_OVER_PI = (2 / np.pi) ** 0.5
 GELU_CUBIC = 0.044715

@@ -27,6 +27,7 @@ from tinyconv.functional.conv.geometry import conv_geometry, named_padding
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.affine import Affine
 from tinyconv.layers.attributes import Parameter
+from tinyconv.layers.function import OfFunction
 from tinyconv.layers.initialization import fan_in_uniform
 from tinyconv.layers.layer import Layer
 
@@ -68,14 +69,13 @@ class Convolution(Layer):
         self.bias = Parameter(fan_in_uniform(own, fan_in, dtype, generator)) if bias else None
 
 
-class PaddedConvolution(Convolution, Affine):
+class PaddedConvolution(OfFunction, Convolution, Affine):
     """Base class of Conv1d and Conv2d.
 
     In a padding mode other than "zeros" the input is padded first, and then convolved without padding;
     backward runs through both.
     """
 
-    _function: Callable[..., Array]
     _function_input: Callable[..., Array]
     _function_weight: Callable[..., Array]
     _function_bias: Callable[[Array], Array]
@@ -211,7 +211,7 @@ def _two(option: tuple[int, ...], missing: int) -> Pair:
     return option[-2] if len(option) == 2 else missing, option[-1]
 
 
-class Conv1d(PaddedConvolution):
+class Conv1d(PaddedConvolution, function=F.conv1d):
     """Convolve (N, C, L) or (C, L) sequences; formula and shapes in `functional.conv1d`.
 
     Args:
@@ -234,11 +234,6 @@ class Conv1d(PaddedConvolution):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv1d.html
     """
 
-    _function = staticmethod(F.conv1d)
-    _function_input = staticmethod(F.conv1d_input)
-    _function_weight = staticmethod(F.conv1d_weight)
-    _function_bias = staticmethod(F.conv1d_bias)
-
     @staticmethod
     def _sizes(name: str, value: IntOrPair, minimum: int = 1) -> tuple[int, ...]:
         return (single(name, value, minimum),)
@@ -251,7 +246,7 @@ class Conv1d(PaddedConvolution):
         return *shape[:-2], self.out_channels, geometry.output_size[1]
 
 
-class Conv2d(PaddedConvolution):
+class Conv2d(PaddedConvolution, function=F.conv2d):
     """Convolve (N, C, H, W) or (C, H, W) images; formula and shapes in `functional.conv2d`.
 
     Args:
@@ -274,10 +269,6 @@ class Conv2d(PaddedConvolution):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html
     """
 
-    _function = staticmethod(F.conv2d)
-    _function_input = staticmethod(F.conv2d_input)
-    _function_weight = staticmethod(F.conv2d_weight)
-    _function_bias = staticmethod(F.conv2d_bias)
     _sizes = staticmethod(pair)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

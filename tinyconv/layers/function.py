@@ -8,14 +8,17 @@ from tinyconv.arguments import check_shape
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 
+PARTS = ("", "_backward", "_backward_jvp", "_input", "_weight", "_bias")
+
 
 class OfFunction:
     """A part of the base classes of layers and losses that compute function(x, ..., *options).
 
-    A subclass names the function, whose derivatives are called function_backward and, if there is one,
-    function_backward_jvp; and its options, in their order, which are attributes:
+    A subclass names the function and, in their order, its options, which are attributes:
 
         class ELU(Activation, function=F.elu, options=("alpha",)):
+
+    The function's derivatives, which are called function_backward and so on, are found by their names.
     """
 
     _function: Callable[..., Array]
@@ -31,7 +34,7 @@ class OfFunction:
     ) -> None:
         super().__init_subclass__(**keywords)
         if function is not None:
-            for part in ("", "_backward", "_backward_jvp"):
+            for part in PARTS:
                 found = getattr(F, f"{function.__name__}{part}", None)
                 setattr(cls, f"_function{part}", staticmethod(found) if found else None)
         if options is not None:

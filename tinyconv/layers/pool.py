@@ -8,7 +8,7 @@ from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integ
 from tinyconv.arrays import Array
 from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_size
 from tinyconv.functional.pooling.geometry import checked_geometry, pool_geometry, pool_options
-from tinyconv.functional.pooling.max_pool import max_pool2d_positions, pooled, pooled_backward
+from tinyconv.functional.pooling.max_pool import pooled, pooled_backward, pooled_positions
 from tinyconv.functional.pooling.max_unpool import unpool_size
 from tinyconv.layers.function import LinearMap
 from tinyconv.layers.layer import Layer
@@ -59,7 +59,7 @@ class MaxPool2d(Layer):
         self.save(output, winners, x.shape, geometry)
         if not self.return_indices:
             return output
-        return output, max_pool2d_positions(winners, x.shape, *self._window)
+        return output, pooled_positions(winners, geometry)
 
     def backward(self, grad_output: Array) -> Array:
         winners, _, geometry = self.saved(grad_output)

@@ -259,11 +259,7 @@ def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
 
 
 def _class_shares(
-    input: Array,
-    target: Array,
-    weight: Array | None,
-    ignore_index: int,
-    label_smoothing: float,
+    input: Array, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float
 ) -> tuple[Array, Any]:
     """The weight of each class's log-probability in the loss, (N, C, ...), and what the mean divides by."""
     label_smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)

@@ -194,13 +194,7 @@ def _grouped_column(array: Array | None, grouped: Array) -> Array | None:
 
 @fused
 def _combined(
-    xp: Any,
-    centred: Array,
-    grads: Array,
-    slope: Array,
-    factor: Array,
-    shift: Array,
-    out: Array | None = None,
+    xp: Any, centred: Array, grads: Array, slope: Array, factor: Array, shift: Array, out: Array | None = None
 ) -> Array:
     output: Array = centred * slope if out is None else xp.multiply(centred, slope, out)
     output += grads * factor

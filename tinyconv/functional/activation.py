@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_shape, number
+from tinyconv.arguments import check_arrays, check_like, number
 from tinyconv.arrays import (
     Array,
     array_module,
@@ -78,7 +78,7 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 
     The output of `relu` may be passed as `input`: both have the same sign.
     """
-    check_grad(grad_output, input)
+    check_like(input, grad_output=grad_output)
     # CuPy walks arrays, and lays out results, in the order of their axes.
     return as_logical(kept_where(~(as_stored(input) <= 0), as_stored(grad_output)))
 
@@ -143,7 +143,7 @@ def leaky_relu_backward(
     grad_output: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> Array:
     """Return grad_output where input > 0, else negative_slope * grad_output."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     grad: Array = xp.where(input > 0, grad_output, grad_output * number("negative_slope", negative_slope))
     return grad
 
@@ -185,7 +185,7 @@ def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
 @underflow_allowed
 def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
     """Compute the gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     slope = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
     grad: Array = xp.where(input > 0, grad_output, grad_output * slope)
     return grad
@@ -224,7 +224,7 @@ def sigmoid(input: Array) -> Array:
 @underflow_allowed
 def sigmoid_backward(grad_output: Array, input: Array) -> Array:
     """Compute grad_output * s * (1 - s), where s = sigmoid(input) and 1 - s = sigmoid(-input)."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     grad: Array = xp.asarray(grad_output * sigmoid(input) * sigmoid(-input))
     return grad
 
@@ -260,7 +260,7 @@ def tanh(input: Array) -> Array:
 
 def tanh_backward(grad_output: Array, input: Array) -> Array:
     """Compute grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     with np.errstate(over="ignore", under="ignore"):  # cosh may be infinite, and the slope 0
         cosh = xp.cosh(input)
         grad: Array = xp.asarray(grad_output / (cosh * cosh))
@@ -300,7 +300,7 @@ def silu(input: Array, inplace: bool = False) -> Array:
 
 def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
     """Compute the gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s = sigmoid(input)."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     share = sigmoid(input)
     with np.errstate(invalid="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
         grad: Array = xp.asarray(grad_output * share * (1 + input * sigmoid(-input)))
@@ -344,7 +344,7 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
 @underflow_allowed
 def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Compute grad_output * sigmoid(beta * input), or grad_output where beta * input > threshold."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     scaled, _ = _scaled(input, beta)
     straight = scaled > number("threshold", threshold)
     grad: Array = xp.where(straight, grad_output, grad_output * sigmoid(scaled))
@@ -363,10 +363,3 @@ def _scaled(input: Array, beta: float) -> tuple[Any, float]:
     beta = number("beta", beta)
     with np.errstate(over="ignore"):  # infinity is above every threshold
         return input * beta, beta
-
-
-def check_grad(grad_output: Array, input: Array) -> Any:
-    """Check that `grad_output` has the shape and dtype of `input`; return their array module."""
-    xp = check_arrays(input=input, grad_output=grad_output)
-    check_shape("grad_output", grad_output, input.shape, "of `input`")
-    return xp

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, one_of
+from tinyconv.arguments import check_arrays, check_like, one_of
 from tinyconv.arrays import Array, array_module, special
-from tinyconv.functional.activation import check_grad
 from tinyconv.functional.product_rule import tangent_of
 
 __all__ = ["gelu", "gelu_backward", "gelu_backward_jvp"]
@@ -53,7 +52,7 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     With `approximate="tanh"`, P' is that of the approximation:
     (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
     """
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
         square = input * input
         if one_of("approximate", approximate, ("none", "tanh")) == "none":

@@ -175,18 +175,20 @@ class Optimizer:
                 "parameters: create another optimiser"
             )
         self._steps += 1
-        numbers: dict[Any, tuple[Any, ...]] = {}
+        needed: dict[Any, tuple[Any, ...]] = {}
         updates: list[Callable[[], None]] = []
         params = self.model.params
         for name, grad in self.model.grads.items():
             param, state, group = params[name], self.state[name], self._group_of[name]
-            options = self.groups[group]
             state["step"] = state.get("step", 0) + 1
             alike = group, self._steps - state["step"], param.dtype
-            if alike not in numbers:
-                numbers[alike] = self._placed(alike, self._numbers(state["step"], options), param)
-            arrays = [_own_array(state, own, param) for own in self._arrays(options)]
-            updates.append(partial(self._update, param, grad, *arrays, *numbers[alike]))
+            if alike not in needed:
+                options = self.groups[group]
+                numbers = self._placed(alike, self._numbers(state["step"], options), param)
+                needed[alike] = self._arrays(options), numbers
+            names, numbers = needed[alike]
+            arrays = [_own_array(state, own, param) for own in names]
+            updates.append(partial(self._update, param, grad, *arrays, *numbers))
         return updates
 
     _update: Callable[..., None]  # changes a parameter, given its gradient and what these two return:

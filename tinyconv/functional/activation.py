@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_like, check_shape, number
+from tinyconv.arguments import check_arrays, check_like, number
 from tinyconv.arrays import (
     Array,
     array_module,
@@ -22,6 +22,7 @@ from tinyconv.arrays import (
     special,
     underflow_allowed,
 )
+from tinyconv.functional.product_rule import tangent_of
 
 __all__ = [
     "elu",
@@ -77,7 +78,7 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 
     The output of `relu` may be passed as `input`: both have the same sign.
     """
-    check_grad(grad_output, input)
+    check_like(input, grad_output=grad_output)
     # CuPy walks arrays, and lays out results, in the order of their axes.
     return as_logical(kept_where(~(as_stored(input) <= 0), as_stored(grad_output)))
 
@@ -102,12 +103,9 @@ def _bias_relu(xp: Any, output: Array, bias: Array | None) -> None:
     xp.maximum(output, xp.zeros_like(output[:1]) if xp is np else 0, out=output)
 
 
-def relu_backward_jvp(
-    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
-) -> Array:
+@tangent_of(relu_backward)
+def relu_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> None:
     """Compute the tangent of `relu_backward`, which is piecewise constant in `input`."""
-    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    return relu_backward(grad_output_dot, input)
 
 
 @underflow_allowed
@@ -145,22 +143,16 @@ def leaky_relu_backward(
     grad_output: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> Array:
     """Return grad_output where input > 0, else negative_slope * grad_output."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     grad: Array = xp.where(input > 0, grad_output, grad_output * number("negative_slope", negative_slope))
     return grad
 
 
+@tangent_of(leaky_relu_backward)
 def leaky_relu_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    negative_slope: float = 0.01,
-    inplace: bool = False,
-) -> Array:
+    input_dot: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
+) -> None:
     """Compute the tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
-    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    return leaky_relu_backward(grad_output_dot, input, negative_slope)
 
 
 @underflow_allowed
@@ -193,28 +185,18 @@ def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
 @underflow_allowed
 def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
     """Compute the gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     slope = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
     grad: Array = xp.where(input > 0, grad_output, grad_output * slope)
     return grad
 
 
-@underflow_allowed
-def elu_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    alpha: float = 1.0,
-    inplace: bool = False,
-) -> Array:
+@tangent_of(elu_backward)
+def elu_backward_jvp(input_dot: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Any:
     """Compute the tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    curvature = xp.where(input >= 0, 0, number("alpha", alpha) * xp.exp(xp.minimum(input, 0)))
-    result: Array = xp.asarray(
-        elu_backward(grad_output_dot, input, alpha) + curvature * input_dot * grad_output
-    )
-    return result
+    xp = array_module(input)
+    curvature = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
+    return xp.where(input >= 0, 0, curvature) * input_dot
 
 
 def sigmoid(input: Array) -> Array:
@@ -242,18 +224,15 @@ def sigmoid(input: Array) -> Array:
 @underflow_allowed
 def sigmoid_backward(grad_output: Array, input: Array) -> Array:
     """Compute grad_output * s * (1 - s), where s = sigmoid(input) and 1 - s = sigmoid(-input)."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     grad: Array = xp.asarray(grad_output * sigmoid(input) * sigmoid(-input))
     return grad
 
 
-@underflow_allowed
-def sigmoid_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
+@tangent_of(sigmoid_backward)
+def sigmoid_backward_jvp(input_dot: Array, input: Array) -> Any:
     """Compute the tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    slope_dot = sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
-    result: Array = xp.asarray(sigmoid_backward(grad_output_dot, input) + slope_dot * grad_output)
-    return result
+    return sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
 
 
 @underflow_allowed
@@ -281,20 +260,17 @@ def tanh(input: Array) -> Array:
 
 def tanh_backward(grad_output: Array, input: Array) -> Array:
     """Compute grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     with np.errstate(over="ignore", under="ignore"):  # cosh may be infinite, and the slope 0
         cosh = xp.cosh(input)
         grad: Array = xp.asarray(grad_output / (cosh * cosh))
     return grad
 
 
-@underflow_allowed
-def tanh_backward_jvp(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Array:
+@tangent_of(tanh_backward)
+def tanh_backward_jvp(input_dot: Array, input: Array) -> Any:
     """Compute the tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    slope_dot = -2 * xp.tanh(input) * tanh_backward(input_dot, input)
-    result: Array = xp.asarray(tanh_backward(grad_output_dot, input) + slope_dot * grad_output)
-    return result
+    return -2 * tanh(input) * tanh_backward(input_dot, input)
 
 
 def silu(input: Array, inplace: bool = False) -> Array:
@@ -324,24 +300,18 @@ def silu(input: Array, inplace: bool = False) -> Array:
 
 def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
     """Compute the gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s = sigmoid(input)."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     share = sigmoid(input)
     with np.errstate(invalid="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
         grad: Array = xp.asarray(grad_output * share * (1 + input * sigmoid(-input)))
     return grad
 
 
-@underflow_allowed
-def silu_backward_jvp(
-    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, inplace: bool = False
-) -> Array:
+@tangent_of(silu_backward)
+def silu_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> Any:
     """Compute the tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    with np.errstate(invalid="ignore"):  # inf * 0: NaN, as in the gradient
-        bend = 2 + input * (sigmoid(-input) - sigmoid(input))
-        slope_dot = sigmoid_backward(input_dot, input) * bend
-    result: Array = xp.asarray(silu_backward(grad_output_dot, input) + slope_dot * grad_output)
-    return result
+    bend = 2 + input * (sigmoid(-input) - sigmoid(input))
+    return sigmoid_backward(input_dot, input) * bend
 
 
 def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
@@ -374,30 +344,18 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
 @underflow_allowed
 def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Compute grad_output * sigmoid(beta * input), or grad_output where beta * input > threshold."""
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     scaled, _ = _scaled(input, beta)
     straight = scaled > number("threshold", threshold)
     grad: Array = xp.where(straight, grad_output, grad_output * sigmoid(scaled))
     return grad
 
 
-@underflow_allowed
-def softplus_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    beta: float = 1.0,
-    threshold: float = 20.0,
-) -> Array:
-    """Compute the tangent of `softplus_backward`; f'' is beta * s * (1 - s), or 0 above the threshold."""
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+@tangent_of(softplus_backward)
+def softplus_backward_jvp(input_dot: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """Compute the tangent of `softplus_backward`; f'' is beta * s * (1 - s), s = sigmoid(beta * input)."""
     scaled, beta = _scaled(input, beta)
-    slope_dot = xp.where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
-    result: Array = xp.asarray(
-        softplus_backward(grad_output_dot, input, beta, threshold) + slope_dot * grad_output
-    )
-    return result
+    return array_module(input).where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
 
 
 def _scaled(input: Array, beta: float) -> tuple[Any, float]:
@@ -405,10 +363,3 @@ def _scaled(input: Array, beta: float) -> tuple[Any, float]:
     beta = number("beta", beta)
     with np.errstate(over="ignore"):  # infinity is above every threshold
         return input * beta, beta
-
-
-def check_grad(grad_output: Array, input: Array) -> Any:
-    """Check that `grad_output` has the shape and dtype of `input`; return their array module."""
-    xp = check_arrays(input=input, grad_output=grad_output)
-    check_shape("grad_output", grad_output, input.shape, "of `input`")
-    return xp

@@ -5,14 +5,10 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_like, one_of
-from tinyconv.arrays import Array, special, underflow_allowed
-from tinyconv.functional.activation import check_grad
+from tinyconv.arrays import Array, array_module, special
+from tinyconv.functional.product_rule import tangent_of
 
-__all__ = [
-    "gelu",
-    "gelu_backward",
-    "gelu_backward_jvp",
-]
+__all__ = ["gelu", "gelu_backward", "gelu_backward_jvp"]
 
 SQRT_2_OVER_PI = (2 / np.pi) ** 0.5
 GELU_CUBIC = 0.044715
@@ -56,7 +52,7 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     With `approximate="tanh"`, P' is that of the approximation:
     (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
     """
-    xp = check_grad(grad_output, input)
+    xp = check_like(input, grad_output=grad_output)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
         square = input * input
         if one_of("approximate", approximate, ("none", "tanh")) == "none":
@@ -70,28 +66,21 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
     return grad
 
 
-@underflow_allowed
-def gelu_backward_jvp(
-    grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array, approximate: str = "none"
-) -> Array:
+@tangent_of(gelu_backward)
+def gelu_backward_jvp(input_dot: Array, input: Array, approximate: str = "none") -> Any:
     """Compute the tangent of `gelu_backward`; f'' is P'(input) * (2 - input^2).
 
     With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
     P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
     """
-    xp = check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
-    with np.errstate(over="ignore", invalid="ignore"):  # inf * 0: NaN, as in the gradient
-        square = input * input
-        if approximate == "none":
-            curvature = xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5 * (2 - square)
-        else:
-            tanh = _gelu_tanh(xp, input)
-            slope = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
-            bend = 6 * SQRT_2_OVER_PI * GELU_CUBIC * input
-            curvature = (1 - tanh * tanh) * (slope + input * (0.5 * bend - tanh * slope * slope))
-        bent = curvature * input_dot * grad_output
-    result: Array = xp.asarray(gelu_backward(grad_output_dot, input, approximate) + bent)
-    return result
+    square = input * input
+    if approximate == "none":
+        xp = array_module(input)
+        return xp.exp(-0.5 * square) * (2 * np.pi) ** -0.5 * (2 - square) * input_dot
+    tanh = _gelu_tanh(array_module(input), input)
+    slope = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * square)
+    bend = 6 * SQRT_2_OVER_PI * GELU_CUBIC * input
+    return (1 - tanh * tanh) * (slope + input * (0.5 * bend - tanh * slope * slope)) * input_dot
 
 
 def _gelu_tanh(xp: Any, input: Array) -> Any:

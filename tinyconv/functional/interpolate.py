@@ -10,10 +10,7 @@ from tinyconv.arguments import check_arrays, check_shape, integer, number, one_o
 from tinyconv.arrays import Array
 from tinyconv.functional.gather import gather, gather_backward
 
-__all__ = [
-    "interpolate",
-    "interpolate_backward",
-]
+__all__ = ["interpolate", "interpolate_backward"]
 
 MODES = ("nearest", "nearest-exact")
 LARGEST_FACTOR = 1e9

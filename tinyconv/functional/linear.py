@@ -5,13 +5,7 @@ import math
 from tinyconv.arguments import check_arrays, check_shape
 from tinyconv.arrays import Array, matmul, underflow_allowed
 
-__all__ = [
-    "linear",
-    "linear_backward",
-    "linear_bias",
-    "linear_input",
-    "linear_weight",
-]
+__all__ = ["linear", "linear_backward", "linear_bias", "linear_input", "linear_weight"]
 
 
 @underflow_allowed

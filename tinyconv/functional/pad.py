@@ -10,10 +10,7 @@ from tinyconv.arguments import Pair, check_arrays, check_shape, given, integer, 
 from tinyconv.arrays import Array, as_logical, as_stored, empty_stored, zeros_stored
 from tinyconv.functional.gather import gather, gather_backward
 
-__all__ = [
-    "pad",
-    "pad_backward",
-]
+__all__ = ["pad", "pad_backward"]
 
 MODES = ("constant", "reflect", "replicate", "circular")
 

@@ -27,6 +27,7 @@ from tinyconv.functional.conv.geometry import conv_geometry, named_padding
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.affine import Affine
 from tinyconv.layers.attributes import Parameter
+from tinyconv.layers.function import OfFunction
 from tinyconv.layers.initialization import fan_in_uniform
 from tinyconv.layers.layer import Layer
 
@@ -68,20 +69,42 @@ class Convolution(Layer):
         self.bias = Parameter(fan_in_uniform(own, fan_in, dtype, generator)) if bias else None
 
 
-class PaddedConvolution(Convolution, Affine):
+class PaddedConvolution(OfFunction, Convolution, Affine):
     """Base class of Conv1d and Conv2d.
 
     In a padding mode other than "zeros" the input is padded first, and then convolved without padding;
     backward runs through both.
     """
 
-    _function: Callable[..., Array]
     _function_input: Callable[..., Array]
     _function_weight: Callable[..., Array]
     _function_bias: Callable[[Array], Array]
 
-    padding: tuple[int, ...] | str
-    padding_mode: str
+    _sizes: Callable[..., tuple[int, ...]]  # an option as a number for each direction, checked
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        algorithm: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
+        generator: Generator = None,
+    ) -> None:
+        size, step = self._sizes("kernel_size", kernel_size), self._sizes("stride", stride)
+        spread = self._sizes("dilation", dilation)
+        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
+        self.padding = padding if isinstance(padding, str) else self._sizes("padding", padding, minimum=0)
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        _ = self.pads  # refuses a padding by an unknown name
+        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
 
     @property
     def pads(self) -> list[int]:
@@ -188,7 +211,7 @@ def _two(option: tuple[int, ...], missing: int) -> Pair:
     return option[-2] if len(option) == 2 else missing, option[-1]
 
 
-class Conv1d(PaddedConvolution):
+class Conv1d(PaddedConvolution, function=F.conv1d):
     """Convolve (N, C, L) or (C, L) sequences; formula and shapes in `functional.conv1d`.
 
     Args:
@@ -211,34 +234,9 @@ class Conv1d(PaddedConvolution):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv1d.html
     """
 
-    _function = staticmethod(F.conv1d)
-    _function_input = staticmethod(F.conv1d_input)
-    _function_weight = staticmethod(F.conv1d_weight)
-    _function_bias = staticmethod(F.conv1d_bias)
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        algorithm: str | None = None,
-        dtype: npt.DTypeLike = np.float32,
-        generator: Generator = None,
-    ) -> None:
-        size = (single("kernel_size", kernel_size),)
-        step, spread = (single("stride", stride),), (single("dilation", dilation),)
-        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
-        self.padding = padding if isinstance(padding, str) else (single("padding", padding, minimum=0),)
-        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
-        _ = self.pads  # refuses a padding by an unknown name
-        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
+    @staticmethod
+    def _sizes(name: str, value: IntOrPair, minimum: int = 1) -> tuple[int, ...]:
+        return (single(name, value, minimum),)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         shape, weight_shape = self._padded_shape(input_shape), self._params["weight"].shape
@@ -248,7 +246,7 @@ class Conv1d(PaddedConvolution):
         return *shape[:-2], self.out_channels, geometry.output_size[1]
 
 
-class Conv2d(PaddedConvolution):
+class Conv2d(PaddedConvolution, function=F.conv2d):
     """Convolve (N, C, H, W) or (C, H, W) images; formula and shapes in `functional.conv2d`.
 
     Args:
@@ -271,37 +269,7 @@ class Conv2d(PaddedConvolution):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html
     """
 
-    _function = staticmethod(F.conv2d)
-    _function_input = staticmethod(F.conv2d_input)
-    _function_weight = staticmethod(F.conv2d_weight)
-    _function_bias = staticmethod(F.conv2d_bias)
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        algorithm: str | None = None,
-        dtype: npt.DTypeLike = np.float32,
-        generator: Generator = None,
-    ) -> None:
-        size, step, spread = (
-            pair("kernel_size", kernel_size),
-            pair("stride", stride),
-            pair("dilation", dilation),
-        )
-        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
-        self.padding = padding if isinstance(padding, str) else pair("padding", padding, minimum=0)
-        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
-        _ = self.pads  # refuses a padding by an unknown name
-        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
+    _sizes = staticmethod(pair)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) == 3:

@@ -1,7 +1,7 @@
 """Losses: criteria with a forward of two arguments, the prediction and the target."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -9,8 +9,10 @@ import tinyconv.functional as F
 from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
 from tinyconv.arrays import Array, array_module, is_array, underflow_allowed
 from tinyconv.functional.losses.cross_entropy import class_denominator
-from tinyconv.functional.losses.elementwise import check_elements, reduce
+from tinyconv.functional.losses.elementwise import check_elements
+from tinyconv.functional.losses.reduction import reduce
 from tinyconv.layers.cache import ForwardCache
+from tinyconv.layers.function import OfFunction
 from tinyconv.signature import shown_arguments
 
 __all__ = [
@@ -25,7 +27,7 @@ __all__ = [
 ]
 
 
-class Loss(ForwardCache):
+class Loss(OfFunction, ForwardCache, options=("reduction",)):
     """Base class of the criteria.
 
         loss = criterion.forward(prediction, target)
@@ -40,8 +42,6 @@ class Loss(ForwardCache):
     Raises:
         ValueError: another `reduction`.
     """
-
-    _options: ClassVar[tuple[str, ...]] = ("reduction",)  # the attributes that are passed to the function
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
@@ -87,10 +87,6 @@ class Loss(ForwardCache):
         for name, value in vars(self).items():
             if is_array(value):
                 setattr(self, name, convert(value))
-
-    def _arguments(self) -> dict[str, Any]:
-        """The function's arguments besides prediction and target, from the present attributes."""
-        return {name: getattr(self, name) for name in self._options}
 
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the loss of a prediction of `prediction_shape`."""
@@ -145,22 +141,19 @@ class Loss(ForwardCache):
 class ElementLoss(Loss):
     """Base class of the criteria function(prediction, target, **options) that compare element by element."""
 
-    _function: Callable[..., Array]
-    _function_backward: Callable[..., tuple[Array, Array | None]]
-    _function_backward_jvp: Callable[..., Array]
-
     def denominator(self, prediction: Array, target: Array) -> Any:
         check_elements(prediction, target)
         return prediction.size
 
     def forward(self, prediction: Array, target: Array) -> Array:
-        options = self._arguments()
+        options = self._options
         return self.save(self._function(prediction, target, **options), prediction, target, options)
 
     def backward(self, grad_output: Array | None = None) -> Array:
         grad_output = self.full(1) if grad_output is None else grad_output
         prediction, target, options = self.saved(grad_output)
-        return self._function_backward(grad_output, prediction, target, **options)[0]
+        grad: Array = self._function_backward(grad_output, prediction, target, **options)[0]
+        return grad
 
     @underflow_allowed
     def jvp(self, prediction_dot: Array) -> Array:
@@ -177,7 +170,7 @@ class ElementLoss(Loss):
         return self._function_backward_jvp(grad_output_dot, prediction_dot, *given, **options)
 
 
-class MSELoss(ElementLoss):
+class MSELoss(ElementLoss, function=F.mse_loss):
     """Compute the squared error; see `functional.mse_loss`.
 
     Args:
@@ -189,15 +182,8 @@ class MSELoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
     """
 
-    _function = staticmethod(F.mse_loss)
-    _function_backward = staticmethod(F.mse_loss_backward)
-    _function_backward_jvp = staticmethod(F.mse_loss_backward_jvp)
 
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-
-
-class L1Loss(ElementLoss):
+class L1Loss(ElementLoss, function=F.l1_loss):
     """Compute the absolute error; see `functional.l1_loss`.
 
     Args:
@@ -209,15 +195,8 @@ class L1Loss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html
     """
 
-    _function = staticmethod(F.l1_loss)
-    _function_backward = staticmethod(F.l1_loss_backward)
-    _function_backward_jvp = staticmethod(F.l1_loss_backward_jvp)
 
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-
-
-class SmoothL1Loss(ElementLoss):
+class SmoothL1Loss(ElementLoss, function=F.smooth_l1_loss, options=("reduction", "beta")):
     """Compute the squared error near 0, the absolute error beyond `beta`; see `functional.smooth_l1_loss`.
 
     Args:
@@ -230,17 +209,12 @@ class SmoothL1Loss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
     """
 
-    _options = ("reduction", "beta")
-    _function = staticmethod(F.smooth_l1_loss)
-    _function_backward = staticmethod(F.smooth_l1_loss_backward)
-    _function_backward_jvp = staticmethod(F.smooth_l1_loss_backward_jvp)
-
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
         self.beta = number("beta", beta, 0.0)
 
 
-class BCELoss(ElementLoss):
+class BCELoss(ElementLoss, function=F.binary_cross_entropy, options=("weight", "reduction")):
     """Compute the binary cross-entropy of probabilities; see `functional.binary_cross_entropy`.
 
     Args:
@@ -254,17 +228,14 @@ class BCELoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
     """
 
-    _options = ("weight", "reduction")
-    _function = staticmethod(F.binary_cross_entropy)
-    _function_backward = staticmethod(F.binary_cross_entropy_backward)
-    _function_backward_jvp = staticmethod(F.binary_cross_entropy_backward_jvp)
-
     def __init__(self, weight: Array | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.weight = weight
 
 
-class BCEWithLogitsLoss(ElementLoss):
+class BCEWithLogitsLoss(
+    ElementLoss, function=F.binary_cross_entropy_with_logits, options=("weight", "reduction", "pos_weight")
+):
     """Compute the binary cross-entropy of logits; see `functional.binary_cross_entropy_with_logits`.
 
     Args:
@@ -279,11 +250,6 @@ class BCEWithLogitsLoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
     """
 
-    _options = ("weight", "reduction", "pos_weight")
-    _function = staticmethod(F.binary_cross_entropy_with_logits)
-    _function_backward = staticmethod(F.binary_cross_entropy_with_logits_backward)
-    _function_backward_jvp = staticmethod(F.binary_cross_entropy_with_logits_backward_jvp)
-
     def __init__(
         self, weight: Array | None = None, reduction: str = "mean", pos_weight: Array | None = None
     ) -> None:
@@ -291,7 +257,24 @@ class BCEWithLogitsLoss(ElementLoss):
         self.weight, self.pos_weight = weight, pos_weight
 
 
-class NLLLoss(ElementLoss):
+class ClassLoss(Loss, options=("weight", "ignore_index", "reduction")):
+    """Base class of the criteria that compare the scores of classes with targets."""
+
+    def __init__(
+        self, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        self.weight, self.ignore_index = weight, integer("ignore_index", ignore_index, minimum=-(1 << 63))
+
+    def denominator(self, prediction: Array, target: Array) -> Any:
+        return class_denominator(prediction, target, self.weight, self.ignore_index)
+
+    def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
+        shape = super().output_shape(prediction_shape)
+        return (*shape[:1], *shape[2:]) if len(shape) > 1 else ()
+
+
+class NLLLoss(ClassLoss, ElementLoss, function=F.nll_loss):
     """Compute the negative log-likelihood of class indices, for log-probabilities; see `functional.nll_loss`.
 
     Args:
@@ -305,22 +288,6 @@ class NLLLoss(ElementLoss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
     """
 
-    _options = ("weight", "ignore_index", "reduction")
-    _function = staticmethod(F.nll_loss)
-    _function_backward = staticmethod(F.nll_loss_backward)
-
-    def __init__(
-        self, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
-    ) -> None:
-        super().__init__(reduction)
-        self.weight, self.ignore_index = weight, integer("ignore_index", ignore_index, minimum=-(1 << 63))
-
-    def denominator(self, prediction: Array, target: Array) -> Any:
-        return class_denominator(prediction, target, self.weight, self.ignore_index)
-
-    def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return _without_classes(super().output_shape(prediction_shape))
-
     @underflow_allowed
     def jvp(self, prediction_dot: Array) -> Array:
         prediction, target, options = self.kept()
@@ -333,7 +300,7 @@ class NLLLoss(ElementLoss):
         return F.nll_loss_backward(grad_output_dot, prediction, target, **options)[0]
 
 
-class CrossEntropyLoss(Loss):
+class CrossEntropyLoss(ClassLoss, options=("weight", "ignore_index", "reduction", "label_smoothing")):
     """Compute the cross-entropy of logits and class indices or probabilities; see `functional.cross_entropy`.
 
     Args:
@@ -348,8 +315,6 @@ class CrossEntropyLoss(Loss):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
     """
 
-    _options = ("weight", "ignore_index", "reduction", "label_smoothing")
-
     def __init__(
         self,
         weight: Array | None = None,
@@ -357,18 +322,11 @@ class CrossEntropyLoss(Loss):
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction)
-        self.weight, self.ignore_index = weight, integer("ignore_index", ignore_index, minimum=-(1 << 63))
+        super().__init__(weight, ignore_index, reduction)
         self.label_smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
 
-    def denominator(self, prediction: Array, target: Array) -> Any:
-        return class_denominator(prediction, target, self.weight, self.ignore_index)
-
-    def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return _without_classes(super().output_shape(prediction_shape))
-
     def forward(self, prediction: Array, target: Array) -> Array:
-        loss, saved = F.cross_entropy_saved(prediction, target, **self._arguments())
+        loss, saved = F.cross_entropy_saved(prediction, target, **self._options)
         return self.save(loss, saved)
 
     def backward(self, grad_output: Array | None = None) -> Array:
@@ -384,8 +342,3 @@ class CrossEntropyLoss(Loss):
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
         (saved,), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
         return F.cross_entropy_saved_backward_jvp(grad_output_dot, prediction_dot, grad_output, saved)
-
-
-def _without_classes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(N, C, ...) as (N, ...), (C,) as ()."""
-    return (*shape[:1], *shape[2:]) if len(shape) > 1 else ()

@@ -7,17 +7,18 @@ import tinyconv.functional as F
 from tinyconv.arguments import check_kinds, given, integer, number
 from tinyconv.arrays import Array
 from tinyconv.functional.pad import pad_shape
-from tinyconv.layers.linear_map import LinearMap
+from tinyconv.layers.function import LinearMap
 
 __all__ = ["CircularPad2d", "ConstantPad2d", "ReflectionPad2d", "ReplicationPad2d", "ZeroPad2d"]
 
 Padding: TypeAlias = int | Sequence[int]
 
 
-class Pad2d(LinearMap):
+class Pad2d(LinearMap, function=F.pad, options=("padding", "mode")):
     """Base class of the paddings of (N, C, H, W) or (C, H, W) images; see `functional.pad`."""
 
     mode = "constant"
+    value: float | None = None
 
     def __init__(self, padding: Padding) -> None:
         super().__init__()
@@ -26,13 +27,10 @@ class Pad2d(LinearMap):
             raise ValueError(f"`padding` ({given(padding)}) must be an int or (left, right, top, bottom)")
         self.padding = tuple(integer("padding", side, minimum=-(1 << 62)) for side in sides)
 
-    def map(self, x: Array) -> Array:
+    def forward(self, x: Array) -> Array:
         check_kinds(input=x)
         self.output_shape(x.shape)
-        return F.pad(x, self.padding, self.mode)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.pad_backward(grad_output, x, self.padding, self.mode)
+        return self.save(F.pad(x, self.padding, self.mode, self.value), x)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) not in (3, 4):
@@ -55,14 +53,11 @@ class ConstantPad2d(Pad2d):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConstantPad2d.html
     """
 
+    value: float
+
     def __init__(self, padding: Padding, value: float) -> None:
         super().__init__(padding)
         self.value = number("value", value)
-
-    def forward(self, x: Array) -> Array:
-        check_kinds(input=x)
-        self.output_shape(x.shape)
-        return self.save(F.pad(x, self.padding, value=self.value), x)
 
 
 class ZeroPad2d(Pad2d):

@@ -8,10 +8,10 @@ from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integ
 from tinyconv.arrays import Array
 from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_size
 from tinyconv.functional.pooling.geometry import checked_geometry, pool_geometry, pool_options
-from tinyconv.functional.pooling.max_pool import max_pool2d_positions, pooled, pooled_backward
+from tinyconv.functional.pooling.max_pool import pooled, pooled_backward, pooled_positions
 from tinyconv.functional.pooling.max_unpool import unpool_size
+from tinyconv.layers.function import LinearMap
 from tinyconv.layers.layer import Layer
-from tinyconv.layers.linear_map import LinearMap
 
 __all__ = ["AdaptiveAvgPool2d", "AvgPool2d", "MaxPool2d", "MaxUnpool2d"]
 
@@ -59,7 +59,7 @@ class MaxPool2d(Layer):
         self.save(output, winners, x.shape, geometry)
         if not self.return_indices:
             return output
-        return output, max_pool2d_positions(winners, x.shape, *self._window)
+        return output, pooled_positions(winners, geometry)
 
     def backward(self, grad_output: Array) -> Array:
         winners, _, geometry = self.saved(grad_output)
@@ -128,7 +128,11 @@ class MaxUnpool2d(Layer):
         return *input_shape[:-2], *unpool_size(tuple(input_shape), *self._window, None)
 
 
-class AvgPool2d(LinearMap):
+class AvgPool2d(
+    LinearMap,
+    function=F.avg_pool2d,
+    options=("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+):
     """Compute the means of windows of (N, C, H, W) or (C, H, W) images; see `functional.avg_pool2d`.
 
     Args:
@@ -162,24 +166,13 @@ class AvgPool2d(LinearMap):
             if self.divisor_override == 0:
                 raise ValueError("`divisor_override` (=0) must not be 0")
 
-    @property
-    def _options(self) -> tuple[Any, ...]:
-        window = self.kernel_size, self.stride, self.padding
-        return *window, self.ceil_mode, self.count_include_pad, self.divisor_override
-
-    def map(self, x: Array) -> Array:
-        return F.avg_pool2d(x, *self._options)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.avg_pool2d_backward(grad_output, x, *self._options)
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         window = self.kernel_size, self.stride, self.padding
         geometry = pool_geometry(input_shape, *window, 1, self.ceil_mode)
         return *input_shape[:-2], *geometry.output_size
 
 
-class AdaptiveAvgPool2d(LinearMap):
+class AdaptiveAvgPool2d(LinearMap, function=F.adaptive_avg_pool2d, options=("output_size",)):
     """Compute the means of OH x OW windows that cover an image; see `functional.adaptive_avg_pool2d`.
 
     Args:
@@ -195,12 +188,6 @@ class AdaptiveAvgPool2d(LinearMap):
         super().__init__()
         adaptive_output_size((1, 1, 1), output_size)
         self.output_size = output_size
-
-    def map(self, x: Array) -> Array:
-        return F.adaptive_avg_pool2d(x, self.output_size)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.adaptive_avg_pool2d_backward(grad_output, x, self.output_size)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:-2], *adaptive_output_size(tuple(input_shape), self.output_size)

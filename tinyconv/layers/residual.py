@@ -1,12 +1,15 @@
 """Residual: a body of layers with a skip connection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from tinyconv.arguments import instance
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import ERRORS, Layer, located
 
 __all__ = ["Residual"]
+
+T = TypeVar("T")
 
 
 class Residual(Layer):
@@ -40,64 +43,44 @@ class Residual(Layer):
             setattr(self, name, layer)
 
     def forward(self, x: Array) -> Array:
-        outputs = []
         if "body" not in self._children:
             raise ValueError("a Residual must have a `body`, which has been removed")
-        for name, layer in self._children.items():
-            try:
-                outputs.append(layer.forward(x))
-            except ERRORS as error:
-                raise located(name, layer, error) from error
-        body, shortcut = outputs if len(outputs) == 2 else (outputs[0], x)
+        body, shortcut = self._both(lambda _, layer: layer.forward(x), x)
         self._checked(x.shape, (body.shape, shortcut.shape))
         return self.save(body + shortcut)
 
     def backward(self, grad_output: Array) -> Array:
         self.saved(grad_output)
-        grads = [grad_output] if "shortcut" not in self._children else []
-        for name, layer in self._children.items():
-            try:
-                grads.append(layer.backward(grad_output))
-            except ERRORS as error:
-                raise located(name, layer, error) from error
-        return grads[0] + grads[1]
+        body, shortcut = self._both(lambda _, layer: layer.backward(grad_output), grad_output)
+        return body + shortcut
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         self.kept()
         tangents = self.tangents_by_child(params_dot)
-        outputs = [x_dot] if "shortcut" not in self._children else []
-        for name, layer in self._children.items():
-            try:
-                outputs.append(layer.jvp(x_dot, tangents[name]))
-            except ERRORS as error:
-                raise located(name, layer, error) from error
-        return self.save_tangents(outputs[0] + outputs[1])
+        body, shortcut = self._both(lambda name, layer: layer.jvp(x_dot, tangents[name]), x_dot)
+        return self.save_tangents(body + shortcut)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         self.saved_tangents(grad_output_dot)
-        grads_dot = [grad_output_dot] if "shortcut" not in self._children else []
-        for name, layer in self._children.items():
-            try:
-                grads_dot.append(layer.backward_jvp(grad_output_dot))
-            except ERRORS as error:
-                raise located(name, layer, error) from error
-        return grads_dot[0] + grads_dot[1]
+        body, shortcut = self._both(lambda _, layer: layer.backward_jvp(grad_output_dot), grad_output_dot)
+        return body + shortcut
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self._checked(tuple(input_shape), self._shapes(tuple(input_shape)))
+        shape = tuple(input_shape)
+        return self._checked(shape, self._both(lambda _, layer: layer.output_shape(shape), shape))
 
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         return sum(layer.multiply_adds(input_shape) for layer in self._children.values())
 
-    def _shapes(self, input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The shapes of the two summands, the body's first."""
-        shapes = []
+    def _both(self, call: Callable[[str, Layer], T], unchanged: T) -> list[T]:
+        """What `call` returns for the body and the shortcut; `unchanged` for a shortcut that is None."""
+        found = []
         for name, layer in self._children.items():
             try:
-                shapes.append(layer.output_shape(input_shape))
+                found.append(call(name, layer))
             except ERRORS as error:
                 raise located(name, layer, error) from error
-        return shapes if len(shapes) == 2 else [*shapes, input_shape]
+        return found if len(found) == 2 else [*found, unchanged]
 
     def _checked(self, input_shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """The one shape that both summands must have."""

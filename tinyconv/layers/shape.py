@@ -1,19 +1,17 @@
 """Flatten, Unflatten and Upsample."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import tinyconv.functional as F
 from tinyconv.arguments import given, integer, one_of
-from tinyconv.arrays import Array
 from tinyconv.functional.interpolate import MODES, interpolate_indices
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
-from tinyconv.layers.linear_map import LinearMap
+from tinyconv.layers.function import LinearMap
 
 __all__ = ["Flatten", "Unflatten", "Upsample"]
 
 
-class Flatten(LinearMap):
+class Flatten(LinearMap, function=F.flatten, options=("start_dim", "end_dim")):
     """Merge the dimensions `start_dim` to `end_dim` into one; by default all but the batch.
 
     Args:
@@ -30,17 +28,11 @@ class Flatten(LinearMap):
         self.start_dim = integer("start_dim", start_dim, minimum=-64)
         self.end_dim = integer("end_dim", end_dim, minimum=-64)
 
-    def map(self, x: Array) -> Array:
-        return F.flatten(x, self.start_dim, self.end_dim)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.flatten_backward(grad_output, x, self.start_dim, self.end_dim)
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return flatten_shape(tuple(input_shape), self.start_dim, self.end_dim)
 
 
-class Unflatten(LinearMap):
+class Unflatten(LinearMap, function=F.unflatten, options=("dim", "unflattened_size")):
     """Split the dimension `dim` into several: the inverse of Flatten.
 
     Args:
@@ -62,17 +54,11 @@ class Unflatten(LinearMap):
             integer("unflattened_size", length, minimum=-1) for length in unflattened_size
         )
 
-    def map(self, x: Array) -> Array:
-        return F.unflatten(x, self.dim, self.unflattened_size)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.unflatten_backward(grad_output, x, self.dim, self.unflattened_size)
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return unflatten_shape(tuple(input_shape), self.dim, self.unflattened_size)
 
 
-class Upsample(LinearMap):
+class Upsample(LinearMap, function=F.interpolate, options=("size", "scale_factor", "mode")):
     """Resize images to the nearest position; see `functional.interpolate`.
 
     The input is (N, C, L), (N, C, H, W) or (N, C, D, H, W).
@@ -99,15 +85,5 @@ class Upsample(LinearMap):
         if (size is None) == (scale_factor is None):
             raise ValueError(f"one of `size` (={size}) and `scale_factor` (={scale_factor}) must be given")
 
-    @property
-    def _options(self) -> tuple[Any, ...]:
-        return self.size, self.scale_factor, self.mode
-
-    def map(self, x: Array) -> Array:
-        return F.interpolate(x, *self._options)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.interpolate_backward(grad_output, x, *self._options)
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return *input_shape[:2], *map(len, interpolate_indices(tuple(input_shape), *self._options))
+        return *input_shape[:2], *map(len, interpolate_indices(tuple(input_shape), *self._options.values()))

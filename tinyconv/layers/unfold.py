@@ -1,15 +1,14 @@
 """Unfold and Fold."""
 
 import tinyconv.functional as F
-from tinyconv.arguments import IntOrPair, Pair, pair
-from tinyconv.arrays import Array
+from tinyconv.arguments import IntOrPair, pair
 from tinyconv.functional.conv.unfold import fold_shape, unfold_shape
-from tinyconv.layers.linear_map import LinearMap
+from tinyconv.layers.function import LinearMap
 
 __all__ = ["Fold", "Unfold"]
 
 
-class Unfold(LinearMap):
+class Unfold(LinearMap, function=F.unfold, options=("kernel_size", "dilation", "padding", "stride")):
     """Copy windows of (N, C, H, W) images to (N, C * KH * KW, L) columns; see `functional.unfold`.
 
     Args:
@@ -32,21 +31,13 @@ class Unfold(LinearMap):
         self.kernel_size, self.dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
         self.padding, self.stride = pair("padding", padding, minimum=0), pair("stride", stride)
 
-    @property
-    def _geometry(self) -> tuple[Pair, ...]:
-        return self.kernel_size, self.dilation, self.padding, self.stride
-
-    def map(self, x: Array) -> Array:
-        return F.unfold(x, *self._geometry)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.unfold_backward(grad_output, x, *self._geometry)
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return unfold_shape(tuple(input_shape), *self._geometry)
+        return unfold_shape(tuple(input_shape), *self._options.values())
 
 
-class Fold(LinearMap):
+class Fold(
+    LinearMap, function=F.fold, options=("output_size", "kernel_size", "dilation", "padding", "stride")
+):
     """Add (N, C * KH * KW, L) columns up to (N, C, H, W) images; see `functional.fold`.
 
     Args:
@@ -72,15 +63,5 @@ class Fold(LinearMap):
         self.kernel_size, self.dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
         self.padding, self.stride = pair("padding", padding, minimum=0), pair("stride", stride)
 
-    @property
-    def _geometry(self) -> tuple[Pair, ...]:
-        return self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
-
-    def map(self, x: Array) -> Array:
-        return F.fold(x, *self._geometry)
-
-    def map_backward(self, grad_output: Array, x: Array) -> Array:
-        return F.fold_backward(grad_output, x, *self._geometry)
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return fold_shape(tuple(input_shape), *self._geometry)
+        return fold_shape(tuple(input_shape), *self._options.values())

@@ -175,24 +175,30 @@ class Optimizer:
                 "parameters: create another optimiser"
             )
         self._steps += 1
-        numbers: dict[Any, tuple[Any, ...]] = {}
+        needed: dict[Any, tuple[Any, ...]] = {}
         updates: list[Callable[[], None]] = []
         params = self.model.params
         for name, grad in self.model.grads.items():
             param, state, group = params[name], self.state[name], self._group_of[name]
             state["step"] = state.get("step", 0) + 1
             alike = group, self._steps - state["step"], param.dtype
-            if alike not in numbers:
-                found = self._numbers(state["step"], self.groups[group])
-                numbers[alike] = self._placed(alike, found, param)
-            updates.append(partial(self._update, param, grad, state, *numbers[alike]))
+            if alike not in needed:
+                options = self.groups[group]
+                numbers = self._placed(alike, self._numbers(state["step"], options), param)
+                needed[alike] = self._arrays(options), numbers
+            names, numbers = needed[alike]
+            arrays = [_own_array(state, own, param) for own in names]
+            updates.append(partial(self._update, param, grad, *arrays, *numbers))
         return updates
+
+    _update: Callable[..., None]  # changes a parameter, given its gradient and what these two return:
+
+    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
+        """The names of the arrays in a parameter's state; None for one that it does not need."""
+        raise NotImplementedError
 
     def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
         """The numbers for the update, in a parameter's `step`; None for those that it does not need."""
-        raise NotImplementedError
-
-    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
         raise NotImplementedError
 
     def _placed(self, alike: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
@@ -265,6 +271,13 @@ class Optimizer:
             self.state[name] = {key: _copied(value, params[name]) for key, value in own.items()}
 
 
+def _own_array(state: dict[str, Any], name: str | None, like: Array) -> Array | None:
+    """The array `name` of a parameter's state, zeros at first; None for None."""
+    if name is not None and name not in state:
+        state[name] = array_module(like).zeros_like(like)
+    return None if name is None else state[name]
+
+
 def _copied(value: Any, param: Array) -> Any:
     """A copy of `value`, if it is an array, with the dtype and device of `param`."""
     if not hasattr(value, "shape"):
@@ -310,15 +323,8 @@ class SGD(Optimizer):
         *,
         groups: Groups = (),
     ) -> None:
-        super().__init__(
-            model,
-            groups,
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-        )
+        own = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+        super().__init__(model, groups, lr=lr, weight_decay=weight_decay, **own)
         for group in self.groups:
             if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
                 raise ValueError(
@@ -326,48 +332,33 @@ class SGD(Optimizer):
                     f"and a `dampening` of 0 (got {group['dampening']})"
                 )
 
+    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
+        return ("momentum_buffer" if options["momentum"] else None,)
+
     def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
         momentum, dampening = options["momentum"], options["dampening"]
         undamped = None if dampening == 0 or step == 1 else 1 - dampening
         ahead = momentum if options["nesterov"] else None
         return options["lr"], momentum or None, undamped, ahead, options["weight_decay"] or None
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
-        _, momentum, *_ = numbers
-        if momentum is not None and "momentum_buffer" not in state:
-            state["momentum_buffer"] = array_module(param).zeros_like(param)
-        _sgd(param, grad, None if momentum is None else state["momentum_buffer"], *numbers)
-
-
-@fused
-def _sgd(
-    xp: Any,
-    param: Array,
-    grad: Array,
-    velocity: Array | None,
-    lr: Any,
-    momentum: Any,
-    undamped: Any,
-    ahead: Any,
-    weight_decay: Any,
-) -> None:
-    if weight_decay is not None:
-        grad = grad + weight_decay * param
-    if velocity is not None:
-        velocity *= momentum
-        velocity += grad if undamped is None else undamped * grad
-        grad = velocity if ahead is None else grad + ahead * velocity
-    param -= lr * grad
+    @staticmethod
+    @fused
+    def _update(xp: Any, param: Array, grad: Array, velocity: Array | None, *numbers: Any) -> None:
+        lr, momentum, undamped, ahead, weight_decay = numbers
+        if weight_decay is not None:
+            grad = grad + weight_decay * param
+        if velocity is not None:
+            velocity *= momentum
+            velocity += grad if undamped is None else undamped * grad
+            grad = velocity if ahead is None else grad + ahead * velocity
+        param -= lr * grad
 
 
 def _betas(name: str, value: Any) -> tuple[float, float]:
-    betas = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
-    if len(betas) != 2:
+    betas = [number(name, beta) for beta in value] if isinstance(value, (tuple, list, np.ndarray)) else []
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"`{name}` ({given(value)}) must be two numbers, each at least 0 and less than 1")
-    beta1, beta2 = number(name, betas[0]), number(name, betas[1])
-    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-        raise ValueError(f"`{name}` (={betas}) must be two numbers, each at least 0 and less than 1")
-    return beta1, beta2
+    return betas[0], betas[1]
 
 
 class Adam(Optimizer):
@@ -408,6 +399,9 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(model, groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
+    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
+        return "exp_avg", "exp_avg_sq"
+
     def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
         lr, (beta1, beta2) = options["lr"], options["betas"]
         corrected = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
@@ -418,44 +412,24 @@ class Adam(Optimizer):
         """The factor of the parameter in its gradient, and the factor of the parameter itself."""
         return weight_decay or None, None
 
-    def _update(self, param: Array, grad: Array, state: dict[str, Any], *numbers: Any) -> None:
-        if "exp_avg" not in state:
-            xp = array_module(param)
-            state.update(exp_avg=xp.zeros_like(param), exp_avg_sq=xp.zeros_like(param))
-        _adam(param, grad, state["exp_avg"], state["exp_avg_sq"], *numbers)
-
-
-@fused
-def _adam(
-    xp: Any,
-    param: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    lr: Any,
-    root: Any,
-    beta1: Any,
-    rest1: Any,
-    beta2: Any,
-    rest2: Any,
-    eps: Any,
-    added: Any,
-    kept: Any,
-) -> None:
-    if added is not None:
-        grad = grad + added * param
-    if kept is not None:
-        param *= kept
-    mean *= beta1
-    mean += rest1 * grad
-    square *= beta2
-    square += rest2 * grad * grad
-    denominator = xp.sqrt(square)
-    denominator /= root
-    denominator += eps
-    update = mean / denominator
-    update *= lr
-    param -= update
+    @staticmethod
+    @fused
+    def _update(xp: Any, param: Array, grad: Array, mean: Array, square: Array, *numbers: Any) -> None:
+        lr, root, beta1, rest1, beta2, rest2, eps, added, kept = numbers
+        if added is not None:
+            grad = grad + added * param
+        if kept is not None:
+            param *= kept
+        mean *= beta1
+        mean += rest1 * grad
+        square *= beta2
+        square += rest2 * grad * grad
+        denominator = xp.sqrt(square)
+        denominator /= root
+        denominator += eps
+        update = mean / denominator
+        update *= lr
+        param -= update
 
 
 class AdamW(Adam):

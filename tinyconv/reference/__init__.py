@@ -9,163 +9,20 @@ array([[[[ 8., 12.],
          [20., 24.]]]])
 """
 
-from tinyconv.reference.activation import (
-    elu,
-    elu_backward,
-    gelu,
-    gelu_backward,
-    leaky_relu,
-    leaky_relu_backward,
-    log_softmax,
-    log_softmax_backward,
-    relu,
-    relu_backward,
-    sigmoid,
-    sigmoid_backward,
-    silu,
-    silu_backward,
-    softmax,
-    softmax_backward,
-    softplus,
-    softplus_backward,
-    tanh,
-    tanh_backward,
-)
-from tinyconv.reference.conv import (
-    conv1d,
-    conv1d_backward,
-    conv2d,
-    conv2d_backward,
-    conv_transpose2d,
-    conv_transpose2d_backward,
-)
-from tinyconv.reference.cross_entropy import (
-    cross_entropy,
-    cross_entropy_backward,
-    cross_entropy_target_backward,
-    nll_loss,
-    nll_loss_backward,
-)
-from tinyconv.reference.dropout import dropout, dropout2d, dropout2d_backward, dropout_backward
-from tinyconv.reference.linear import linear, linear_backward
-from tinyconv.reference.loss import (
-    binary_cross_entropy,
-    binary_cross_entropy_backward,
-    binary_cross_entropy_with_logits,
-    binary_cross_entropy_with_logits_backward,
-    l1_loss,
-    l1_loss_backward,
-    mse_loss,
-    mse_loss_backward,
-    smooth_l1_loss,
-    smooth_l1_loss_backward,
-)
-from tinyconv.reference.norm import (
-    batch_norm,
-    batch_norm_backward,
-    group_norm,
-    group_norm_backward,
-    layer_norm,
-    layer_norm_backward,
-)
-from tinyconv.reference.pool import (
-    adaptive_avg_pool2d,
-    adaptive_avg_pool2d_backward,
-    avg_pool2d,
-    avg_pool2d_backward,
-    max_pool2d,
-    max_pool2d_backward,
-    max_unpool2d,
-    max_unpool2d_backward,
-)
-from tinyconv.reference.shape import (
-    flatten,
-    flatten_backward,
-    interpolate,
-    interpolate_backward,
-    pad,
-    pad_backward,
-    unflatten,
-    unflatten_backward,
-)
-from tinyconv.reference.unfold import fold, fold_backward, unfold, unfold_backward
-from tinyconv.reference.window import Pair, output_size, positions
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Pair",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool2d_backward",
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "batch_norm",
-    "batch_norm_backward",
-    "binary_cross_entropy",
-    "binary_cross_entropy_backward",
-    "binary_cross_entropy_with_logits",
-    "binary_cross_entropy_with_logits_backward",
-    "conv1d",
-    "conv1d_backward",
-    "conv2d",
-    "conv2d_backward",
-    "conv_transpose2d",
-    "conv_transpose2d_backward",
-    "cross_entropy",
-    "cross_entropy_backward",
-    "cross_entropy_target_backward",
-    "dropout",
-    "dropout2d",
-    "dropout2d_backward",
-    "dropout_backward",
-    "elu",
-    "elu_backward",
-    "flatten",
-    "flatten_backward",
-    "fold",
-    "fold_backward",
-    "gelu",
-    "gelu_backward",
-    "group_norm",
-    "group_norm_backward",
-    "interpolate",
-    "interpolate_backward",
-    "l1_loss",
-    "l1_loss_backward",
-    "layer_norm",
-    "layer_norm_backward",
-    "leaky_relu",
-    "leaky_relu_backward",
-    "linear",
-    "linear_backward",
-    "log_softmax",
-    "log_softmax_backward",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "max_unpool2d",
-    "max_unpool2d_backward",
-    "mse_loss",
-    "mse_loss_backward",
-    "nll_loss",
-    "nll_loss_backward",
-    "output_size",
-    "pad",
-    "pad_backward",
-    "positions",
-    "relu",
-    "relu_backward",
-    "sigmoid",
-    "sigmoid_backward",
-    "silu",
-    "silu_backward",
-    "smooth_l1_loss",
-    "smooth_l1_loss_backward",
-    "softmax",
-    "softmax_backward",
-    "softplus",
-    "softplus_backward",
-    "tanh",
-    "tanh_backward",
-    "unflatten",
-    "unflatten_backward",
-    "unfold",
-    "unfold_backward",
-]
+from tinyconv.reference.activation import *
+from tinyconv.reference.conv import *
+from tinyconv.reference.cross_entropy import *
+from tinyconv.reference.dropout import *
+from tinyconv.reference.linear import *
+from tinyconv.reference.loss import *
+from tinyconv.reference.norm import *
+from tinyconv.reference.pool import *
+from tinyconv.reference.shape import *
+from tinyconv.reference.unfold import *
+from tinyconv.reference.window import *
+
+if not TYPE_CHECKING:  # a type checker knows the names that stars import
+    _own = [name for name, own in vars().items() if getattr(own, "__module__", "").startswith(__name__)]
+    __all__ = ["Pair", *_own]

@@ -1,52 +1,41 @@
 """Activations: a scalar function of each entry and its derivative; softmax over each row."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from tinyconv.arrays import Array
-
-
-def _each(function: Callable[[float], float], x: Array) -> Array:
-    """function(x), entry by entry."""
-    y = np.zeros_like(x)
-    for index in np.ndindex(x.shape):
-        y[index] = function(float(x[index]))
-    return y
+from tinyconv.reference import loops
 
 
 def relu(x: Array) -> Array:
     """Return x where it is positive, else 0."""
-    return _each(lambda v: max(v, 0), x)
+    return loops.each(lambda v: max(v, 0), x)
 
 
 def relu_backward(g: Array, x: Array) -> Array:
     """Return g where x is positive, else 0."""
-    dx = np.zeros_like(x)
-    for index in np.ndindex(x.shape):
-        dx[index] = g[index] if x[index] > 0 else 0
-    return dx
+    return loops.each(lambda g, v: g if v > 0 else 0, g, x)
 
 
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
     """Return x where it is positive, else negative_slope * x."""
-    return _each(lambda v: v if v > 0 else negative_slope * v, x)
+    return loops.each(lambda v: v if v > 0 else negative_slope * v, x)
 
 
 def leaky_relu_backward(g: Array, x: Array, negative_slope: float = 0.01) -> Array:
     """Return g where x is positive, else negative_slope * g."""
-    return g * _each(lambda v: 1 if v > 0 else negative_slope, x)
+    return g * loops.each(lambda v: 1 if v > 0 else negative_slope, x)
 
 
 def elu(x: Array, alpha: float = 1.0) -> Array:
     """Return x where it is positive, else alpha * (exp(x) - 1)."""
-    return _each(lambda v: v if v > 0 else alpha * math.expm1(v), x)
+    return loops.each(lambda v: v if v > 0 else alpha * math.expm1(v), x)
 
 
 def elu_backward(g: Array, x: Array, alpha: float = 1.0) -> Array:
     """Return g where x is positive, else g * alpha * exp(x)."""
-    return g * _each(lambda v: 1 if v > 0 else alpha * math.exp(v), x)
+    return g * loops.each(lambda v: 1 if v > 0 else alpha * math.exp(v), x)
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:
@@ -55,8 +44,8 @@ def gelu(x: Array, approximate: str = "none") -> Array:
     With "tanh" it is x * (1 + tanh(u)) / 2, where u = sqrt(2 / pi) * (x + 0.044715 * x^3).
     """
     if approximate == "tanh":
-        return _each(lambda v: v * (1 + math.tanh(_gelu_u(v))) / 2, x)
-    return _each(lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2, x)
+        return loops.each(lambda v: v * (1 + math.tanh(_gelu_u(v))) / 2, x)
+    return loops.each(lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2, x)
 
 
 def gelu_backward(g: Array, x: Array, approximate: str = "none") -> Array:
@@ -71,7 +60,7 @@ def gelu_backward(g: Array, x: Array, approximate: str = "none") -> Array:
         du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * v**2)
         return (1 + t) / 2 + v * (1 - t * t) * du / 2
 
-    return g * _each(with_tanh if approximate == "tanh" else exact, x)
+    return g * loops.each(with_tanh if approximate == "tanh" else exact, x)
 
 
 def _gelu_u(v: float) -> float:
@@ -85,57 +74,57 @@ def _logistic(v: float) -> float:
 
 def sigmoid(x: Array) -> Array:
     """Compute 1 / (1 + exp(-x))."""
-    return _each(_logistic, x)
+    return loops.each(_logistic, x)
 
 
 def sigmoid_backward(g: Array, x: Array) -> Array:
     """Compute g * sigmoid(x) * sigmoid(-x)."""
-    return g * _each(lambda v: _logistic(v) * _logistic(-v), x)
+    return g * loops.each(lambda v: _logistic(v) * _logistic(-v), x)
 
 
 def tanh(x: Array) -> Array:
     """Compute (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
-    return _each(math.tanh, x)
+    return loops.each(math.tanh, x)
 
 
 def tanh_backward(g: Array, x: Array) -> Array:
     """Compute g * (1 - tanh(x)^2)."""
-    return g * _each(lambda v: 1 - math.tanh(v) ** 2, x)
+    return g * loops.each(lambda v: 1 - math.tanh(v) ** 2, x)
 
 
 def silu(x: Array) -> Array:
     """Compute x * sigmoid(x)."""
-    return _each(lambda v: v * _logistic(v), x)
+    return loops.each(lambda v: v * _logistic(v), x)
 
 
 def silu_backward(g: Array, x: Array) -> Array:
     """Compute g * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x))."""
-    return g * _each(lambda v: _logistic(v) + v * _logistic(v) * _logistic(-v), x)
+    return g * loops.each(lambda v: _logistic(v) + v * _logistic(v) * _logistic(-v), x)
 
 
 def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Compute log(1 + exp(beta * x)) / beta, or x where beta * x > threshold."""
-    return _each(lambda v: v if beta * v > threshold else math.log1p(math.exp(beta * v)) / beta, x)
+    return loops.each(lambda v: v if beta * v > threshold else math.log1p(math.exp(beta * v)) / beta, x)
 
 
 def softplus_backward(g: Array, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Compute g * sigmoid(beta * x), or g where beta * x > threshold."""
-    return g * _each(lambda v: 1 if beta * v > threshold else _logistic(beta * v), x)
+    return g * loops.each(lambda v: 1 if beta * v > threshold else _logistic(beta * v), x)
 
 
 def softmax(x: Array, dim: int = -1) -> Array:
     """Compute exp(x) / sum of exp(x), for each row along `dim`."""
-    return _each_row(softmax_row, dim, x)
+    return loops.each_row(_softmax_row, dim, x)
 
 
 def softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
     """Compute dx_i = sum over k of g_k * y_k * ((k == i) - y_i), where y = softmax(x)."""
 
     def row_backward(g: Array, x: Array) -> Array:
-        y, k = softmax_row(x), np.arange(len(x))
+        y, k = _softmax_row(x), np.arange(len(x))
         return np.array([sum(g * y * ((k == i) - y[i])) for i in k])
 
-    return _each_row(row_backward, dim, g, x)
+    return loops.each_row(row_backward, dim, g, x)
 
 
 def log_softmax(x: Array, dim: int = -1) -> Array:
@@ -145,31 +134,22 @@ def log_softmax(x: Array, dim: int = -1) -> Array:
         largest = max(x)
         return np.array(x - largest - math.log(sum(math.exp(v - largest) for v in x)))
 
-    return _each_row(of_row, dim, x)
+    return loops.each_row(of_row, dim, x)
 
 
 def log_softmax_backward(g: Array, x: Array, dim: int = -1) -> Array:
     """Compute dx_i = sum over k of g_k * ((k == i) - y_i), where y = softmax(x)."""
 
     def row_backward(g: Array, x: Array) -> Array:
-        y, k = softmax_row(x), np.arange(len(x))
+        y, k = _softmax_row(x), np.arange(len(x))
         return np.array([sum(g * ((k == i) - y[i])) for i in k])
 
-    return _each_row(row_backward, dim, g, x)
+    return loops.each_row(row_backward, dim, g, x)
 
 
-def softmax_row(row: Array) -> Array:
-    """Compute exp(row) / sum of exp(row), for one row."""
+def _softmax_row(row: Array) -> Array:
+    """exp(row) / sum of exp(row), for one row."""
     largest = max(row)
     powers = np.array([math.exp(value - largest) for value in row])
     powers /= sum(powers)
     return powers
-
-
-def _each_row(function: Callable[..., Array], dim: int, *arrays: Array) -> Array:
-    """The function of the arrays' rows along `dim`, one after another."""
-    y = np.zeros_like(arrays[0])
-    y_rows, *rows = (np.moveaxis(a, dim, -1) for a in (y, *arrays))
-    for index in np.ndindex(y_rows.shape[:-1]):
-        y_rows[index] = function(*(a[index] for a in rows))
-    return y

@@ -1,14 +1,11 @@
 """Convolutions: each output is a sum of products x * w."""
 
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import numpy as np
 
 from tinyconv.arrays import Array
-from tinyconv.reference.window import Pair, output_size, positions
-
-Triple: TypeAlias = tuple[int, int, int]
+from tinyconv.reference.window import Pair, Sizes, output_size, positions
 
 
 def conv1d(
@@ -21,34 +18,14 @@ def conv1d(
     groups: int = 1,
 ) -> Array:
     """Compute y[n,o,p] = b[o] + sum of x[n,c,p*stride+i*dilation-padding] * w[o,c,i]."""
-    starts = range(-padding, x.shape[2] + padding - dilation * (w.shape[2] - 1), stride)
-    y = np.zeros((len(x), len(w), len(starts)), x.dtype)
-    for output, pixel, tap in _products1d(y, x, w, stride, padding, dilation, groups):
-        y[output] += x[pixel] * w[tap]
-    return y if b is None else y + b[:, None]
+    return _conv(x, w, b, (stride,), (padding,), (dilation,), groups)
 
 
 def conv1d_backward(
     g: Array, x: Array, w: Array, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
 ) -> tuple[Array, Array, Array]:
     """Add g * w to dx and g * x to dw, for each product x * w of the forward sum."""
-    dx, dw = np.zeros_like(x), np.zeros_like(w)
-    for output, pixel, tap in _products1d(g, x, w, stride, padding, dilation, groups):
-        dx[pixel] += g[output] * w[tap]
-        dw[tap] += g[output] * x[pixel]
-    return dx, dw, g.sum((0, 2))
-
-
-def _products1d(
-    y: Array, x: Array, w: Array, stride: int, padding: int, dilation: int, groups: int
-) -> Iterator[tuple[Triple, Triple, Triple]]:
-    """The indices into y, x and w of each product of the sum."""
-    for n, o, p in np.ndindex(y.shape):
-        first = o // (w.shape[0] // groups) * w.shape[1]  # the first input channel of this group
-        for c, i in np.ndindex(w.shape[1:]):
-            at = p * stride + i * dilation - padding
-            if 0 <= at < x.shape[2]:
-                yield (n, o, p), (n, first + c, at), (o, c, i)
+    return _conv_backward(g, x, w, (stride,), (padding,), (dilation,), groups)
 
 
 def conv2d(
@@ -61,18 +38,7 @@ def conv2d(
     groups: int = 1,
 ) -> Array:
     """Compute y[n,o,p,q] = b[o] + sum of x[n,c,y,x] * w[o,c,i,j]."""
-    n, _, *size = x.shape
-    o, c_group, *kernel = w.shape
-    out = output_size((size[0], size[1]), (kernel[0], kernel[1]), stride, padding, dilation)
-    y = np.zeros((n, o, *out), x.dtype)
-    for oo in range(o):
-        first = oo // (o // groups) * c_group  # the first input channel of this group
-        for pq, ij, yx in positions(x.shape[2:], w.shape[2:], out, stride, padding, dilation):
-            for nn, c in np.ndindex(n, c_group):
-                y[nn, oo, *pq] += x[nn, first + c, *yx] * w[oo, c, *ij]
-        if b is not None:
-            y[:, oo] += b[oo]
-    return y
+    return _conv(x, w, b, stride, padding, dilation, groups)
 
 
 def conv2d_backward(
@@ -85,16 +51,27 @@ def conv2d_backward(
     groups: int = 1,
 ) -> tuple[Array, Array, Array]:
     """Add g * w to dx and g * x to dw, for each product x * w of the forward sum."""
-    dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros(w.shape[0], w.dtype)
-    o, c_group = w.shape[:2]
-    for oo in range(o):
-        first = oo // (o // groups) * c_group
-        for pq, ij, yx in positions(x.shape[2:], w.shape[2:], g.shape[2:], stride, padding, dilation):
-            for nn, c in np.ndindex(x.shape[0], c_group):
-                dx[nn, first + c, *yx] += g[nn, oo, *pq] * w[oo, c, *ij]
-                dw[oo, c, *ij] += g[nn, oo, *pq] * x[nn, first + c, *yx]
-        db[oo] = g[:, oo].sum()
-    return dx, dw, db
+    return _conv_backward(g, x, w, stride, padding, dilation, groups)
+
+
+def _conv(
+    x: Array, w: Array, b: Array | None, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Array:
+    out = output_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    y = np.zeros((len(x), len(w), *out), x.dtype)
+    for output, pixel, tap in _products(y, x, w, stride, padding, dilation, groups):
+        y[output] += x[pixel] * w[tap]
+    return y if b is None else _plus_bias(y, b)
+
+
+def _conv_backward(
+    g: Array, x: Array, w: Array, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> tuple[Array, Array, Array]:
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    for output, pixel, tap in _products(g, x, w, stride, padding, dilation, groups):
+        dx[pixel] += g[output] * w[tap]
+        dw[tap] += g[output] * x[pixel]
+    return dx, dw, _bias_gradient(g)
 
 
 def conv_transpose2d(
@@ -109,13 +86,10 @@ def conv_transpose2d(
 ) -> Array:
     """Add x[n,c,p,q] * w[c,o,i,j] to y[n,o] where the window at (p, q) has its tap (i, j)."""
     size = _transposed_size(x, w, stride, padding, output_padding, dilation)
-    o_group = w.shape[1]
-    y = np.zeros((len(x), o_group * groups, *size), x.dtype)
-    for n, c, o in np.ndindex(*x.shape[:2], o_group):
-        first = c // (x.shape[1] // groups) * o_group  # the first output channel of this group
-        for pq, ij, yx in positions(size, w.shape[2:], x.shape[2:], stride, padding, dilation):
-            y[n, first + o, *yx] += x[n, c, *pq] * w[c, o, *ij]
-    return y if b is None else y + b[:, None, None]
+    y = np.zeros((len(x), w.shape[1] * groups, *size), x.dtype)
+    for pixel, output, tap in _products(x, y, w, stride, padding, dilation, groups):
+        y[output] += x[pixel] * w[tap]
+    return y if b is None else _plus_bias(y, b)
 
 
 def conv_transpose2d_backward(
@@ -129,15 +103,36 @@ def conv_transpose2d_backward(
     dilation: Pair = (1, 1),
 ) -> tuple[Array, Array, Array]:
     """Add g * w to dx and g * x to dw, for each product x * w of the forward sum."""
-    size = _transposed_size(x, w, stride, padding, output_padding, dilation)
-    o_group = w.shape[1]
     dx, dw = np.zeros_like(x), np.zeros_like(w)
-    for n, c, o in np.ndindex(*x.shape[:2], o_group):
-        first = c // (x.shape[1] // groups) * o_group
-        for pq, ij, yx in positions(size, w.shape[2:], x.shape[2:], stride, padding, dilation):
-            dx[n, c, *pq] += g[n, first + o, *yx] * w[c, o, *ij]
-            dw[c, o, *ij] += g[n, first + o, *yx] * x[n, c, *pq]
-    return dx, dw, g.sum((0, 2, 3))
+    for pixel, output, tap in _products(x, g, w, stride, padding, dilation, groups):
+        dx[pixel] += g[output] * w[tap]
+        dw[tap] += g[output] * x[pixel]
+    return dx, dw, _bias_gradient(g)
+
+
+def _products(
+    y: Array, x: Array, w: Array, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> Iterator[tuple[Sizes, Sizes, Sizes]]:
+    """The indices into y, x and w of each product of the convolution of x to y.
+
+    A transposed convolution has the same products; there y is the input and x the output.
+    """
+    o, c_group, *kernel = w.shape
+    for oo in range(o):
+        first = oo // (o // groups) * c_group  # the first channel of x in this group
+        for pq, ij, yx in positions(x.shape[2:], tuple(kernel), y.shape[2:], stride, padding, dilation):
+            for n, c in np.ndindex(len(x), c_group):
+                yield (n, oo, *pq), (n, first + c, *yx), (oo, c, *ij)
+
+
+def _plus_bias(y: Array, b: Array) -> Array:
+    for o in range(len(b)):
+        y[:, o] += b[o]
+    return y
+
+
+def _bias_gradient(g: Array) -> Array:
+    return np.array([g[:, o].sum() for o in range(g.shape[1])])
 
 
 def _transposed_size(

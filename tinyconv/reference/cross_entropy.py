@@ -7,8 +7,8 @@ functions take, last, the gradient g of the reduced loss: one number, or one per
 import numpy as np
 
 from tinyconv.arrays import Array
-from tinyconv.reference.activation import log_softmax, softmax_row
-from tinyconv.reference.loss import reduce, reduce_backward
+from tinyconv.reference import loops
+from tinyconv.reference.activation import log_softmax, softmax
 
 
 def nll_loss(
@@ -21,7 +21,7 @@ def nll_loss(
         c = t[n, *place]
         if c != ignore_index:
             losses[n, *place] = -w[c] * x[n, c, *place]
-    return reduce(losses, reduction, _total_weight(t, w, ignore_index))
+    return loops.reduce(losses, reduction, _total_weight(t, w, ignore_index))
 
 
 def nll_loss_backward(
@@ -34,7 +34,7 @@ def nll_loss_backward(
 ) -> Array:
     """Return g * -w[c] at the class indices, else 0."""
     w = _weights(w, x)
-    each = reduce_backward(g, t.shape, reduction, _total_weight(t, w, ignore_index))
+    each = loops.reduce_backward(g, t.shape, reduction, _total_weight(t, w, ignore_index))
     dx = np.zeros_like(x)
     for n, *place in np.ndindex(t.shape):
         c = t[n, *place]
@@ -57,7 +57,7 @@ def cross_entropy(
     losses = np.zeros((len(x), *x.shape[2:]), x.dtype)
     for n, c, *place in np.ndindex(x.shape):
         losses[n, *place] -= w[c] * q[n, c, *place] * log_p[n, c, *place]
-    return reduce(losses, reduction, _total_weight(t, w, ignore_index))
+    return loops.reduce(losses, reduction, _total_weight(t, w, ignore_index))
 
 
 def cross_entropy_backward(
@@ -73,10 +73,10 @@ def cross_entropy_backward(
     w, classes = _weights(w, x), np.arange(x.shape[1])
     q = _probabilities(x, t, ignore_index, label_smoothing)
     losses_shape = len(x), *x.shape[2:]
-    each = reduce_backward(g, losses_shape, reduction, _total_weight(t, w, ignore_index))
+    each = loops.reduce_backward(g, losses_shape, reduction, _total_weight(t, w, ignore_index))
     dx = np.zeros_like(x)
     for n, *place in np.ndindex(losses_shape):
-        p = softmax_row(x[n, :, *place])
+        p = softmax(x[n, :, *place])
         for c in classes:
             dx[n, :, *place] += each[n, *place] * w[c] * q[n, c, *place] * (p - (classes == c))
     return dx
@@ -93,7 +93,7 @@ def cross_entropy_target_backward(
 ) -> Array:
     """Return the gradient for t: g * -w[c] * (1 - label_smoothing) * log softmax(x)[n,c,...]."""
     w, log_p = _weights(w, x), log_softmax(x, 1)
-    each = reduce_backward(g, (len(x), *x.shape[2:]), reduction, _total_weight(t, w, ignore_index))
+    each = loops.reduce_backward(g, (len(x), *x.shape[2:]), reduction, _total_weight(t, w, ignore_index))
     dt = np.zeros_like(t)
     for n, c, *place in np.ndindex(t.shape):
         dt[n, c, *place] = each[n, *place] * -w[c] * (1 - label_smoothing) * log_p[n, c, *place]

@@ -16,11 +16,7 @@ def dropout(x: Array, kept: Array, p: float) -> Array:
 
 def dropout_backward(g: Array, kept: Array, p: float) -> Array:
     """Return g / (1 - p) where `kept` is true, else 0."""
-    dx = np.zeros_like(g)
-    for i in np.ndindex(g.shape):
-        if kept[i]:
-            dx[i] = g[i] / (1 - p)
-    return dx
+    return dropout(g, kept, p)
 
 
 def dropout2d(x: Array, kept: Array, p: float) -> Array:
@@ -34,8 +30,4 @@ def dropout2d(x: Array, kept: Array, p: float) -> Array:
 
 def dropout2d_backward(g: Array, kept: Array, p: float) -> Array:
     """Return g[n,c] / (1 - p) for the channels where kept[n,c] is true, else 0."""
-    dx = np.zeros_like(g)
-    for n, c in np.ndindex(g.shape[:2]):
-        if kept[n, c]:
-            dx[n, c] = g[n, c] / (1 - p)
-    return dx
+    return dropout2d(g, kept, p)

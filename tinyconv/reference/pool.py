@@ -7,10 +7,10 @@ from typing import TypeAlias
 import numpy as np
 
 from tinyconv.arrays import Array
-from tinyconv.reference.window import Pair, output_size, positions
+from tinyconv.reference.window import Pair, Sizes, output_size, positions
 
 # Output position, the pixels summed there, the divisor of the sum.
-Mean: TypeAlias = tuple[Pair, list[Pair], int]
+Mean: TypeAlias = tuple[Sizes, list[Pair], int]
 
 
 def max_pool2d(
@@ -23,10 +23,10 @@ def max_pool2d(
 ) -> tuple[Array, Array]:
     """Return the maximum of each window, and its position y * W + x in the plane, the first if several."""
     n, c, *size = x.shape
-    out = output_size((size[0], size[1]), kernel, stride, padding, dilation, ceil_mode)
+    out = output_size(tuple(size), kernel, stride, padding, dilation, ceil_mode)
     y = np.full((n, c, *out), -np.inf, x.dtype)
     where = np.full((n, c, *out), -1)
-    for pq, _, yx in positions((size[0], size[1]), kernel, out, stride, padding, dilation):
+    for pq, _, yx in positions(tuple(size), kernel, out, stride, padding, dilation):
         for nc in np.ndindex(n, c):
             if where[*nc, *pq] < 0 or x[*nc, *yx] > y[*nc, *pq] or np.isnan(x[*nc, *yx]):
                 y[*nc, *pq] = x[*nc, *yx]
@@ -110,7 +110,7 @@ def adaptive_avg_pool2d_backward(g: Array, x: Array, size: Pair) -> Array:
 def _windows(
     image: Array,
     kernel: Pair,
-    out: Pair,
+    out: Sizes,
     stride: Pair,
     padding: Pair,
     count_include_pad: bool,
@@ -128,7 +128,7 @@ def _windows(
         yield (p, q), pixels, divisor_override or (cells if count_include_pad else len(pixels))
 
 
-def _even_windows(image: Array, out: Pair) -> Iterator[Mean]:
+def _even_windows(image: Array, out: Sizes) -> Iterator[Mean]:
     """The windows of adaptive_avg_pool2d."""
 
     def seen(p: int, axis: int) -> range:
@@ -140,7 +140,7 @@ def _even_windows(image: Array, out: Pair) -> Iterator[Mean]:
         yield (p, q), pixels, len(pixels)
 
 
-def _means(x: Array, out: Pair, means: Iterable[Mean]) -> Array:
+def _means(x: Array, out: Sizes, means: Iterable[Mean]) -> Array:
     y = np.zeros((*x.shape[:2], *out), x.dtype)
     for pq, pixels, divisor in means:
         for yx in pixels:

@@ -21,21 +21,10 @@ def unfold(
 
 
 def unfold_backward(
-    g: Array,
-    x: Array,
-    kernel: Pair,
-    dilation: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    stride: Pair = (1, 1),
+    g: Array, x: Array, kernel: Pair, dilation: Pair = (1, 1), padding: Pair = (0, 0), stride: Pair = (1, 1)
 ) -> Array:
-    """Add to each pixel the gradients of the entries it was copied to."""
-    n, c, h, w = x.shape
-    out = output_size((h, w), kernel, stride, padding, dilation)
-    g = g.reshape(n, c, *kernel, *out)
-    dx = np.zeros_like(x)
-    for pq, ij, yx in positions((h, w), kernel, out, stride, padding, dilation):
-        dx[:, :, *yx] += g[:, :, *ij, *pq]
-    return dx
+    """Add to each pixel the gradients of the entries it was copied to, which is to fold them."""
+    return fold(g, x.shape[2:], kernel, dilation, padding, stride)
 
 
 def fold(
@@ -66,10 +55,5 @@ def fold_backward(
     padding: Pair = (0, 0),
     stride: Pair = (1, 1),
 ) -> Array:
-    """Return for each entry of the columns the gradient of its pixel, or 0 outside the image."""
-    n, c = g.shape[:2]
-    out = output_size(size, kernel, stride, padding, dilation)
-    d_columns = np.zeros((n, c, *kernel, *out), columns.dtype)
-    for pq, ij, yx in positions(size, kernel, out, stride, padding, dilation):
-        d_columns[:, :, *ij, *pq] = g[:, :, *yx]
-    return d_columns.reshape(columns.shape)
+    """Return for each entry of the columns the gradient of its pixel, or 0 outside: unfold the gradient."""
+    return unfold(g, kernel, dilation, padding, stride)

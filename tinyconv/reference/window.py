@@ -1,28 +1,29 @@
 """Sliding windows: their positions, and the pixels they see."""
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Pair: TypeAlias = tuple[int, int]
+Sizes: TypeAlias = Any  # a tuple of ints, one for each direction (mypy cannot index with such tuples)
 
 
 def positions(
-    size: Pair, kernel: Pair, output: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> Iterator[tuple[Pair, Pair, Pair]]:
+    size: Sizes, kernel: Sizes, output: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes
+) -> Iterator[tuple[Sizes, Sizes, Sizes]]:
     """Return all (output position, tap, pixel) where the tap of the window is inside the image."""
-    for p, q in np.ndindex(output):
-        for i, j in np.ndindex(kernel):
-            y = p * stride[0] + i * dilation[0] - padding[0]
-            x = q * stride[1] + j * dilation[1] - padding[1]
-            if 0 <= y < size[0] and 0 <= x < size[1]:
-                yield (p, q), (i, j), (y, x)
+    for place in np.ndindex(output):
+        for tap in np.ndindex(kernel):
+            steps = zip(place, stride, tap, dilation, padding, strict=True)
+            pixel = tuple(p * s + i * d - pad for p, s, i, d, pad in steps)
+            if all(0 <= at < length for at, length in zip(pixel, size, strict=True)):
+                yield place, tap, pixel
 
 
 def output_size(
-    size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool = False
-) -> Pair:
+    size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool = False
+) -> Sizes:
     """Return the number of positions of the window in each direction, counted by moving it.
 
     With `ceil_mode` one more, if pixels or padding are left over and it starts before the right padding.
@@ -36,4 +37,4 @@ def output_size(
         last_covered = next_start - stride[axis] + extent
         return starts + (ceil_mode and last_covered < end and next_start < size[axis])
 
-    return count(0), count(1)
+    return tuple(count(axis) for axis in range(len(size)))

@@ -6,7 +6,9 @@ import numpy as np
 
 from tinyconv.arrays import Array, array_module, underflow_allowed
 from tinyconv.functional.activation import sigmoid, sigmoid_backward, softplus
-from tinyconv.functional.losses.elementwise import check_elements, check_tangents, reduce, reduce_backward
+from tinyconv.functional.losses.elementwise import check_elements
+from tinyconv.functional.losses.reduction import reduce, reduce_backward
+from tinyconv.functional.product_rule import tangent_of
 
 __all__ = [
     "binary_cross_entropy",
@@ -67,29 +69,19 @@ def binary_cross_entropy_backward(
     return xp.asarray(grads * (input - target) / variance), xp.asarray(grads * (log_rest - log))
 
 
-@underflow_allowed
+@tangent_of(binary_cross_entropy_backward)
 def binary_cross_entropy_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    target: Array,
-    weight: Array | None = None,
-    reduction: str = "mean",
-) -> Array:
+    input_dot: Array, input: Array, target: Array, weight: Array | None = None, reduction: str = "mean"
+) -> Any:
     """Compute the tangent of the gradient of `binary_cross_entropy` with respect to `input`.
 
     With v = input * (1 - input), the second derivative is weight times
     1 / v - (input - target) * (1 - 2 * input) / v^2.
     """
-    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
-    grad_dot, _ = binary_cross_entropy_backward(grad_output_dot, input, target, weight, reduction)
-    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
-    product = input * (1 - input)
+    xp, product = array_module(input), input * (1 - input)
     variance = xp.maximum(product, LEAST_VARIANCE)
     widening = xp.where(product < LEAST_VARIANCE, 0, 1 - 2 * input) / variance
-    result: Array = xp.asarray(grad_dot + grads * input_dot / variance * (1 - (input - target) * widening))
-    return result
+    return _weighted(input_dot / variance * (1 - (input - target) * widening), weight)
 
 
 @underflow_allowed
@@ -157,28 +149,21 @@ def binary_cross_entropy_with_logits_backward(
         return xp.asarray(grad_input), xp.asarray(grads * grad_target)
 
 
-@underflow_allowed
+@tangent_of(binary_cross_entropy_with_logits_backward)
 def binary_cross_entropy_with_logits_backward_jvp(
-    grad_output_dot: Array,
     input_dot: Array,
-    grad_output: Array,
     input: Array,
     target: Array,
     weight: Array | None = None,
     reduction: str = "mean",
     pos_weight: Array | None = None,
-) -> Array:
+) -> Any:
     """Compute the tangent of the gradient with respect to `input`.
 
     The second derivative is weight * s * (1 - s) * (1 - target + pos_weight * target).
     """
-    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
-    options = (weight, reduction, pos_weight)
-    grad_dot, _ = binary_cross_entropy_with_logits_backward(grad_output_dot, input, target, *options)
-    grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
     positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
-    result: Array = xp.asarray(grad_dot + grads * positive * sigmoid_backward(input_dot, input))
-    return result
+    return _weighted(positive * sigmoid_backward(input_dot, input), weight)
 
 
 def _check_probabilities(input: Array, target: Array, weight: Array | None) -> Any:

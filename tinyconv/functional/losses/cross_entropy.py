@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_kinds, check_shape, integer, number
 from tinyconv.arrays import Array, array_module, kept_where, refused_where, underflow_allowed
-from tinyconv.functional.losses.elementwise import reduce, reduce_backward
+from tinyconv.functional.losses.reduction import reduce, reduce_backward
 from tinyconv.functional.softmax import log_probabilities
 
 __all__ = [
@@ -259,11 +259,7 @@ def _check_classes(input: Array, target: Array, weight: Array | None) -> None:
 
 
 def _class_shares(
-    input: Array,
-    target: Array,
-    weight: Array | None,
-    ignore_index: int,
-    label_smoothing: float,
+    input: Array, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float
 ) -> tuple[Array, Any]:
     """The weight of each class's log-probability in the loss, (N, C, ...), and what the mean divides by."""
     label_smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)

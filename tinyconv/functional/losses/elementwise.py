@@ -7,10 +7,10 @@ element for "none", and return the gradients with respect to `input` and `target
 
 from typing import Any
 
-import numpy as np
-
-from tinyconv.arguments import REDUCTIONS, check_arrays, check_like, check_shape, number, one_of
+from tinyconv.arguments import check_arrays, check_shape, number
 from tinyconv.arrays import Array, array_module, underflow_allowed
+from tinyconv.functional.losses.reduction import reduce, reduce_backward
+from tinyconv.functional.product_rule import tangent_of
 
 __all__ = [
     "l1_loss",
@@ -59,20 +59,10 @@ def mse_loss_backward(
     return _opposite(2 * difference * reduce_backward(grad_output, difference, reduction))
 
 
-@underflow_allowed
-def mse_loss_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    target: Array,
-    reduction: str = "mean",
-) -> Array:
-    """Compute the tangent of the gradient with respect to `input`; f'' is 2."""
-    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
-    grad_dot, _ = mse_loss_backward(grad_output_dot, input, target, reduction)
-    result: Array = xp.asarray(grad_dot + 2 * input_dot * reduce_backward(grad_output, input, reduction))
-    return result
+@tangent_of(mse_loss_backward)
+def mse_loss_backward_jvp(input_dot: Array, input: Array, target: Array, reduction: str = "mean") -> Any:
+    """Compute the tangent of the gradient of `mse_loss` with respect to `input`; f'' is 2."""
+    return 2 * input_dot
 
 
 @underflow_allowed
@@ -109,17 +99,9 @@ def l1_loss_backward(
     return _opposite(signs * reduce_backward(grad_output, difference, reduction))
 
 
-def l1_loss_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    target: Array,
-    reduction: str = "mean",
-) -> Array:
-    """Compute the tangent of the gradient with respect to `input`; f'' is 0."""
-    check_tangents(grad_output_dot, input_dot, grad_output, input)
-    return l1_loss_backward(grad_output_dot, input, target, reduction)[0]
+@tangent_of(l1_loss_backward)
+def l1_loss_backward_jvp(input_dot: Array, input: Array, target: Array, reduction: str = "mean") -> None:
+    """Compute the tangent of the gradient with respect to `input`, which is piecewise constant in it."""
 
 
 @underflow_allowed
@@ -167,63 +149,15 @@ def smooth_l1_loss_backward(
     return _opposite(slope * reduce_backward(grad_output, difference, reduction))
 
 
-@underflow_allowed
+@tangent_of(smooth_l1_loss_backward)
 def smooth_l1_loss_backward_jvp(
-    grad_output_dot: Array,
-    input_dot: Array,
-    grad_output: Array,
-    input: Array,
-    target: Array,
-    reduction: str = "mean",
-    beta: float = 1.0,
-) -> Array:
-    """Compute the tangent of the gradient with respect to `input`; f'' is 1 / beta near 0, else 0."""
-    xp = check_tangents(grad_output_dot, input_dot, grad_output, input)
+    input_dot: Array, input: Array, target: Array, reduction: str = "mean", beta: float = 1.0
+) -> Any:
+    """Compute the tangent of the gradient with respect to `input`; f'' is 1 / beta in the parabola."""
     beta = number("beta", beta, 0.0)
-    grad_dot, _ = smooth_l1_loss_backward(grad_output_dot, input, target, reduction, beta)
     if beta == 0:
-        return grad_dot
-    bent = xp.where(abs(input - target) < beta, input_dot / beta, 0)
-    result: Array = xp.asarray(grad_dot + bent * reduce_backward(grad_output, input, reduction))
-    return result
-
-
-def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
-    """Return `losses` ("none"), their "sum", or the sum over `total`, by default their number ("mean")."""
-    xp = array_module(losses)
-    if one_of("reduction", reduction, REDUCTIONS) == "none":
-        return xp.asarray(losses)  # type: ignore[no-any-return]
-    summed: Array = xp.asarray(losses.sum())
-    if reduction == "sum":
-        return summed
-    total = losses.size if total is None else total
-    if isinstance(total, (int, float)) and total:
-        return xp.asarray(summed / total)  # type: ignore[no-any-return]
-    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN, as in PyTorch
-        return xp.asarray(summed / total)  # type: ignore[no-any-return]
-
-
-def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: Any = None) -> Array:
-    """Return the gradient for each loss, or one 0-d array for all; 0 where `total` is 0."""
-    xp = check_arrays(losses=losses, grad_output=grad_output)
-    shape = losses.shape if one_of("reduction", reduction, REDUCTIONS) == "none" else ()
-    if grad_output.shape != shape:
-        check_shape("grad_output", grad_output, shape, f"for `reduction` {reduction!r}")
-    if reduction != "mean":
-        return grad_output
-    total = losses.size if total is None else total
-    if isinstance(total, (int, float)):
-        return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
-    with np.errstate(divide="ignore", invalid="ignore"):  # quotients by 0 are not used
-        return xp.where(total == 0, grad_output * 0, grad_output / total)  # type: ignore[no-any-return]
-
-
-def check_tangents(grad_output_dot: Array, input_dot: Array, grad_output: Array, input: Array) -> Any:
-    """Check the arguments that the tangent of a loss's backward has besides those of the loss."""
-    check_like(input, input_dot=input_dot)
-    xp = check_arrays(input=input, grad_output_dot=grad_output_dot, grad_output=grad_output)
-    check_shape("grad_output", grad_output, grad_output_dot.shape, "of `grad_output_dot`")
-    return xp
+        return None
+    return array_module(input).where(abs(input - target) < beta, input_dot / beta, 0)
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:

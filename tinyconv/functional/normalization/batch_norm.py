@@ -269,12 +269,7 @@ def _moments(rows: Array, allreduce: Allreduce | None, parts: Parts) -> tuple[Ar
 
 
 def _update_running(
-    running_mean: Array | None,
-    running_var: Array | None,
-    mean: Array,
-    var: Array,
-    size: int,
-    momentum: float,
+    running_mean: Array | None, running_var: Array | None, mean: Array, var: Array, size: int, momentum: float
 ) -> None:
     if size == 1:
         raise ValueError("`input` must have more than one value per channel in training, got 1")
@@ -290,13 +285,7 @@ def _update_running(
 
 @fused
 def _projected(
-    xp: Any,
-    centred: Array,
-    grads: Array,
-    slope: Array,
-    shift: Array,
-    factor: Array,
-    out: Array | None = None,
+    xp: Any, centred: Array, grads: Array, slope: Array, shift: Array, factor: Array, out: Array | None = None
 ) -> Array:
     projected = centred * slope if out is None else xp.multiply(centred, slope, out)
     projected += grads

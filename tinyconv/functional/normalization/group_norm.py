@@ -17,12 +17,7 @@ from tinyconv.functional.normalization.centre import centre, scaled
 from tinyconv.functional.normalization.rows import Parts, as_rows, by_blocks, from_rows, pairs, sums
 from tinyconv.functional.normalization.standardize import Moved, norm_backward_jvp, norm_jvp, standardize
 
-__all__ = [
-    "group_norm",
-    "group_norm_backward",
-    "group_norm_backward_jvp",
-    "group_norm_jvp",
-]
+__all__ = ["group_norm", "group_norm_backward", "group_norm_backward_jvp", "group_norm_jvp"]
 
 
 @underflow_allowed
@@ -199,13 +194,7 @@ def _grouped_column(array: Array | None, grouped: Array) -> Array | None:
 
 @fused
 def _combined(
-    xp: Any,
-    centred: Array,
-    grads: Array,
-    slope: Array,
-    factor: Array,
-    shift: Array,
-    out: Array | None = None,
+    xp: Any, centred: Array, grads: Array, slope: Array, factor: Array, shift: Array, out: Array | None = None
 ) -> Array:
     output: Array = centred * slope if out is None else xp.multiply(centred, slope, out)
     output += grads * factor

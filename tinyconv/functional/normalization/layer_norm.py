@@ -12,12 +12,7 @@ from tinyconv.functional.normalization.standardize import (
     standardize_backward,
 )
 
-__all__ = [
-    "layer_norm",
-    "layer_norm_backward",
-    "layer_norm_backward_jvp",
-    "layer_norm_jvp",
-]
+__all__ = ["layer_norm", "layer_norm_backward", "layer_norm_backward_jvp", "layer_norm_jvp"]
 
 
 @underflow_allowed

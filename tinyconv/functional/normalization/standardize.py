@@ -67,11 +67,7 @@ class Moved(NamedTuple):
 
 
 def norm_jvp(
-    moved: Moved,
-    weight_dot: Array | None,
-    bias_dot: Array | None,
-    saved: Standardized,
-    weight: Array | None,
+    moved: Moved, weight_dot: Array | None, bias_dot: Array | None, saved: Standardized, weight: Array | None
 ) -> Array:
     """Compute the tangent of normalized * weight + bias."""
     output_dot = moved.normalized if weight is None else moved.normalized * weight

@@ -8,12 +8,7 @@ from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.conv.geometry import Geometry
 from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_geometry
 
-__all__ = [
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool2d_backward",
-    "avg_pool2d",
-    "avg_pool2d_backward",
-]
+__all__ = ["adaptive_avg_pool2d", "adaptive_avg_pool2d_backward", "avg_pool2d", "avg_pool2d_backward"]
 
 OutputSize: TypeAlias = int | Sequence[int | None] | None
 

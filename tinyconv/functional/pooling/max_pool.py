@@ -84,11 +84,10 @@ def max_pool2d(
             [13., 15.]]])
     """
     check_arrays(input=input)
-    options = (kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode)
     if return_indices:
-        output, winners = max_pool2d_saved(input, *options)
-        return output, max_pool2d_positions(winners, input.shape, *options)
-    geometry = pool_geometry(input.shape, *options)
+        output, winners = pooled(input, geometry)
+        return output, pooled_positions(winners, geometry)
     return from_image(_maxima(as_image(input), geometry), input.ndim)
 
 
@@ -190,23 +189,14 @@ def max_pool2d_saved_jvp(
     return from_image(output_dot, input_dot.ndim)
 
 
-def max_pool2d_positions(
-    winners: Array,
-    input_size: tuple[int, ...],
-    kernel_size: IntOrPair,
-    stride: IntOrPair | None = None,
-    padding: IntOrPair = 0,
-    dilation: IntOrPair = 1,
-    ceil_mode: bool = False,
-) -> Array:
+def pooled_positions(winners: Array, geometry: Geometry) -> Array:
     """Return the int64 positions, row * W + column in the unpadded plane, of `winners`."""
     xp = array_module(winners)
-    geometry = pool_geometry(input_size, kernel_size, stride, padding, dilation, ceil_mode)
     (oh, ow), (down, across), ((top, _), (left, _)) = geometry.output_size, geometry.stride, geometry.padding
     i, j = xp.divmod(as_image(winners).astype(xp.int64), geometry.kernel_size[1])
     rows = (xp.arange(oh) * down - top)[:, None, None, None] + i * geometry.dilation[0]
     columns = (xp.arange(ow) * across - left)[:, None, None] + j * geometry.dilation[1]
-    return from_image(rows * input_size[-1] + columns, winners.ndim)
+    return from_image(rows * geometry.input_shape[-1] + columns, winners.ndim)
 
 
 def _check_winners(winners: Array) -> None:

@@ -7,10 +7,7 @@ from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_kinds, check
 from tinyconv.arrays import Array
 from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_options
 
-__all__ = [
-    "max_unpool2d",
-    "max_unpool2d_backward",
-]
+__all__ = ["max_unpool2d", "max_unpool2d_backward"]
 
 
 def max_unpool2d(

@@ -6,7 +6,6 @@ from tinyconv.arrays.devices import *
 from tinyconv.arrays.elementwise import *
 from tinyconv.arrays.layout import *
 from tinyconv.arrays.products import *
-from tinyconv.arrays.threads import available_cpus, one_blas_thread
 
 # Allocated and freed at once. This raises the dynamic threshold of the C library's malloc: it keeps freed
 # blocks of up to 32 MiB for the next array instead of returning them to the system, which would provide them

@@ -39,9 +39,7 @@ def as_batches(
     return iterable if xp is np and name == "data" else Moved(name, iterable, xp)
 
 
-def parts_of(
-    batches: Batches, communicator: Communicator, skip: int = 0
-) -> Iterator[tuple[Array, Array]]:
+def parts_of(batches: Batches, communicator: Communicator, skip: int = 0) -> Iterator[tuple[Array, Array]]:
     """Return this rank's part of each batch after the first `skip`.
 
     What a `DataLoader` of arrays draws is drawn by this call, on all ranks alike. Other data are read by rank

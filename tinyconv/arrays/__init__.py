@@ -1,4 +1,4 @@
-"""Devices, the memory format, matrix products and elementwise maths, which all else builds on."""
+"""Devices, the memory format, matrix products, elementwise maths and threads, which all else builds on."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from tinyconv.arrays.devices import *
 from tinyconv.arrays.elementwise import *
 from tinyconv.arrays.layout import *
 from tinyconv.arrays.products import *
+from tinyconv.arrays.threads import *
 
 # Allocated and freed at once. This raises the dynamic threshold of the C library's malloc: it keeps freed
 # blocks of up to 32 MiB for the next array instead of returning them to the system, which would provide them

@@ -130,7 +130,8 @@ def main() -> None:
     communicator = MPICommunicator()
     for name in names:
         trainer = RUNS[name](communicator=communicator)
-        np.savez(Path(folder) / f"{name} {communicator.rank}.npz", **result(trainer))
+        arrays: dict[str, Any] = result(trainer)
+        np.savez(Path(folder) / f"{name} {communicator.rank}.npz", **arrays)
     communicator.barrier()
     (Path(folder) / f"ended {communicator.rank}").write_text(json.dumps([communicator.size, os.getpid()]))
 

@@ -64,7 +64,8 @@ def step_graph(loop: Any, xp: Any) -> "Callable[[Array, Array], Array] | None":
     def arrays() -> list[Array]:
         kinds = run.model.params, run.model.grads, run.model.buffers
         kept: list[Array] = [array for kind in kinds for array in kind.values()]
-        return kept + run.optimizer.arrays()
+        kept += run.optimizer.arrays()
+        return kept
 
     graph = StepGraph(compute, run.optimizer.begin_step, arrays, xp)
     return lambda inputs, targets: graph(inputs, targets)[0].copy()

@@ -257,6 +257,7 @@ class ShowEpoch(Callback):
     """Print a line after each epoch."""
 
     def on_epoch_end(self, run: Run) -> None:
+        """Print the record of the epoch."""
         epoch = run.history.epochs[-1]
         training = f"training loss {epoch.train_loss:.4f}, accuracy {epoch.train_accuracy:.2%}"
         tested = f"test loss {epoch.validation_loss:.4f}, accuracy {epoch.validation_accuracy:.2%}"

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     args.communicator = default_communicator()
     if args.communicator.rank == 0:
         return _train(args)
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         return _train(args)
 
 

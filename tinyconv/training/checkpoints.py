@@ -38,8 +38,8 @@ class Checkpoints(Callback):
     """Keep the checkpoints of one run, `step-00001234.safetensors` and so on in a folder.
 
     As a callback of a Trainer it saves after each epoch and, with `every`, within epochs; `Trainer.resume`
-    goes on from there. The folder does not have an index file, so a process that is killed at any moment leaves complete
-    checkpoints behind. Only one process at a time may save into it.
+    goes on from there. The folder does not have an index file, so a process that is killed at any moment
+    leaves complete checkpoints behind. Only one process at a time may save into it.
 
     Args:
         folder: created by the first `save`.
@@ -98,8 +98,8 @@ class Checkpoints(Callback):
         _, arrays, state = self.best()
         if state["metric"] != run.history.best.merit:
             raise ValueError("`restore_best`: the checkpoint of the best epoch is gone or cannot be read")
-        for number in range(len(run.shared_callbacks)):
-            if averages := under(f"callbacks/{number}/module.", arrays):
+        for place in range(len(run.shared_callbacks)):
+            if averages := under(f"callbacks/{place}/module.", arrays):
                 return averages
         return under("model/", arrays)
 

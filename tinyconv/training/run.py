@@ -25,7 +25,6 @@ from tinyconv.training.history import Epoch, History
 from tinyconv.training.running import (
     DENOMINATOR,
     SAMPLES,
-    Evaluation,
     batch_losses,
     check_reduces,
     evaluation,

@@ -1,6 +1,7 @@
 """Train LeNet-5 on MNIST: the layers, the loss, the loop and the evaluation, written out.
 
     python examples/mnist.py
+    mpiexec -n 4 python -m mpi4py examples/mnist.py     (on four processes, or machines; see docs/training.md)
 
 There is no autograd behind `model.backward`: it calls the backward of each layer, from the last to the first,
 and each of these is a function in tinyconv/functional/ that is written out beside its forward.
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import tinyconv as tc
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, one_blas_thread
+from tinyconv.training import Communicator
 
 DATA = Path(__file__).parent / "data" / "mnist"
 
@@ -40,23 +42,35 @@ def lenet5(rng: np.random.Generator) -> tc.Sequential:
     )
 
 
-def train(model: tc.Sequential, images: Array, labels: Array, epochs: int, rng: np.random.Generator) -> None:
+def train(
+    model: tc.Sequential,
+    images: Array,
+    labels: Array,
+    epochs: int,
+    rng: np.random.Generator,
+    ranks: Communicator,
+) -> None:
     """Show all images to the model `epochs` times, in an order that `rng` draws, 64 at a time."""
     batches = tc.data.DataLoader((images, labels), 64, shuffle=True, generator=rng)
-    criterion = tc.CrossEntropyLoss()
+    criterion = tc.CrossEntropyLoss(reduction="sum")
     optimizer = tc.optim.AdamW(model, lr=0.005, weight_decay=0.1)
     schedule = tc.optim.OneCycleLR(optimizer, max_lr=0.005, total_steps=epochs * len(batches))
     for epoch in range(1, epochs + 1):
         start, losses = time.perf_counter(), []
         model.train()
-        for x, y in batches:
-            losses.append(criterion(model(x), y))
+        for x, y in batches.part(ranks.rank, ranks.size):  # this process's part of each batch
+            sums = np.array([criterion(model(x), y), len(y)])
             optimizer.zero_grad()
             model.backward(criterion.backward())  # adds to the gradients of all parameters
+            ranks.allreduce(sums, *model.grads.values())  # with those of the other parts, if there are any
+            for grad in model.grads.values():
+                grad /= sums[1]  # of the batch's mean, as all divide by its number of images
             optimizer.step()
             schedule.step()
+            losses.append(sums[0] / sums[1])
         seconds = time.perf_counter() - start
-        print(f"epoch {epoch}/{epochs}: training loss {np.mean(losses):.4f}, {seconds:.1f} s", flush=True)
+        if ranks.rank == 0:
+            print(f"epoch {epoch}/{epochs}: training loss {np.mean(losses):.4f}, {seconds:.1f} s", flush=True)
 
 
 def accuracy(model: tc.Sequential, images: Array, labels: Array) -> float:
@@ -72,13 +86,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with MNIST's four IDX files")
     parser.add_argument("--subset", type=int, help="train on the first images only")
     args = parser.parse_args()
-    rng = np.random.default_rng(args.seed)
+    ranks = tc.training.default_communicator()
+    rng = np.random.default_rng(args.seed)  # so that all processes have the same parameters and orders
     mnist = tc.data.load_mnist(args.data)
     model = lenet5(rng)
     images = tc.data.normalize(mnist.train_images[: args.subset])
-    train(model, images, mnist.train_labels[: args.subset], args.epochs, rng)
+    with one_blas_thread():  # its own threads would wait for each other wherever another program runs
+        train(model, images, mnist.train_labels[: args.subset], args.epochs, rng, ranks)
     correct = accuracy(model, tc.data.normalize(mnist.test_images), mnist.test_labels)
-    print(f"test accuracy {correct:.2%}")
+    if ranks.rank == 0:
+        print(f"test accuracy {correct:.2%}")
 
 
 if __name__ == "__main__":

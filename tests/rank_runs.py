@@ -8,6 +8,7 @@ Each rank writes what it has after each training to FOLDER, for the test that co
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.trainers import callbacks
 from tinyconv.arrays import Array
 from tinyconv.data import DataLoader
 from tinyconv.data.augment import random_affine
-from tinyconv.training import Communicator, MPICommunicator
+from tinyconv.training import Checkpoints, Communicator, MPICommunicator
 
 COUNT = 47
 
@@ -61,21 +62,19 @@ def ignored() -> DataLoader:
     return DataLoader((x, y), 10)
 
 
-def train(
-    batches: Any,
+def trainer(
     *,
     extra: tuple[tc.Layer, ...] = (),
     criterion: tc.Loss | None = None,
     communicator: Communicator | None = None,
     workers: int = 1,
     accumulate: int = 1,
-    validation: Any = None,
     folder: Path | None = None,
     **options: Any,
 ) -> tc.Trainer:
     model = network(*extra)
     optimizer = tc.optim.SGD(model, lr=0.05, momentum=0.9)
-    trainer = tc.Trainer(
+    return tc.Trainer(
         model,
         tc.CrossEntropyLoss() if criterion is None else criterion,
         optimizer,
@@ -86,8 +85,34 @@ def train(
         communicator=communicator,
         progress=False,
     )
-    trainer.fit(batches, 2, validation=validation)
-    return trainer
+
+
+def train(batches: Any, *, validation: Any = None, **options: Any) -> tc.Trainer:
+    made = trainer(**options)
+    made.fit(batches, 2, validation=validation)
+    return made
+
+
+def resumed(path: Path, **options: Any) -> tc.Trainer:
+    made = trainer(**options)
+    made.resume(path)
+    made.fit(loader(), 2 - len(made.history.epochs))
+    return made
+
+
+def resumes(communicator: Communicator | None = None, workers: int = 1) -> tc.Trainer:
+    """A run that goes on in the middle of an epoch: with as many ranks to the bit, then with others."""
+    ranks: dict[str, Any] = {"communicator": communicator, "workers": workers}
+    ours = communicator or Communicator()
+    folder = Path(ours.broadcast(tempfile.mkdtemp()))
+    whole = result(train(loader(), average=0.8, folder=folder / "ranks", every=2, **ranks))
+    again = result(resumed(Checkpoints(folder / "ranks").paths()[2], average=0.8, **ranks))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+    if ours.rank == 0:
+        train(loader(), average=0.8, folder=folder / "alone", every=2)
+    ours.barrier()
+    return resumed(Checkpoints(folder / "alone").paths()[2], average=0.8, **ranks)
 
 
 WEIGHT = np.array([1.0, 0.25, 3.0])
@@ -111,6 +136,7 @@ RUNS: dict[str, Callable[..., tc.Trainer]] = {
     "accumulation": lambda **ranks: train(loader(), accumulate=3, **ranks),
     "clipping": lambda **ranks: train(loader(), norm=0.3, value=0.05, **ranks),
     "averages": lambda **ranks: train(loader(), average=0.8, validation=data(11), **ranks),
+    "resumed": resumes,
     "stopping": lambda **ranks: train(loader(), patience=1, restore_best=True, validation=data(11), **ranks),
 }
 
@@ -126,6 +152,7 @@ def result(trainer: tc.Trainer) -> dict[str, Array]:
 
 def main() -> None:
     """Run the trainings that are named, as one of the ranks."""
+    sys.modules["tensorboardX"] = None  # type: ignore[assignment]  # its import takes long
     folder, *names = sys.argv[1:]
     communicator = MPICommunicator()
     for name in names:

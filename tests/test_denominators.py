@@ -361,10 +361,10 @@ def test_an_ignored_batch_of_an_iterable_neither_ends_nor_spoils_a_training_on_a
 
 
 def test_a_trainer_says_briefly_what_it_is() -> None:
-    assert repr(trainer(tc.CrossEntropyLoss())) == "Trainer(Sequential, CrossEntropyLoss(), SGD)"
+    assert repr(trainer(tc.CrossEntropyLoss())) == "Trainer(Sequential, SGD, CrossEntropyLoss())"
     run = full(tc.CrossEntropyLoss(WEIGHT), accumulate=4)
     assert repr(run) == (
-        "Trainer(Sequential, CrossEntropyLoss(weight=<3 values>), AdamW, OneCycleLR, "
+        "Trainer(Sequential, AdamW, OneCycleLR, CrossEntropyLoss(weight=<3 values>), "
         "WeightAverage(decay=0.5), accumulate=4)"
     )
 

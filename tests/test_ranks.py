@@ -19,13 +19,11 @@ import pytest
 import tinyconv as tc
 from tests.compare import assert_close
 from tests.rank_runs import COUNT, RUNS, data, loader, network, result, train
-from tests.trainers import callbacks
 from tinyconv.arrays import Array
 from tinyconv.data import DataLoader
 from tinyconv.layers.divided import batch_allreduce
 from tinyconv.training import Callback, Communicator, Run, Trainer, WorkerError, default_communicator
 from tinyconv.training import processes as module
-from tinyconv.training.checkpoints import Checkpoints
 from tinyconv.training.processes import ProcessCommunicator, processes
 
 METHODS = [method for method in ("fork", "spawn") if method in multiprocessing.get_all_start_methods()]
@@ -257,37 +255,6 @@ def test_a_prediction_in_a_callback_or_a_thread_does_not_wait_for_other_ranks() 
     Trainer(model, tc.CrossEntropyLoss(), optimizer, callbacks=[Predicts()], workers=2, progress=False).fit(
         loader(), validation=data()
     )
-
-
-def test_a_run_goes_on_to_the_bit_with_as_many_ranks_and_to_rounding_with_others(tmp_path: Path) -> None:
-    def resumed(path: Path, workers: int) -> dict[str, Array]:
-        model = network(tc.Dropout(0.0, generator=0))
-        optimizer = tc.optim.SGD(model, lr=0.05, momentum=0.9)
-        schedule = tc.optim.OneCycleLR(optimizer, 0.05, total_steps=100)
-        kept = callbacks(model, average=0.8)
-        trainer = Trainer(
-            model,
-            tc.CrossEntropyLoss(),
-            optimizer,
-            schedule,
-            callbacks=kept,
-            workers=workers,
-            progress=False,
-        )
-        trainer.resume(path)
-        trainer.fit(loader(), 2 - len(trainer.history.epochs))
-        return result(trainer)
-
-    dropout = (tc.Dropout(0.0, generator=0),)
-    whole = result(train(loader(), extra=dropout, workers=2, average=0.8, folder=tmp_path, every=2))
-    paths = Checkpoints(tmp_path).paths()
-    assert len(paths) == 6
-    for path in paths[1:4]:
-        found = resumed(path, 2)
-        for name, value in whole.items():
-            np.testing.assert_array_equal(found[name], value, err_msg=name)
-        for workers in (1, 3):
-            assert_same(resumed(path, workers), whole)
 
 
 # Where workers cannot be

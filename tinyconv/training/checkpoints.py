@@ -221,6 +221,11 @@ def resume_run(run: Run, path: str | os.PathLike[str] | None = None) -> None:
     Random generators are restored in layers (those in attributes, and in lists, tuples and dicts there), in
     `np.random` and `random`, and in the data's attribute `generator`; other iterables must give the same
     batches again. (On a GPU dropout draws different numbers.)
+
+    Raises:
+        ValueError: a damaged or foreign file, or one of another model, dtype, optimiser or schedule. If the
+            newest checkpoint of a folder is damaged, the message names the next older one.
+        OSError: it cannot be read, or does not exist.
     """
     folders = [callback.folder for callback in run.callbacks if isinstance(callback, Checkpoints)]
     if path is None and not folders:

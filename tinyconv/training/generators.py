@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from collections.abc import Mapping
 from typing import Any, TypeAlias, Union
 
 import numpy as np
@@ -53,6 +54,36 @@ def set_state(source: RandomSource, state: Any) -> None:
         source.setstate((version, tuple(numbers), gauss))
     else:
         source.set_state(state)
+
+
+def random_states(model: Layer, batches: Any) -> dict[str, Any]:
+    """Return the states of the generators of model and data, of `np.random` and of `random`, by name."""
+    return {name: state_of(own) for name, own in _by_name(model, batches).items()}
+
+
+def set_random_states(model: Layer, batches: Any, states: Mapping[str, Any]) -> None:
+    """Set the generators to what `random_states` returned.
+
+    Raises:
+        ValueError: there are other generators, or generators of another kind.
+    """
+    found = _by_name(model, batches)
+    if found.keys() != states.keys():
+        raise ValueError(
+            f"the checkpoint has random numbers for {sorted(states)}, and this run for {sorted(found)}"
+        )
+    for name, source in found.items():
+        set_state(source, states[name])
+
+
+def _by_name(model: Layer, batches: Any) -> dict[str, RandomSource]:
+    found = global_generators() | {
+        f"layer {index}, {key}": generator
+        for index, layer in enumerate(model.modules())
+        for key, generator in generators(layer).items()
+    }
+    own = getattr(batches, "generator", None)
+    return {**found, "batches": own} if isinstance(own, np.random.Generator) else found
 
 
 class OwnStreams:

@@ -20,7 +20,7 @@ from tinyconv.layers.loss import Loss
 from tinyconv.optim import Optimizer, Schedule
 from tinyconv.signature import shown_arguments
 from tinyconv.training.communicator import Communicator
-from tinyconv.training.generators import RandomSource, generators, global_generators, set_state, state_of
+from tinyconv.training.generators import random_states, set_random_states
 from tinyconv.training.history import Epoch, History
 from tinyconv.training.running import (
     DENOMINATOR,
@@ -166,6 +166,17 @@ class Run:
             getattr(callback, hook)(self)
 
     @property
+    def xp(self) -> Any:
+        """Return the array module of the model's device."""
+        return array_module(*self.model.params.values())
+
+    def to(self, device: str) -> None:
+        """Move all that is computed with to a device."""
+        parts: list[Any] = [self.model, self.criterion, self.optimizer, *self.callbacks]
+        for part in parts:
+            part.to(device)
+
+    @property
     def steps(self) -> int:
         """Return the number of batches that have been trained with, over all epochs."""
         return len(self.history.step_losses) + len(self._unread)
@@ -196,12 +207,12 @@ class Run:
             for what, size in now.items():
                 if resumed[what] != size:
                     raise ValueError(f"`data` has {size} {what}, the resumed run's had {resumed[what]}")
-            self._set_random_states(resumed["begin"])
+            set_random_states(self.model, self.batches, resumed["begin"])
             self._resumed = None
         if resumed is not None and resumed["step"]:
             self._begun = resumed
         else:
-            begin = self._random_states() if self.resumable else {}
+            begin = random_states(self.model, self.batches) if self.resumable else {}
             self._begun = {**now, "step": 0, "begin": begin, "now": begin, "sums": [0.0] * 5}
             self._begun["lr"] = self.optimizer.lr
         self.step, self.sums = self._begun["step"], np.array(self._begun["sums"])
@@ -209,7 +220,7 @@ class Run:
     def go_on(self) -> None:
         """Set the random generators to where the resumed run was, when its data have been drawn again."""
         if self._begun is not None and self._begun["step"]:
-            self._set_random_states(self._begun["now"])
+            set_random_states(self.model, self.batches, self._begun["now"])
 
     def end_epoch(self, seconds: float) -> Epoch:
         """Return the record of the epoch.
@@ -373,7 +384,7 @@ class Run:
         """Where the run is in its data: after `step` batches of an epoch, or before one."""
         if self._resumed is not None:
             return self._resumed
-        now, sums = self._random_states(), moved(self.sums, np).tolist()
+        now, sums = random_states(self.model, self.batches), moved(self.sums, np).tolist()
         if self._begun is not None and self.step:
             return {**self._begun, "step": self.step, "now": now, "sums": sums}
         position = {"step": 0, "begin": now, "now": now, "sums": [0.0] * 5, "lr": self.optimizer.lr}
@@ -384,28 +395,6 @@ class Run:
         batches = self.batches
         count = len(batches) if isinstance(batches, Sized) else None
         return {"batches": count, "samples": batches.samples if isinstance(batches, DataLoader) else None}
-
-    def _random_states(self) -> dict[str, Any]:
-        """The states of the random generators of model and data, of `np.random` and `random`, by name."""
-        return {name: state_of(own) for name, own in self._generators().items()}
-
-    def _set_random_states(self, states: Mapping[str, Any]) -> None:
-        own = self._generators()
-        if own.keys() != states.keys():
-            raise ValueError(
-                f"the checkpoint has random numbers for {sorted(states)}, and this run for {sorted(own)}"
-            )
-        for name, source in own.items():
-            set_state(source, states[name])
-
-    def _generators(self) -> dict[str, RandomSource]:
-        found = global_generators() | {
-            f"layer {index}, {key}": generator
-            for index, layer in enumerate(self.model.modules())
-            for key, generator in generators(layer).items()
-        }
-        own = getattr(self.batches, "generator", None)
-        return {**found, "batches": own} if isinstance(own, np.random.Generator) else found
 
     def _check_kind(self, arrays: Mapping[str, Array], state: Mapping[str, Any]) -> None:
         """Check that arrays and state are those of a run like this one."""

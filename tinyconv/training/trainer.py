@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from tinyconv.arguments import Generator, integer
-from tinyconv.arrays import array_module, one_blas_thread
+from tinyconv.arrays import one_blas_thread
 from tinyconv.data.loader import split_off
 from tinyconv.gpu.graph import check_device, step_graph
 from tinyconv.layers import Layer, Loss
@@ -25,10 +26,9 @@ from tinyconv.training.running import Evaluation
 class Trainer:
     """Train a model.
 
-    Losses and gradients of several batches, and of the parts of a batch that several processes share, are
-    combined by their numerators and denominators (see `Loss.denominator`), so the results do not depend on
-    the batch size. For a batch of which no target counts, the step is skipped, and the recorded loss is the
-    criterion's, NaN for a mean. While it trains, BLAS has one thread: its own would wait for each other.
+    Losses and gradients of several batches, or parts of one, are combined by their numerators and
+    denominators (see `Loss.denominator`). For a batch of which no target counts, the step is skipped, and the
+    recorded loss is the criterion's, NaN for a mean. BLAS has one thread: its own would wait for each other.
 
     Args:
         model, criterion, optimizer, schedule: a layer, a loss that reduces, an optimiser of the layer, and
@@ -46,7 +46,8 @@ class Trainer:
         progress: whether to show a bar for each epoch, or print a line where there is no terminal.
 
     Attributes:
-        run: all that is kept of the training, see `Run`; `history` is its `History`.
+        run: all that is kept of the training, see `Run`; `model`, `criterion`, `optimizer`, `schedule` and
+            `history` are those of it.
 
     Raises:
         TypeError: an argument has another type (it is a class, for example).
@@ -86,28 +87,24 @@ class Trainer:
 
             callbacks = [*callbacks, Progress()]
         self.run = Run(model, criterion, optimizer, schedule, callbacks)
-        self.model, self.criterion, self.optimizer, self.schedule = model, criterion, optimizer, schedule
-        self.history = self.run.history
-        if device is not None:
-            for part in (model, criterion, optimizer):
-                part.to(device)
-            for callback in callbacks:
-                callback.to(device)
-        ranks = max(self.workers, self.communicator.size)
-        check_device(cuda_graph, self._xp, ranks)
-        self.cuda_graph = cuda_graph
         self.run.options = {"accumulate": self.accumulate}
+        if device is not None:
+            self.run.to(device)
+        self.cuda_graph = cuda_graph
+        check_device(cuda_graph, self._xp, max(self.workers, self.communicator.size))
 
-    @property
-    def _xp(self) -> Any:
-        """The array module of the model's device."""
-        return array_module(*self.model.params.values())
+    # What the run holds, and nobody can exchange.
+    model: Layer = property(attrgetter("run.model"))  # type: ignore[assignment]
+    criterion: Loss = property(attrgetter("run.criterion"))  # type: ignore[assignment]
+    optimizer: Optimizer = property(attrgetter("run.optimizer"))  # type: ignore[assignment]
+    schedule: Schedule | None = property(attrgetter("run.schedule"))  # type: ignore[assignment]
+    history: History = property(attrgetter("run.history"))  # type: ignore[assignment]
+    _xp: Any = property(attrgetter("run.xp"))
 
     def __repr__(self) -> str:
-        parts = [type(self.model).__name__, repr(self.criterion), type(self.optimizer).__name__]
-        if self.schedule is not None:
-            parts.append(type(self.schedule).__name__)
-        parts += [repr(callback) for callback in self.run.callbacks]
+        kinds = self.model, self.optimizer, self.schedule
+        parts = [type(one).__name__ for one in kinds if one is not None]
+        parts += [repr(one) for one in (self.criterion, *self.run.callbacks)]
         numbers = {"workers": self.workers, "accumulate": self.accumulate}
         parts += [f"{name}={value}" for name, value in numbers.items() if value > 1]
         return f"Trainer({', '.join(parts)})"
@@ -138,9 +135,8 @@ class Trainer:
             `self.history`.
 
         Raises:
-            FloatingPointError: the loss of targets that count became NaN or infinite; the message names
-                epoch, step and learning rate, and the parameters are those before that step (on a GPU those
-                after the epoch).
+            FloatingPointError: the loss of targets that count became NaN or infinite; the parameters are
+                those before that step (on a GPU those after the epoch).
             TypeError: `data` or `validation` has another type; the message has the number of a wrong batch.
             ValueError: no sample, or an epoch without a batch; inputs and targets of different lengths; both
                 a `validation` and a `validation_split`; data that differ from those of the resumed run.
@@ -173,9 +169,7 @@ class Trainer:
             path: a checkpoint's file, or a folder for the newest one in it; by default that of `Checkpoints`.
 
         Raises:
-            ValueError: a damaged or foreign file, or one of another model, dtype, optimiser or schedule. If
-                the newest checkpoint of a folder is damaged, the message names the next older one.
-            OSError: it cannot be read, or does not exist.
+            ValueError, OSError: see `resume_run`.
         """
         from tinyconv.training.checkpoints import resume_run
 
@@ -186,14 +180,11 @@ class Trainer:
             self.run.synchronize()
 
     def evaluate(self, data: Data, *, batch_size: int = 256) -> Evaluation:
-        """Compute loss and accuracy in evaluation mode, with the averaged weights if there are any.
+        """Return loss and accuracy of all samples in evaluation mode, with averaged weights if there are any.
 
         Args:
             data: a tuple of arrays (inputs, targets), a `DataLoader`, or an iterable of such tuples.
             batch_size: for arrays.
-
-        Returns:
-            Loss and accuracy of all samples, see `Evaluation`.
 
         Raises:
             TypeError, ValueError: as `fit`, for `data`.

@@ -148,7 +148,10 @@ def processes(size: int, work: Callable[[Communicator], None], nbytes: int) -> I
         memory = context.RawArray("B", 2 * size * room)
         arrived = {pair: context.Semaphore(0) for pair in permutations(range(size), 2)}
     except OSError as error:
-        raise OSError(f"`workers` (={size}) must be 1 on this system: {error}") from error
+        raise OSError(
+            f"`workers` (={size}) needs more shared memory or semaphores than this system gives (on Linux in "
+            f"/dev/shm): use fewer ({error})"
+        ) from error
     pipe = context.Pipe(duplex=False)
     first, *others = (ProcessCommunicator(rank, size, memory, arrived, pipe) for rank in range(size))
     started = [context.Process(target=other.serve, args=(work,), daemon=True) for other in others]

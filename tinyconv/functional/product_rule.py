@@ -15,7 +15,7 @@ from tinyconv.functional.losses.reduction import reduce_backward
 def tangent_of(backward: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Array]]:
     """Return a decorator that makes the tangent of a slope the tangent of `backward`.
 
-    Where `backward` multiplies gradients by the slope f'(input), its tangent is
+    Where `backward` multiplies each gradient with the slope f'(input), its tangent is
 
         backward_jvp = f'(input) * grad_output_dot + slope_dot * grad_output
 

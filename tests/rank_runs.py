@@ -120,6 +120,9 @@ WEIGHT = np.array([1.0, 0.25, 3.0])
 # Name -> a training that takes `workers` or `communicator`.
 RUNS: dict[str, Callable[..., tc.Trainer]] = {
     "uneven parts": lambda **ranks: train(loader(), validation=data(11), **ranks),
+    "data that are shuffled without a seed": lambda **ranks: train(
+        loader(), validation=DataLoader(data(11), 4, shuffle=True), **ranks
+    ),
     "batches of one": lambda **ranks: train(loader(1, drop_last=True), **ranks),
     "an iterable": lambda **ranks: train(Stream(), validation=Stream(), **ranks),
     "samples": lambda **ranks: train(

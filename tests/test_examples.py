@@ -59,7 +59,7 @@ def test_the_examples_loop_is_the_trainers() -> None:
     images, labels = normalize(data.train_images[:640]), data.train_labels[:640]
     rng = np.random.default_rng(3)
     ours = mnist["lenet5"](rng)
-    mnist["train"](ours, images, labels, 2, rng)
+    mnist["train"](ours, images, labels, 2, rng, tinyconv.training.Communicator())
 
     rng = np.random.default_rng(3)
     model = tinyconv.models.lenet5(generator=rng)
@@ -225,7 +225,7 @@ def test_imports_run_one_way() -> None:
         "testing": {"arrays", "gradients"},
         "reference": {"arrays"},
         "vectors": {"arrays", "arguments", "files", "functional", "gradients", "layers", "signature"},
-        "recipes": {"data", "files", "layers", "models", "optim", "training"},
+        "recipes": {"arrays", "data", "files", "layers", "models", "optim", "training"},
         "commands": {
             *(
                 "arguments",

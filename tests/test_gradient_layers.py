@@ -9,6 +9,7 @@ import tinyconv as tc
 from tests.compare import assert_close
 from tinyconv import gradcheck
 from tinyconv.arrays import Array
+from tinyconv.layers.divided import dividing
 
 f8 = np.float64
 
@@ -101,18 +102,14 @@ def test_targets_and_class_weights_follow_the_layers_dtype() -> None:
     assert energy.to(f8).forward(normal(3, 4)).dtype == f8
 
 
-def test_batch_norm_of_an_energy_in_evaluation_works_in_workers() -> None:
-    class Communicator:
-        def allreduce(self, array: Array) -> Array:
-            return array
-
+def test_batch_norm_of_an_energy_in_evaluation_works_on_a_part() -> None:
     layer, x = tc.BatchNorm1d(3, dtype=f8), normal(4, 3)
-    layer.communicator = Communicator()
-    layer.forward(x)
-    with pytest.raises(RuntimeError, match="whole batch"):
-        layer.jvp(x)
-    layer.eval().forward(x)
-    assert layer.jvp(x).shape == x.shape
+    with dividing(lambda array: array):
+        layer.forward(x)
+        with pytest.raises(RuntimeError, match="whole batch"):
+            layer.jvp(x)
+        layer.eval().forward(x)
+        assert layer.jvp(x).shape == x.shape
 
 
 def test_a_hessian_operator_multiplies_as_the_dense_hessian() -> None:

@@ -215,7 +215,7 @@ def _reshaped(graph: Graph, x: str, shape: Shape) -> str:
 
 def _pad(graph: Graph, layer: Pad2d, x: str, shape: Shape) -> str:
     if layer.mode == "constant":
-        return _padded(graph, x, shape, layer.padding, getattr(layer, "value", 0.0))
+        return _padded(graph, x, shape, layer.padding, layer.value or 0.0)
     return _extended(graph, x, shape, layer.padding, layer.mode)
 
 

@@ -14,6 +14,7 @@ from tinyconv.data.streamed import Streamed, fits, iterate
 from tinyconv.gpu.errors import out_of_memory
 from tinyconv.layers.loss import Loss
 from tinyconv.training.communicator import Communicator
+from tinyconv.training.generators import set_state, state_of
 
 Batches: TypeAlias = Iterable[tuple[Array, Array]]
 Data: TypeAlias = tuple[Array, Array] | Batches
@@ -42,13 +43,15 @@ def as_batches(
 def parts_of(batches: Batches, communicator: Communicator, skip: int = 0) -> Iterator[tuple[Array, Array]]:
     """Return this rank's part of each batch after the first `skip`.
 
-    What a `DataLoader` of arrays draws is drawn by this call, on all ranks alike. Other data are read by rank
-    0 alone, and handed out: if they are random, input and target must come from the same read.
+    What a `DataLoader` of arrays draws is drawn by this call, on all ranks alike, from the state of rank 0's
+    generator. Other data are read by rank 0 alone, and handed out: if they are random, input and target must
+    come from the same read.
     """
     rank, size = communicator.rank, communicator.size
     if size == 1:
         return iterate(batches, skip)
     if iterates_by_parts(batches) and is_pair(batches.dataset):
+        set_state(batches.generator, communicator.broadcast(state_of(batches.generator)))
         return batches.part(rank, size, skip)
     return _handed_out(iterate(batches, skip) if rank == 0 else iter(()), communicator)
 

@@ -158,6 +158,8 @@ class MPICommunicator(Communicator):
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+        if self.interrupted:  # after the last step
+            raise KeyboardInterrupt
 
 
 def default_communicator() -> Communicator:

@@ -38,6 +38,7 @@ SECONDS = 0.1
 # The size of a slot: larger arrays are added up in several rounds.
 LEAST_BYTES, MOST_BYTES = 1 << 16, 1 << 22
 ALIGNMENT = 64
+MOST_CHARACTERS = 2000  # of an error's message: a pipe that nobody reads must take it
 
 
 class WorkerError(Exception):
@@ -120,7 +121,7 @@ class ProcessCommunicator(Communicator):
         try:
             work(self)
         except BaseException as error:
-            self._pipe[1].send(f"{type(error).__name__}: {error}")
+            self._pipe[1].send(f"{type(error).__name__}: {error}"[:MOST_CHARACTERS])
             sys.exit(1)
 
     def _slots(self) -> Array:

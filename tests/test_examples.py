@@ -220,7 +220,7 @@ def test_imports_run_one_way() -> None:
         "data": {"arrays", "arguments"},
         "optim": {"arrays", "arguments", "layers", "signature"},
         "models": {"arrays", "arguments", "layers"},
-        "training": {"arrays", "gpu", "arguments", "files", "layers", "data", "optim"},
+        "training": {"arrays", "gpu", "arguments", "files", "layers", "data", "optim", "signature"},
         "convert": {"arrays", "arguments", "functional", "files", "layers", "signature"},
         "gradients": {"arrays", "arguments", "functional", "layers"},
         "testing": {"arrays", "gradients"},

@@ -113,6 +113,17 @@ def test_lenet_has_the_losses_of_one_process(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[size], losses, rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [["examples/mnist.py"], ["-m", "tinyconv", "train"]], ids=" ".join)
+def test_two_ranks_reach_the_accuracy_of_one(program: list[str], tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path)] if "train" in program else []
+    ended = mpiexec(2, *program, *options)
+    assert ended.returncode == 0, ended.stderr
+    accuracies = re.findall(r"^test accuracy (\d+\.\d+)%", ended.stdout, re.MULTILINE)
+    assert len(accuracies) == 1  # of the first rank alone
+    assert float(accuracies[0]) >= 99.2
+
+
 # However it ends, it ends on all ranks
 
 ENDINGS = """

@@ -9,7 +9,9 @@ Processes and not threads: the arrays of a small network keep NumPy busy for mic
 threads would spend more time passing Python's lock to each other than computing.
 """
 
+import functools
 import multiprocessing
+import operator
 import os
 import pickle
 import signal
@@ -18,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import permutations
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -29,6 +31,8 @@ from tinyconv.training.communicator import Communicator, mpi_is_running
 __all__ = ["WorkerError", "processes"]
 
 T = TypeVar("T")
+# A part of an array, and for both sets of slots its place in the slot of each rank.
+Piece: TypeAlias = tuple[Array, list[list[Array]]]
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 # Polls before sleeping: waking up takes longer than most waits, and a poll about 0.2 us.
@@ -52,48 +56,69 @@ class ProcessCommunicator(Communicator):
         self, rank: int, size: int, memory: Any, arrived: dict[tuple[int, int], Any], pipe: Any
     ) -> None:
         self.rank, self.size = rank, size
-        self._memory, self._arrived, self._pipe = memory, arrived, pipe
-        self._room = len(memory) // (2 * size)
-        self._turn = 0
+        self._memory, self._pipe = memory, pipe
+        others = [other for other in range(size) if other != rank]
+        self._here = [arrived[rank, other] for other in others]  # semaphores, for which the others wait
+        self._there = [arrived[other, rank] for other in others]
+        self._turn = 0  # which of the two sets of slots is used
+        self._arrays: tuple[Array, ...] = ()  # the last several that were added up, and their pieces
+        self._rounds: list[list[Piece]] = []
         self.others: list[Any] = []  # in rank 0: the other processes
 
+    @functools.cached_property
+    def _slots(self) -> Array:
+        """Both sets of slots, one for each rank, as bytes."""
+        slots: Array = np.frombuffer(self._memory, np.uint8).reshape(2, self.size, -1)
+        return slots
+
     def allreduce(self, *arrays: Array) -> None:
-        flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]  # views, as a rule
-        for pieces in _rounds(flat, self._room):
-            slots = self._slots()
-            for place, piece in pieces:
-                _at(slots[self.rank], place, piece)[...] = piece
+        if not all(array.flags.forc for array in arrays):
+            whole = [array.copy() for array in arrays]
+            self.allreduce(*whole)
+            for array, total in zip(arrays, whole, strict=True):
+                array[...] = total
+            return
+        for pieces in self._pieces(arrays):
+            self._turn ^= 1
+            for piece, places in pieces:
+                places[self._turn][self.rank][...] = piece
             self.wait()
-            for place, piece in pieces:
-                np.add(_at(slots[0], place, piece), _at(slots[1], place, piece), out=piece)
-                for slot in slots[2:]:
-                    piece += _at(slot, place, piece)
-        for array, total in zip(arrays, flat, strict=True):
-            if not np.may_share_memory(array, total):
-                array[...] = total.reshape(array.shape)
+            for piece, places in pieces:
+                first, second, *others = places[self._turn]
+                np.add(first, second, out=piece)
+                for other in others:
+                    piece += other
+
+    def _pieces(self, arrays: tuple[Array, ...]) -> "list[list[Piece]]":
+        """The pieces of `arrays`, as many at a time as a slot has room for; the gradients' are remembered."""
+        if len(arrays) == len(self._arrays) and all(map(operator.is_, arrays, self._arrays)):
+            return self._rounds
+        rounds = [*_in_rounds([array.ravel("K") for array in arrays], self._slots)]
+        if len(arrays) > 1:
+            self._arrays, self._rounds = arrays, rounds
+        return rounds
 
     def broadcast(self, value: T) -> T:
         content, received = pickle.dumps(value) if self.rank == 0 else b"", bytearray()
-        most = self._room - 8
         while True:
-            slot = self._slots()[0]
-            length, start = slot[:8].view(np.int64), len(received)
+            self._turn ^= 1
+            slot = self._slots[self._turn, 0]
+            length, room, start = slot[:8].view(np.int64), slot[8:], len(received)
             if self.rank == 0:
-                part = np.frombuffer(content, np.uint8)[start : start + most]
-                length[0], slot[8 : 8 + len(part)] = len(content), part
+                part = np.frombuffer(content, np.uint8)[start : start + len(room)]
+                length[0], room[: len(part)] = len(content), part
             self.wait()
-            received += slot[8 : 8 + min(most, int(length[0]) - start)].tobytes()
+            received += room[: int(length[0]) - start].tobytes()
             if len(received) == length[0]:
                 shared: T = value if self.rank == 0 else pickle.loads(received)
                 return shared
 
     def wait(self) -> None:
         """Wait until all ranks are here, and see what they have written."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        for other in others:
-            self._arrived[self.rank, other].release()
-        for other in others:
-            self._wait_for(self._arrived[other, self.rank])
+        for here in self._here:
+            here.release()
+        for there in self._there:
+            self._wait_for(there)
 
     def _wait_for(self, arrived: Any) -> None:
         for _ in range(POLLS):
@@ -123,13 +148,6 @@ class ProcessCommunicator(Communicator):
         except BaseException as error:
             self._pipe[1].send(f"{type(error).__name__}: {error}"[:MOST_CHARACTERS])
             sys.exit(1)
-
-    def _slots(self) -> Array:
-        """The slots of this turn, one for each rank."""
-        self._turn ^= 1
-        both = np.frombuffer(self._memory, np.uint8).reshape(2, self.size, self._room)
-        slots: Array = both[self._turn]
-        return slots
 
 
 @contextmanager
@@ -210,25 +228,21 @@ def _start(process: Any, size: int) -> None:
         ) from error
 
 
-def _rounds(arrays: Sequence[Array], room: int) -> Iterator[list[tuple[int, Array]]]:
-    """Flat arrays in pieces with their places in a slot, as many at a time as it has `room` for."""
-    pieces: list[tuple[int, Array]] = []
+def _in_rounds(arrays: Sequence[Array], slots: Array) -> Iterator[list[Piece]]:
+    """Flat arrays in pieces, as many at a time as a slot has room for."""
+    pieces: list[Piece] = []
     place = 0
-    for flat in arrays:
+    for array in arrays:
         start = 0
-        while start < flat.size:
-            count = (room - place) // flat.itemsize
+        while start < array.size:
+            count = (slots.shape[2] - place) // array.itemsize
             if not count:
                 yield pieces
                 pieces, place = [], 0
                 continue
-            piece = flat[start : start + count]
-            pieces.append((place, piece))
+            piece = array[start : start + count]
+            places = slots[:, :, place : place + piece.nbytes].view(piece.dtype)
+            pieces.append((piece, [list(each) for each in places]))
             place += -(-piece.nbytes // ALIGNMENT) * ALIGNMENT
             start += piece.size
     yield pieces
-
-
-def _at(slot: Array, place: int, like: Array) -> Array:
-    """The array of the form of `like` at a place in a slot."""
-    return slot[place : place + like.nbytes].view(like.dtype)

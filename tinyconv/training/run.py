@@ -143,7 +143,8 @@ class Run:
         self.batches: Iterable[Any] = ()
         self._begun: dict[str, Any] | None = None  # where the present epoch began: a position
         self._resumed: dict[str, Any] | None = None  # the position where a resumed run continues
-        self._unread: list[tuple[Array, float]] = []  # sums of batches, learning rate
+        self._shared: Array = np.zeros((0, 5))  # sums, and in the last row whether a rank was interrupted
+        self._unread: list[tuple[Array, float]] = []  # stacked sums of batches, learning rate
 
     def on_other_ranks(self) -> "Run":
         """Return the run for ranks that this process starts, with the callbacks that run on every rank."""
@@ -179,7 +180,7 @@ class Run:
     @property
     def steps(self) -> int:
         """Return the number of batches that have been trained with, over all epochs."""
-        return len(self.history.step_losses) + len(self._unread)
+        return len(self.history.step_losses) + sum(len(sums) for sums, _ in self._unread)
 
     @property
     def evaluated(self) -> Layer:
@@ -255,9 +256,13 @@ class Run:
         sums: Array = array_module(*self.pending).stack(self.pending)
         self.pending.clear()
         if self.communicator.size > 1:
-            interrupted = np.array([float(self.communicator.interrupted)])
-            self.communicator.allreduce(*self.model.grads.values(), sums, interrupted)
-            if interrupted[0]:
+            # In one array that stays the same, for which the communicator need not plan again.
+            if len(self._shared) != len(sums) + 1:
+                self._shared = np.zeros((len(sums) + 1, 5))
+            self._shared[:-1], self._shared[-1] = sums, self.communicator.interrupted
+            self.communicator.allreduce(*self.model.grads.values(), self._shared)
+            sums = self._shared[:-1].copy()
+            if self._shared[-1, 0]:
                 raise self.communicator.agreed(KeyboardInterrupt())
         return sums
 
@@ -267,7 +272,7 @@ class Run:
         Raises:
             FloatingPointError: a loss is not finite though some target counts.
         """
-        self._unread += [(row, lr) for row in sums]
+        self._unread.append((sums, lr))
         self.sums = moved(self.sums, array_module(sums)) + sums.sum(axis=0)
         self.step += len(sums)
         if array_module(sums) is np:
@@ -277,9 +282,10 @@ class Run:
         """Move the losses of the last batches to the history; return them with denominators and rates."""
         if not self._unread:
             return []
-        sums, rates = zip(*self._unread, strict=True)
+        each = [sums for sums, _ in self._unread]
+        rates = [lr for sums, lr in self._unread for _ in sums]
         self._unread.clear()
-        read = moved(array_module(*sums).stack(sums), np)
+        read = moved(array_module(*each).concatenate(each), np)
         losses = batch_losses(self.criterion, read)
         self.history.step_losses += losses
         self.history.step_lrs += rates

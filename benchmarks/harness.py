@@ -38,7 +38,7 @@ PACKAGES = ("numpy", "scipy", "torch", "jax", "dezero")
 WARM_UP_SECONDS, LEAST_SECONDS, LEAST_CALLS = 0.1, 0.2, 3
 
 Seconds: TypeAlias = dict[str, list[float]]
-Setup: TypeAlias = Callable[..., Callable[..., float]]
+Setup: TypeAlias = Callable[..., Callable[..., Any]]
 
 
 class UnavailableError(Exception):
@@ -50,8 +50,8 @@ class Peers:
 
     Args:
         peers: for each name a function, importable from a module, and its arguments. It sets the peer up, and
-            returns a function that runs one round and returns its seconds. If it raises ImportError or
-            UnavailableError, a line is printed and the peer is left out.
+            returns a function that runs one round and returns its seconds, or what else is compared. If it
+            raises ImportError or UnavailableError, a line is printed and the peer is left out.
         threads: number of threads of BLAS and OpenMP in each, and of cores that each may use.
 
     Attributes:
@@ -102,9 +102,9 @@ class Peers:
         for process in self._processes:
             process.join()
 
-    def rounds(self, count: int, *arguments: object) -> Seconds:
-        """Return the seconds of `count` rounds of each peer, in turns; `arguments` go to every round."""
-        seconds: Seconds = {name: [] for name in self._running}
+    def rounds(self, count: int, *arguments: object) -> dict[str, list[Any]]:
+        """Return the results of `count` rounds of each peer, in turns; `arguments` go to every round."""
+        seconds: dict[str, list[Any]] = {name: [] for name in self._running}
         groups = {group for group, _ in self._running.values()}
         start, others = time.perf_counter(), _seconds_of_others(groups)
         for number in range(count + 1):
@@ -140,17 +140,21 @@ def _serve(pipe: Connection, threads: int, setup: Setup, options: dict[str, Any]
 
 
 def _seconds_of_others(groups: Collection[int]) -> float | None:
-    """Processor time of all processes except those in `groups` since the system's start."""
+    """Processor time since the system's start of all processes but those in `groups` and their children."""
     try:
         user, nice, system, _, _, *interrupts_and_stolen = Path("/proc/stat").read_text().split()[1:9]
     except OSError:
         return None
     ticks = sum(map(int, (user, nice, system, *interrupts_and_stolen)))
+    stats: dict[int, list[str]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # the process has ended
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) in groups:
-                ticks -= sum(map(int, fields[11:15]))  # user and system, its own and its children's
+            stats[int(stat.parent.name)] = stat.read_text().rpartition(")")[2].split()
+    for pid, fields in stats.items():
+        while pid in stats and int(stats[pid][2]) not in groups:
+            pid = int(stats[pid][1])
+        if pid in stats:
+            ticks -= sum(map(int, fields[11:15]))  # user and system, its own and its children's
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

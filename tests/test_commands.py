@@ -114,9 +114,9 @@ def test_a_resumed_run_is_extended_by_epochs(tmp_path: Path, capsys: pytest.Capt
     [
         ("--seed 5", "5", "4"),
         ("--model cnn", "cnn", "lenet"),
-        ("--augment", "True", "False"),
-        ("--batch-size 65", "65", "64"),
-        ("--lr 0.5", "0.5", "0.005"),
+        ("--no-augment", "False", "True"),
+        ("--batch-size 65", "65", "128"),
+        ("--lr 0.5", "0.5", "0.01"),
         ("--subset 32", "32", "None"),
         ("--out elsewhere", "elsewhere", "runs"),
         ("--checkpoint-every 7", "7", "200"),
@@ -133,11 +133,11 @@ def test_an_option_that_contradicts_the_resumed_run_is_refused_by_name(
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "data", 40)
     printed_by("train --data data --epochs 1 --seed 4 --checkpoint-dir run", capsys)
-    name = option.split()[0]
+    name = option.split()[0].replace("--no-", "--")
     assert refused(f"train --data data --resume run {option}", capsys) == (
         f"{name} (={given}) contradicts the run in run, which has {own}: leave it out"
     )
-    same = "--seed 4 --model lenet --batch-size 64 --lr 0.005 --out runs --checkpoint-every 200"
+    same = "--seed 4 --model lenet --batch-size 128 --lr 0.01 --out runs --checkpoint-every 200"
     printed_by(f"train --data data --resume run {same}", capsys)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "examples" / "data" / "mnist"
-SMALL = ("--subset", "3000", "--epochs", "2", "--checkpoint-every", "3")
+SMALL = ("--subset", "3000", "--epochs", "2", "--batch-size", "64", "--checkpoint-every", "3")
 
 
 def run(*options: str | Path) -> subprocess.Popen[str]:

@@ -11,15 +11,14 @@ import shlex
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from functools import partial
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyconv.arrays import available_cpus
-from tinyconv.data import MNIST, DataLoader, load_mnist, normalize, random_affine
+from tinyconv.data import MNIST, DataLoader, RandomAffine, load_mnist, normalize
 from tinyconv.data.mnist import FILES
 from tinyconv.files import write_whole
 from tinyconv.layers import CrossEntropyLoss, Sequential
@@ -37,7 +36,6 @@ from tinyconv.training import (
 )
 
 MODELS = {"lenet": lenet5, "cnn": mnist_cnn}
-DEFAULT_LR = {"lenet": 0.005, "cnn": 0.01, "cnn, augmented": 0.1}
 INPUT_SHAPE = (1, 1, 28, 28)
 CHECKOUT = Path("examples/data/mnist")  # in the repository
 OPTIONS = "options.json"  # of a run, beside its checkpoints
@@ -54,19 +52,27 @@ KEPT = (
     "checkpoint_every",
 )
 # An option is None until `with_all_options`, which so knows what was given beside --resume.
-DEFAULTS = {"model": "lenet", "augment": False, "batch_size": 64, "seed": 1, "checkpoint_every": 200}
+DEFAULTS = {"model": "lenet", "seed": 1, "checkpoint_every": 200}
+# benchmarks/RESULTS.md says how lenet's was chosen.
+RECIPES: dict[str, dict[str, Any]] = {
+    "lenet": {"augment": True, "epochs": 7, "batch_size": 128, "lr": 0.01},
+    "cnn": {"augment": False, "epochs": 5, "batch_size": 64, "lr": 0.01},
+    "cnn --augment": {"epochs": 15, "batch_size": 64, "lr": 0.1},
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of a training; `with_all_options` fills in their defaults."""
     counts: dict[str, Any] = {"type": positive, "metavar": "N"}
     add_model_option(parser)
-    epochs = "passes over the images (default: 5, with --augment 15); beside --resume, to extend that run"
+    epochs = f"passes over the images (default: {_by_recipe('epochs')}); beside --resume, to extend that run"
     parser.add_argument("--epochs", help=epochs, **counts)
-    augment = "shift and rotate the images at random; the cnn then has its best recipe, see `make_trainer`"
-    parser.add_argument("--augment", action="store_true", help=augment)
-    parser.add_argument("--batch-size", help=f"images a step (default: {DEFAULTS['batch_size']})", **counts)
-    lr = "learning rate, or its highest value (default: lenet 0.005, cnn 0.01, cnn with --augment 0.1)"
+    augment = (
+        "shift and rotate the images at random (default: only lenet's); the cnn then has its best recipe"
+    )
+    parser.add_argument("--augment", action=BooleanOptionalAction, help=f"{augment}, see `make_trainer`")
+    parser.add_argument("--batch-size", help=f"images a step (default: {_by_recipe('batch_size')})", **counts)
+    lr = f"learning rate, or its highest value (default: {_by_recipe('lr')})"
     parser.add_argument("--lr", type=float, help=lr)
     seed = f"of the parameters and the order of the images (default: {DEFAULTS['seed']})"
     parser.add_argument("--seed", type=_natural, metavar="N", help=seed)
@@ -82,6 +88,10 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, metavar="DIR", help=resume)
     parser.add_argument("--subset", help="train on the first N images only", **counts)
     parser.set_defaults(**dict.fromkeys(DEFAULTS))
+
+
+def _by_recipe(option: str) -> str:
+    return "; ".join(f"{name} {recipe[option]}" for name, recipe in RECIPES.items())
 
 
 def add_model_option(parser: ArgumentParser) -> None:
@@ -164,13 +174,11 @@ def with_all_options(args: Namespace) -> Namespace:
 def _with_defaults(args: Namespace) -> Namespace:
     """`args` with a value for each option, some of which depend on others."""
     given = {name: value for name, value in vars(args).items() if value is not None}
-    filled = Namespace(**{**vars(args), **DEFAULTS, **given})
-    filled.best = filled.model == "cnn" and filled.augment  # whether the cnn gets its best recipe
+    model = given.get("model", DEFAULTS["model"])
+    best = model == "cnn" and given.get("augment", False)  # whether the cnn gets its best recipe
+    recipe = RECIPES["cnn --augment" if best else model]
+    filled = Namespace(**{**vars(args), **DEFAULTS, **recipe, **given}, best=best)
     filled.out = Path(filled.out or "runs")
-    if filled.epochs is None:
-        filled.epochs = 15 if filled.augment else 5
-    if filled.lr is None:
-        filled.lr = DEFAULT_LR["cnn, augmented" if filled.best else filled.model]
     return filled
 
 
@@ -212,7 +220,7 @@ def _keep_options(args: Namespace) -> None:
 def make_batches(args: Namespace, data: MNIST, rng: np.random.Generator) -> tuple[DataLoader, DataLoader]:
     """Batches of the training images, shuffled anew in each epoch, and of the test images."""
     images, labels = data.train_images[: args.subset], data.train_labels[: args.subset]
-    augment = partial(random_affine, degrees=12, translate=2) if args.augment else None
+    augment = RandomAffine(degrees=12, translate=2) if args.augment else None
     loader = DataLoader(
         (images, labels), args.batch_size, shuffle=True, generator=rng, transform=normalize, augment=augment
     )

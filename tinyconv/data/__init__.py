@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tinyconv.data.augment import affine, gaussian_noise, random_affine
+from tinyconv.data.augment import RandomAffine, affine, gaussian_noise, random_affine
 from tinyconv.data.loader import DataLoader
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MNIST",
     "DataLoader",
+    "RandomAffine",
     "affine",
     "find_digit",
     "gaussian_noise",

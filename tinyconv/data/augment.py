@@ -1,13 +1,17 @@
 """Augmentation: random shifts, rotations and noise, so that images differ in each epoch.
 
-Each function takes a batch and a generator, as `DataLoader(augment=...)` calls it:
+`DataLoader(augment=...)` calls a `RandomAffine` with whole batches, and a function of images and a generator
+with one sample at a time:
 
 >>> import numpy as np
 >>> from functools import partial
 >>> from tinyconv.data import DataLoader
 >>> images, labels = np.zeros((6, 28, 28), np.uint8), np.arange(6)
->>> augment = partial(random_affine, degrees=10, translate=2)
+>>> augment = RandomAffine(degrees=10, translate=2)
 >>> loader = DataLoader((images, labels), batch_size=4, generator=0, augment=augment)
+>>> [x.shape for x, y in loader]
+[(4, 28, 28), (2, 28, 28)]
+>>> loader.augment = partial(gaussian_noise, sigma=0.2)
 >>> [x.shape for x, y in loader]
 [(4, 28, 28), (2, 28, 28)]
 """
@@ -29,15 +33,16 @@ def affine(
 ) -> Array:
     """Rotate each image about its centre, then shift it; outside, the border's pixels are repeated.
 
-    Between pixels the image is interpolated by a cubic spline, which blurs less than linear interpolation.
+    Between pixels the image is interpolated bilinearly.
 
     Args:
-        images: (N, H, W) or (N, C, H, W); uint8, float32 or float64; on the CPU.
+        images: (N, H, W) or (N, C, H, W); uint8, float32 or float64; on the CPU. All are moved at once, with
+            temporary arrays of some 40 bytes a pixel.
         angle: (N,), degrees clockwise.
         translate: (N, 2), pixels to the right and down, which may be fractions.
 
     Returns:
-        New images of the shape and dtype of `images`.
+        New images of the shape and dtype of `images`; uint8 ones are rounded.
 
     Raises:
         TypeError: `images` of another dtype.
@@ -45,25 +50,79 @@ def affine(
 
     Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.functional.affine.html
     """
-    from scipy import ndimage
-
     _scale(images)
     radians, shifts = np.deg2rad(np.asarray(angle)), np.asarray(translate)
     check_shape("angle", radians, (len(images),), "for as many `images`")
     check_shape("translate", shifts, (len(images), 2), "for as many `images`")
-    row, column = ((size - 1) / 2 for size in images.shape[-2:])
-    output = np.empty_like(images)
-    for image, moved, theta, (x, y) in zip(images, output, radians.tolist(), shifts.tolist(), strict=True):
-        cos, sin = math.cos(theta), math.sin(theta)
-        # from rows and columns of the output to those of the input: back by the shift, then by the angle
-        matrix = [[cos, -sin], [sin, cos]]
-        top, left = row + y, column + x
-        offset = [row - cos * top + sin * left, column - sin * top - cos * left]
-        for channel in np.ndindex(image.shape[:-2]):
-            ndimage.affine_transform(
-                image[channel], matrix, offset, output=moved[channel], order=3, mode="nearest"
-            )
-    return output
+    height, width = images.shape[-2:]
+    dtype = np.float64 if images.dtype == np.float64 else np.float32
+    cos, sin = np.cos(radians).astype(dtype), np.sin(radians).astype(dtype)
+    # from rows and columns of the output to those of the input: back by the shift, then by the angle
+    row = (np.arange(height)[:, None, None] - (height - 1) / 2 - shifts[:, 1]).astype(dtype)
+    column = (np.arange(width)[:, None] - (width - 1) / 2 - shifts[:, 0]).astype(dtype)
+    top, down = _split(cos * row - sin * column, height)
+    left, right = _split(sin * row + cos * column, width)
+    moved = _interpolated(images, top * (width + 1) + left, down, right)
+    if images.dtype == np.uint8:
+        moved = moved.round(out=moved).astype(np.uint8)
+    return moved.transpose(3, 0, 1, 2).reshape(images.shape)
+
+
+def _split(place: Array, size: int) -> tuple[Array, Array]:
+    """The index of the pixel before each `place`, which is relative to the centre, and the way beyond it."""
+    place += (size - 1) / 2
+    place.clip(0, size - 1, out=place)
+    index = place.astype(np.intp)
+    place -= index
+    return index, place
+
+
+def _interpolated(images: Array, index: Array, down: Array, right: Array) -> Array:
+    """The values (C, H, W, N) `down` and `right` of the pixels `index`, for images with a border added."""
+    count, channels, (height, width) = len(images), math.prod(images.shape[1:-2]), images.shape[-2:]
+    bordered = np.zeros((channels, height + 1, width + 1, count), down.dtype)  # of pixels whose weight is 0
+    bordered[:, :-1, :-1] = images.reshape(count, channels, height, width).transpose(1, 2, 3, 0)
+    pixels, places = bordered.reshape(channels, -1), index * count + np.arange(count)
+    corners = (0, 1, width + 1, width + 2)  # beside and below
+    a, b, c, d = (pixels[:, corner * count :].take(places, axis=1) for corner in corners)
+    a += right * (b - a)
+    c += right * (d - c)
+    a += down * (c - a)
+    return a
+
+
+class RandomAffine:
+    """Rotate and shift each image by different random amounts, whole batches at once.
+
+    As `augment` of a `DataLoader` it is several times as fast as `random_affine`, which is called per sample:
+    the amounts for all samples of an epoch are drawn at its start.
+
+    Args:
+        degrees: angles are drawn uniformly from [-degrees, degrees].
+        translate: shifts to the right and down are drawn uniformly from [-translate, translate], in pixels.
+
+    Raises:
+        ValueError, TypeError: a negative `degrees` or `translate`, or one that is not a number.
+
+    Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.RandomAffine.html
+
+    >>> augment = RandomAffine(degrees=10, translate=2)
+    >>> amounts = augment.draw(3, generator=0)
+    >>> amounts.shape, augment(np.zeros((3, 28, 28), np.uint8), amounts).shape
+    ((3, 3), (3, 28, 28))
+    """
+
+    def __init__(self, degrees: float = 0.0, translate: float = 0.0) -> None:
+        self.degrees, self.translate = number("degrees", degrees, 0.0), number("translate", translate, 0.0)
+
+    def draw(self, count: int, generator: Generator) -> Array:
+        """Draw the amounts for `count` images: (count, 3), degrees and pixels to the right and down."""
+        largest = (self.degrees, self.translate, self.translate)
+        return as_generator(generator).uniform(-1, 1, (count, 3)) * largest
+
+    def __call__(self, images: Array, amounts: Array) -> Array:
+        """Move `images` by the `amounts` that were drawn for them; see `affine`."""
+        return affine(images, amounts[:, 0], amounts[:, 1:])
 
 
 def random_affine(images: Array, generator: Generator, degrees: float = 0.0, translate: float = 0.0) -> Array:
@@ -81,9 +140,8 @@ def random_affine(images: Array, generator: Generator, degrees: float = 0.0, tra
     Raises:
         ValueError, TypeError: as `affine`; a negative `degrees` or `translate`.
     """
-    largest = (number("degrees", degrees, 0.0), *2 * (number("translate", translate, 0.0),))
-    drawn = as_generator(generator).uniform(-1, 1, (len(images), 3)) * largest
-    return affine(images, drawn[:, 0], drawn[:, 1:])
+    augment = RandomAffine(degrees, translate)
+    return augment(images, augment.draw(len(images), generator))
 
 
 def gaussian_noise(images: Array, generator: Generator, sigma: float = 0.1) -> Array:

@@ -29,10 +29,13 @@ class DataLoader:
         transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that only a batch
             of them is floating at a time. If workers share a batch, each may apply it to its own part: it
             should treat each sample separately, without state.
-        augment: changes inputs at random, before `transform`, e.g. `random_affine`: called with one sample at
-            a time, as a batch of one, and a numpy.random.Generator for this sample. So the result depends on
-            `generator` and the sample's place in the epoch, not on the size of batches or the number of
-            workers. It runs on the CPU, where arrays then stay; only batches are moved to a GPU.
+        augment: changes inputs at random, before `transform`, e.g. a `RandomAffine`. It is called with one
+            sample at a time, as a batch of one, and a numpy.random.Generator for this sample. If it has a
+            method `draw`, it is called with all samples of a batch at once, which is faster:
+            `draw(count, generator)` returns an array with a row for each sample of an epoch, and the second
+            argument is the rows of these samples. Either way the result depends on `generator` and the
+            sample's place in the epoch, not on the size of batches or the number of workers. It runs on the
+            CPU, where arrays then stay; only batches are moved to a GPU.
 
     `transform` and `augment` may write to their arguments, which are copies. Without them, the batches of a
     pair of arrays that is not shuffled are views of it.
@@ -62,7 +65,7 @@ class DataLoader:
         drop_last: bool = False,
         generator: Generator = None,
         transform: Callable[[Array], Array] | None = None,
-        augment: "Callable[[Array, np.random.Generator], Array] | None" = None,
+        augment: Callable[[Array, Any], Array] | None = None,
     ) -> None:
         if is_pair(dataset):
             check_pair("`dataset`", dataset)
@@ -142,18 +145,20 @@ class DataLoader:
             order = self.order()
         elif self.shuffle:
             order = moved(self.order(), array_module(self.dataset[0]))
-        seed = 0 if self.augment is None else int(self.generator.integers(1 << 63))
-        return self._part(order, seed, skip, integer("rank", rank, minimum=0), integer("size", size))
+        drawn: Any = None if self.augment is None else int(self.generator.integers(1 << 63))
+        if draw := getattr(self.augment, "draw", None):
+            drawn = draw(self.samples_per_epoch, np.random.default_rng(drawn))
+        return self._part(order, drawn, skip, integer("rank", rank, minimum=0), integer("size", size))
 
     def _part(
-        self, order: Array | None, seed: int, skip: int, rank: int, size: int
+        self, order: Array | None, drawn: Any, skip: int, rank: int, size: int
     ) -> Iterator[tuple[Array, Array]]:
         end = self.samples_per_epoch
         for start in range(skip * self.batch_size, end, self.batch_size):
             stop = min(start + self.batch_size, end)
             first, last = _share(stop - start, rank, size)
             inputs, targets = self._read(order, slice(start, stop), slice(start + first, start + last))
-            inputs = self._augmented(inputs, seed, start + first)
+            inputs = self._augmented(inputs, drawn, start + first)
             if self._module is not None:
                 inputs, targets = (moved(array, sys.modules[self._module]) for array in (inputs, targets))
             yield inputs if self.transform is None else self.transform(inputs), targets
@@ -175,13 +180,15 @@ class DataLoader:
             return inputs[part], targets[part]
         return array_module(inputs).array(inputs[part]), targets[part]
 
-    def _augmented(self, inputs: Array, seed: int, place: int) -> Array:
-        """`inputs`, the first of which has that `place` in the epoch, each augmented separately."""
+    def _augmented(self, inputs: Array, drawn: Any, place: int) -> Array:
+        """`inputs`, the first of which has that `place` in the epoch, augmented by what `part` has drawn."""
         if self.augment is None or not len(inputs):
             return inputs
         inputs = moved(inputs, np)
+        if hasattr(self.augment, "draw"):
+            return self.augment(inputs, drawn[place : place + len(inputs)])
         samples = [
-            self.augment(inputs[index : index + 1], np.random.default_rng((seed, place + index)))
+            self.augment(inputs[index : index + 1], np.random.default_rng((drawn, place + index)))
             for index in range(len(inputs))
         ]
         return np.concatenate(samples)

@@ -214,13 +214,14 @@ def test_imports_run_one_way() -> None:
         "arguments": {"arrays"},
         "signature": set(),
         "files": set(),
+        "optional": set(),
         "functional": {"arrays", "arguments"},
         "layers": {"arrays", "arguments", "functional", "signature"},
         "data": {"arrays", "arguments"},
         "optim": {"arrays", "arguments", "layers", "signature"},
         "models": {"arrays", "arguments", "layers"},
         "training": {"arrays", "gpu", "arguments", "files", "layers", "data", "optim"},
-        "convert": {"arrays", "arguments", "functional", "files", "layers", "signature"},
+        "convert": {"arrays", "arguments", "functional", "files", "layers", "optional", "signature"},
         "gradients": {"arrays", "arguments", "functional", "layers"},
         "testing": {"arrays", "gradients"},
         "reference": {"arrays"},
@@ -234,13 +235,14 @@ def test_imports_run_one_way() -> None:
                 "functional",
                 "layers",
                 "models",
+                "optional",
                 "recipes",
                 "training",
                 "vectors",
             )
         },
         "__main__": {"commands"},
-        "plots": {"arrays", "arguments", "files", "functional", "layers", "training"},
+        "plots": {"arrays", "arguments", "files", "functional", "layers", "optional", "training"},
     }
     package = ROOT / "tinyconv"
     for path in package.rglob("*.py"):

@@ -221,7 +221,7 @@ def test_imports_run_one_way() -> None:
         "optim": {"arrays", "arguments", "layers", "signature"},
         "models": {"arrays", "arguments", "layers"},
         "training": {"arrays", "gpu", "arguments", "files", "layers", "data", "optim", "signature"},
-        "convert": {"arrays", "arguments", "functional", "files", "layers", "signature"},
+        "convert": {"arrays", "arguments", "functional", "files", "layers", "optional", "signature"},
         "gradients": {"arrays", "arguments", "functional", "layers"},
         "testing": {"arrays", "gradients"},
         "reference": {"arrays"},
@@ -235,13 +235,14 @@ def test_imports_run_one_way() -> None:
                 "functional",
                 "layers",
                 "models",
+                "optional",
                 "recipes",
                 "training",
                 "vectors",
             )
         },
         "__main__": {"commands"},
-        "plots": {"arrays", "arguments", "files", "functional", "layers", "training"},
+        "plots": {"arrays", "arguments", "files", "functional", "layers", "optional", "training"},
     }
     package = ROOT / "tinyconv"
     for path in package.rglob("*.py"):
@@ -251,7 +252,7 @@ def test_imports_run_one_way() -> None:
         imported = re.findall(
             r"^(?:from|import) tinyconv\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE
         )
-        assert set(imported) <= allowed[floor] | {floor, "optional"}, path
+        assert set(imported) <= allowed[floor] | {floor}, path
     assert set(floors) <= set(allowed)
 
 

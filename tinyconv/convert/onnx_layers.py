@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import tinyconv.functional as F
-from tinyconv import layers
+import tinyconv.layers as layers
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry

@@ -33,8 +33,8 @@ one rank per machine. A step of P ranks takes
   norm of c channels 2 c + 1 numbers forward and 2 c backward (float64).
 
 Assumed: a = 2 us, usual for a cluster's network (two ranks over shared memory here: the last line); nothing
-is sent while a rank computes; the network carries at once what all ranks send. Ideal is P times one rank alone
-with 128 images.
+is sent while a rank computes; the network carries at once what all ranks send. Ideal is P times one rank
+alone with 128 images.
 """
 
 import argparse

@@ -1,7 +1,9 @@
 """Several ranks: the same training as by one process, to rounding, whatever happens on the way."""
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -403,3 +405,18 @@ def test_shuffled_and_transformed_batches_train_the_same(kind: Any, transform: A
         trainer = Trainer(model, tc.CrossEntropyLoss(), optimizer, workers=workers, progress=False)
         histories.append(trainer.fit(batches, 3))
     np.testing.assert_allclose(histories[1].step_losses, histories[0].step_losses, rtol=1e-9)
+
+
+# After a training
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trainer_with_workers_fits_again_and_can_be_copied(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_METHOD", method)
+    trainers = {workers: train(loader(), workers=workers) for workers in (1, 2)}
+    trainers[2] = pickle.loads(pickle.dumps(copy.deepcopy(trainers[2])))
+    for trainer in trainers.values():
+        trainer.fit(loader(), 1)
+    assert_same(result(trainers[2]), result(trainers[1]))

@@ -51,9 +51,10 @@ class Loop:
         """Run the epochs of `run` that are left, as one of the ranks of `communicator`."""
         run = self.run
         check_reduces(run.criterion)
-        run.communicator = communicator
+        before, run.communicator = run.communicator, communicator
         self._adds_up = self.accumulate > 1 or communicator.size > 1
         with ExitStack() as stack, one_blas_thread(), communicator.together():
+            stack.callback(setattr, run, "communicator", before)  # that of processes ends with them
             for callback in run.called():
                 stack.callback(callback.close)
             stack.callback(run.read)  # on a GPU, what an error has left there

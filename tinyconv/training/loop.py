@@ -70,6 +70,8 @@ class Loop:
                 run.synchronize()
             run.call("on_fit_end")
             run.synchronize()
+            if run.stop:  # for this call, which may be that of a resumed run, and not for the next one
+                run.first_epoch, run.stop = len(run.history.epochs) + 1, False
 
     def _train_epoch(self) -> Epoch:
         run, start = self.run, time.perf_counter()

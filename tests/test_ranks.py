@@ -181,6 +181,23 @@ def test_a_failure_in_the_training_process_ends_the_workers() -> None:
     assert batch_allreduce() is None
 
 
+@pytest.mark.skipif("fork" not in METHODS, reason="needs fork")
+def test_ctrl_c_while_workers_are_started_is_not_lost() -> None:
+    script = """
+import os, signal, sys
+from tests.rank_runs import loader, train
+
+# Python prints what a function raises here, and goes on.
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
+try:
+    train(loader(), workers=2)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (7, "")
+
+
 def test_a_transform_that_fails_in_a_worker_ends_the_training_with_its_message() -> None:
     home = os.getpid()
 

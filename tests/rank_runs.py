@@ -115,6 +115,12 @@ def resumes(communicator: Communicator | None = None, workers: int = 1) -> tc.Tr
     return resumed(Checkpoints(folder / "alone").paths()[2], average=0.8, **ranks)
 
 
+def first_alone(communicator: Communicator | None = None, workers: int = 1) -> tc.Trainer:
+    """Batches that only rank 0 has."""
+    ours = communicator or Communicator()
+    return train([] if ours.rank else list(Stream()), communicator=communicator, workers=workers)
+
+
 WEIGHT = np.array([1.0, 0.25, 3.0])
 
 # Name -> a training that takes `workers` or `communicator`.
@@ -125,6 +131,7 @@ RUNS: dict[str, Callable[..., tc.Trainer]] = {
     ),
     "batches of one": lambda **ranks: train(loader(1, drop_last=True), **ranks),
     "an iterable": lambda **ranks: train(Stream(), validation=Stream(), **ranks),
+    "an iterable of the first rank": first_alone,
     "samples": lambda **ranks: train(
         DataLoader(list(zip(*data(), strict=True)), 10, shuffle=True, generator=1), **ranks
     ),

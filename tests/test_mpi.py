@@ -164,6 +164,11 @@ try:
         def fail(_):
             raise OSError("the disk is full")
         train(loader(), communicator=communicator, on_epoch=fail)
+    elif how == "own samples":
+        x, y = (array[communicator.rank::2][:20] for array in data())
+        train((x, y), communicator=communicator)
+    elif how == "own arguments":
+        train(loader(), validation=None if communicator.rank else data(), communicator=communicator)
     elif how == "nan":
         x, y = data()
         x[27] = float("inf")
@@ -201,6 +206,8 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
         ("error", "ValueError: layer '4' (Sequential): layer '1' (Fails): too hot"),
         ("callback", "OSError: the disk is full"),
         ("killed", ""),
+        ("own samples", "ValueError: the data of rank 1 are not those of rank 0"),
+        ("own arguments", "to epoch 2, without validation, but rank 0 CrossEntropyLoss(), to epoch 2, with "),
     ],
 )
 def test_an_end_of_one_rank_is_the_end_of_all(how: str, message: str, endings: str, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Several ranks: the same training as by one process, to rounding, whatever happens on the way."""
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -177,6 +179,23 @@ def test_a_failure_in_the_training_process_ends_the_workers() -> None:
         train((x[:, :, :4], y), workers=2)
     assert multiprocessing.active_children() == []
     assert batch_allreduce() is None
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="needs fork")
+def test_ctrl_c_while_workers_are_started_is_not_lost() -> None:
+    script = """
+import os, signal, sys
+from tests.rank_runs import loader, train
+
+# Python prints what a function raises here, and goes on.
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
+try:
+    train(loader(), workers=2)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (7, "")
 
 
 def test_a_transform_that_fails_in_a_worker_ends_the_training_with_its_message() -> None:
@@ -403,3 +422,18 @@ def test_shuffled_and_transformed_batches_train_the_same(kind: Any, transform: A
         trainer = Trainer(model, tc.CrossEntropyLoss(), optimizer, workers=workers, progress=False)
         histories.append(trainer.fit(batches, 3))
     np.testing.assert_allclose(histories[1].step_losses, histories[0].step_losses, rtol=1e-9)
+
+
+# After a training
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trainer_with_workers_fits_again_and_can_be_copied(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_METHOD", method)
+    trainers = {workers: train(loader(), workers=workers) for workers in (1, 2)}
+    trainers[2] = pickle.loads(pickle.dumps(copy.deepcopy(trainers[2])))
+    for trainer in trainers.values():
+        trainer.fit(loader(), 1)
+    assert_same(result(trainers[2]), result(trainers[1]))

@@ -18,7 +18,7 @@ from tests.trainers import average_of, callbacks
 from tinyconv.arrays import Array
 from tinyconv.data import DataLoader
 from tinyconv.data.augment import random_affine
-from tinyconv.training import loop
+from tinyconv.training import Callback, Run, loop
 from tinyconv.training.checkpoints import Checkpoints, read_checkpoint, write_checkpoint
 
 EPOCHS = 3
@@ -455,6 +455,27 @@ def test_patience_does_not_count_the_epochs_of_an_earlier_fit(
     resumed.resume()  # goes on with the second call
     resumed.fit(small_data(), 10, validation=small_data())
     assert [epoch.validation_accuracy for epoch in resumed.history.epochs[3:]] == [0.3, 0.4, 0.2, 0.1]
+
+
+class StopsAfterOne(Callback):
+    def on_epoch_end(self, run: Run) -> None:
+        run.stop = run.epoch == 1
+
+
+def test_a_run_that_was_stopped_can_be_resumed_and_fit_again(tmp_path: Path) -> None:
+    trainers = [sgd(tmp_path), sgd(tmp_path)]
+    for trainer in trainers:
+        trainer.run.callbacks.insert(0, StopsAfterOne())
+    trainers[0].fit(small_data(), 3)
+    trainers[1].resume()
+    assert (
+        len(trainers[1].fit(small_data(), 2).epochs) == 1
+    )  # it goes on as the first would, which has stopped
+    whole, again = small_data(), small_data()
+    whole.generator.bit_generator.state = trainers[0].run.batches.generator.bit_generator.state  # type: ignore[attr-defined]
+    trainers[0].fit(whole, 2)
+    trainers[1].fit(again, 2)
+    assert_equal(end_of(trainers[1]), end_of(trainers[0]))
 
 
 def test_a_share_of_the_data_is_split_off_for_validation() -> None:

@@ -46,14 +46,37 @@ def parts_of(batches: Batches, communicator: Communicator, skip: int = 0) -> Ite
     What a `DataLoader` of arrays draws is drawn by this call, on all ranks alike, from the state of rank 0's
     generator. Other data are read by rank 0 alone, and handed out: if they are random, input and target must
     come from the same read.
+
+    Raises:
+        ValueError: a `DataLoader` that is not that of rank 0, such as one of a rank's own samples.
     """
     rank, size = communicator.rank, communicator.size
     if size == 1:
         return iterate(batches, skip)
-    if iterates_by_parts(batches) and is_pair(batches.dataset):
-        set_state(batches.generator, communicator.broadcast(state_of(batches.generator)))
-        return batches.part(rank, size, skip)
-    return _handed_out(iterate(batches, skip) if rank == 0 else iter(()), communicator)
+    by_parts = iterates_by_parts(batches) and is_pair(batches.dataset)
+    first = communicator.broadcast(_seen(batches) if by_parts else None)
+    if first is None:
+        return _handed_out(iterate(batches, skip) if rank == 0 else iter(()), communicator)
+    if rank and not (by_parts and _equal(_seen(batches), first)):
+        raise ValueError(
+            f"the data of rank {rank} are not those of rank 0: each must have all data, and takes its part"
+        )
+    set_state(batches.generator, first["state"])
+    return batches.part(rank, size, skip)
+
+
+def _seen(loader: DataLoader) -> dict[str, Any]:
+    """What must be equal on all ranks, as far as it is quickly seen, and the state of the generator."""
+    options = loader.samples, loader.batch_size, loader.shuffle, loader.drop_last
+    ends = [array[[0, -1]] for array in loader.dataset]
+    return {"options": options, "ends": ends, "state": state_of(loader.generator)}
+
+
+def _equal(own: dict[str, Any], first: dict[str, Any]) -> bool:
+    """Whether two ranks have the same data, which other processors may have rounded differently."""
+    ends = zip(own["ends"], first["ends"], strict=True)
+    same = all(a.shape == b.shape and np.allclose(a, b, equal_nan=True) for a, b in ends)
+    return same and own["options"] == first["options"]
 
 
 def _handed_out(

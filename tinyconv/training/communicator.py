@@ -74,6 +74,26 @@ class Communicator:
         """Return `error`, which all ranks raise at the same place of the block in `together`."""
         return error
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note Ctrl-C in place of raising, as only some of the ranks might; raise at the end of the block."""
+        raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # it may be ignored
+        if self.size == 1 or not raises or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(*_: Any) -> None:
+            self.interrupted = True
+
+        self.interrupted = False
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
 
 class MPICommunicator(Communicator):
     """The ranks that `mpiexec` has started, by mpi4py (the extra "mpi").
@@ -113,7 +133,7 @@ class MPICommunicator(Communicator):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        with self._listening():
+        with self.listening():
             try:
                 yield
             except BaseException as error:
@@ -142,24 +162,6 @@ class MPICommunicator(Communicator):
         self._comm.Alltoall(padded, each)
         self._comm.Allgather(each.sum(axis=0, dtype=flat.dtype), padded)
         return padded.reshape(-1)[: flat.size]
-
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Note Ctrl-C in place of raising, as only some of the ranks might."""
-        if self.size == 1 or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(*_: Any) -> None:
-            self.interrupted = True
-
-        before, self.interrupted = signal.signal(signal.SIGINT, note), False
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-        if self.interrupted:  # after the last step
-            raise KeyboardInterrupt
 
 
 def default_communicator() -> Communicator:

@@ -51,12 +51,14 @@ class Loop:
         """Run the epochs of `run` that are left, as one of the ranks of `communicator`."""
         run = self.run
         check_reduces(run.criterion)
-        run.communicator = communicator
+        before, run.communicator = run.communicator, communicator
         self._adds_up = self.accumulate > 1 or communicator.size > 1
         with ExitStack() as stack, one_blas_thread(), communicator.together():
+            stack.callback(setattr, run, "communicator", before)  # that of processes ends with them
             for callback in run.called():
                 stack.callback(callback.close)
             stack.callback(run.read)  # on a GPU, what an error has left there
+            self._check_alike()
             run.call("on_fit_begin")
             run.synchronize()
             while len(run.history.epochs) < run.last_epoch and not run.stop:
@@ -69,6 +71,16 @@ class Loop:
                 run.synchronize()
             run.call("on_fit_end")
             run.synchronize()
+            if run.stop:  # for this call, which may be that of a resumed run, and not for the next one
+                run.first_epoch, run.stop = len(run.history.epochs) + 1, False
+
+    def _check_alike(self) -> None:
+        """Check that this rank has the arguments of rank 0."""
+        run, validates = self.run, self.validation is not None
+        own = f"{run.criterion!r}, to epoch {run.last_epoch}, with{'' if validates else 'out'} validation"
+        first = run.communicator.broadcast(own)
+        if own != first:
+            raise ValueError(f"rank {run.communicator.rank} fits {own}, but rank 0 {first}")
 
     def _train_epoch(self) -> Epoch:
         run, start = self.run, time.perf_counter()

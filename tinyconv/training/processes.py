@@ -175,9 +175,10 @@ def processes(size: int, work: Callable[[Communicator], None], nbytes: int) -> I
     first, *others = (ProcessCommunicator(rank, size, memory, arrived, pipe) for rank in range(size))
     started = [context.Process(target=other.serve, args=(work,), daemon=True) for other in others]
     try:
-        for process in started:
-            _start(process, size)
-            first.others.append(process)
+        with first.listening():  # Ctrl-C while Python forks would be lost
+            for process in started:
+                _start(process, size)
+                first.others.append(process)
         yield first
         for process in started:
             process.join(SECONDS)

@@ -206,7 +206,7 @@ class Run:
         resumed = self._resumed
         if resumed is not None:
             for what, size in now.items():
-                if resumed[what] != size:
+                if resumed[what] != size and not self.communicator.rank:
                     raise ValueError(f"`data` has {size} {what}, the resumed run's had {resumed[what]}")
             set_random_states(self.model, self.batches, resumed["begin"])
             self._resumed = None

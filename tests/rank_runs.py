@@ -62,6 +62,13 @@ def ignored() -> DataLoader:
     return DataLoader((x, y), 10)
 
 
+def sorted_by_class() -> DataLoader:
+    """Batches in which some parts have one class only."""
+    x, y = data()
+    y[:20] = np.where(np.arange(20) % 10 < 5, 2, 0)
+    return DataLoader((x, y), 10)
+
+
 def trainer(
     *,
     extra: tuple[tc.Layer, ...] = (),
@@ -142,6 +149,12 @@ RUNS: dict[str, Callable[..., tc.Trainer]] = {
     "ignored targets": lambda **ranks: train(ignored(), criterion=tc.CrossEntropyLoss(WEIGHT), **ranks),
     "sums": lambda **ranks: train(
         loader(), criterion=tc.CrossEntropyLoss(reduction="sum", label_smoothing=0.1), norm=1.0, **ranks
+    ),
+    "sums with a class of weight 0": lambda **ranks: train(
+        sorted_by_class(),
+        criterion=tc.CrossEntropyLoss(np.array([1.0, 0.5, 0.0]), reduction="sum", label_smoothing=0.1),
+        norm=1.0,
+        **ranks,
     ),
     "accumulation": lambda **ranks: train(loader(), accumulate=3, **ranks),
     "clipping": lambda **ranks: train(loader(), norm=0.3, value=0.05, **ranks),

@@ -189,6 +189,16 @@ def test_an_epoch_and_an_evaluation_without_a_target_that_counts_have_no_figures
     assert run.evaluate(ignored_batch())[1] is None
 
 
+def test_an_infinite_loss_of_no_target_that_counts_is_not_an_error() -> None:
+    criterion = tc.CrossEntropyLoss(np.array([1.0, 0.0]), label_smoothing=0.1)
+    model = tc.Linear(2, 2, dtype=np.float64, generator=0)
+    trainer = tc.Trainer(model, criterion, tc.optim.SGD(model), progress=False)
+    x, y = np.ones((3, 2)), np.array([0, 0, 1])
+    with np.errstate(all="raise"):
+        found = trainer.evaluate((x, y), batch_size=2)  # the second batch is infinite
+    assert found == trainer.evaluate((x[:2], y[:2]))._replace(accuracy=found.accuracy)
+
+
 def test_a_loss_that_is_nan_though_targets_count_ends_the_training() -> None:
     inputs, targets = data(32)
     inputs[20] = np.nan

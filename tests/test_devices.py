@@ -35,6 +35,7 @@ from tinyconv.data import streamed
 from tinyconv.gpu.cublas import matmul
 from tinyconv.gpu.graph import StepGraph
 from tinyconv.gradients.gradcheck import GradcheckError
+from tinyconv.training import Callback, Run
 
 gpu_mark = pytest.mark.gpu
 
@@ -557,12 +558,32 @@ def test_losses_give_the_same_from_a_graph(cupy: Any, name: str, reduction: str)
     assert_same(on_host(outputs), on_host(step()))
 
 
-def test_a_layer_that_is_not_capturable_trains_plainly_and_the_log_says_so(
-    cupy: Any, caplog: pytest.LogCaptureFixture
+class Watches(Callback):
+    """Reads the gradients, which a graph must not."""
+
+    def on_gradients(self, run: Run) -> None:
+        float(run.model.grads["1.bias"].sum())
+
+
+class WatchesToo(Watches):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("first", "callback"), [(Dropout(0.5, generator=0), Callback()), (tinyconv.ReLU(), WatchesToo())]
+)
+def test_a_layer_or_callback_that_is_not_capturable_trains_plainly_and_the_log_says_so(
+    cupy: Any, caplog: pytest.LogCaptureFixture, first: Layer, callback: Callback
 ) -> None:
-    model = Sequential(Dropout(0.5, generator=0), tinyconv.Linear(4, 3, dtype=np.float64))
+    model = Sequential(first, tinyconv.Linear(4, 3, dtype=np.float64))
     trainer = Trainer(
-        model, CrossEntropyLoss(), optim.SGD(model), device="cuda", cuda_graph=True, progress=False
+        model,
+        CrossEntropyLoss(),
+        optim.SGD(model),
+        callbacks=[callback],
+        device="cuda",
+        cuda_graph=True,
+        progress=False,
     )
     with caplog.at_level("INFO"):
         trainer.fit((normal((8, 4), 0), np.zeros(8, int)), 2, batch_size=2)

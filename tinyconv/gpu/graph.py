@@ -49,8 +49,8 @@ def step_graph(loop: Any, xp: Any) -> "Callable[[Array, Array], Array] | None":
             "steps run without a CUDA graph: gradients are accumulated, or some targets may be ignored"
         )
         return None
-    clipping = [one for one in run.callbacks if "on_gradients" in vars(type(one))]
-    if cublas.library(xp) is None or not all(one.capturable for one in [*run.model.modules(), *clipping]):
+    parts = [*run.model.modules(), *run.clipping]
+    if cublas.library(xp) is None or not all(part.capturable for part in parts):
         logger.info("the model cannot be captured as a CUDA graph: its steps run without one")
         return None
 

@@ -53,16 +53,16 @@ def parts_of(batches: Batches, communicator: Communicator, skip: int = 0) -> Ite
     rank, size = communicator.rank, communicator.size
     if size == 1:
         return iterate(batches, skip)
-    by_parts = iterates_by_parts(batches) and is_pair(batches.dataset)
-    first = communicator.broadcast(_seen(batches) if by_parts else None)
+    loader = batches if iterates_by_parts(batches) and is_pair(batches.dataset) else None
+    first = communicator.broadcast(None if loader is None else _seen(loader))
     if first is None:
         return _handed_out(iterate(batches, skip) if rank == 0 else iter(()), communicator)
-    if rank and not (by_parts and _equal(_seen(batches), first)):
+    if loader is None or (rank and not _equal(_seen(loader), first)):
         raise ValueError(
             f"the data of rank {rank} are not those of rank 0: each must have all data, and takes its part"
         )
-    set_state(batches.generator, first["state"])
-    return batches.part(rank, size, skip)
+    set_state(loader.generator, first["state"])
+    return loader.part(rank, size, skip)
 
 
 def _seen(loader: DataLoader) -> dict[str, Any]:

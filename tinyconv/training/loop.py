@@ -124,7 +124,7 @@ class Loop:
     def _grad(self, prediction: Array, sums: Array) -> Array:
         """The gradient of the loss, or of its numerator, with respect to the prediction."""
         criterion, denominator = self.run.criterion, sums[DENOMINATOR]
-        if array_module(sums) is np and not denominator:  # the loss may be NaN
+        if array_module(sums) is np and not denominator and criterion.reduction == "mean":  # it may be NaN
             grad: Array = array_module(prediction).zeros_like(prediction)
             return grad
         grad = criterion.backward()

@@ -157,6 +157,11 @@ class Run:
         """Return the callbacks that run on every rank."""
         return [callback for callback in self.callbacks if callback.every_rank]
 
+    @property
+    def clipping(self) -> list[Callback]:
+        """Return the callbacks that do something with the gradients."""
+        return [one for one in self.callbacks if type(one).on_gradients is not Callback.on_gradients]
+
     def called(self) -> list[Callback]:
         """Return the callbacks that are called on this rank."""
         return self.shared_callbacks if self.communicator.rank else self.callbacks

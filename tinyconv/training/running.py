@@ -32,8 +32,8 @@ def sums_of(criterion: Loss, loss: Array, prediction: Array, targets: Array) -> 
     sums[NUMERATOR], sums[DENOMINATOR] = loss, denominator
     sums[RIGHT], sums[COUNTED] = _right(prediction, targets, getattr(criterion, "ignore_index", None))
     sums[SAMPLES] = len(targets)
-    if criterion.reduction == "mean":  # which is NaN where no target counts
-        sums[NUMERATOR] = xp.where(sums[DENOMINATOR] == 0, 0, sums[NUMERATOR] * sums[DENOMINATOR])
+    if criterion.reduction == "mean":  # which is NaN or infinite where no target counts
+        sums[NUMERATOR] = xp.where(sums[DENOMINATOR] == 0, 0, sums[NUMERATOR]) * sums[DENOMINATOR]
     return sums
 
 

@@ -29,12 +29,12 @@ one rank per machine. A step of P ranks takes
       above, Alltoall of shares in P - 1 messages,
       then Allgather by recursive doubling:            (P - 1) a + log2(P) a + 2 (P - 1) / P n / B
 
-- the collectives: all gradients (float32); the loss's sums and the flag for Ctrl-C (48 bytes); for each batch
+- the collectives: all gradients (float32); the loss's sums and the flag for Ctrl-C (80 bytes); for each batch
   norm of c channels 2 c + 1 numbers forward and 2 c backward (float64).
 
-Assumed: a = 2 us, usual for a cluster's network (two ranks over shared memory here: the last line); nothing
-is sent while a rank computes; the network carries at once what all ranks send. Ideal is P times one rank
-alone with 128 images.
+Assumed: a = 2 us, usual for a cluster's network (two ranks over shared memory take about as long, measured
+here: the last line); nothing is sent while a rank computes; the network carries at once what all ranks send.
+Ideal is P times one rank alone with 128 images.
 """
 
 import argparse
@@ -74,7 +74,7 @@ STEPS_LEFT_OUT = 5
 PARTS = {8: 1024, 64: 128, 1024: 8}  # number of ranks: each one's part of STRONG_BATCH
 STRONG_BATCH, WEAK_PART = 8192, 128
 LATENCY_SECONDS, GBITS = 2e-6, (10, 100)
-SUMS_BYTES = 48  # of the loss, and the flag for Ctrl-C
+SUMS_BYTES = 80  # of the loss, and the flag for Ctrl-C
 
 
 MEASURED = """\
@@ -105,12 +105,14 @@ class Clock:
 class TimedProcesses(processes.ProcessCommunicator):
     """One of `workers`, timed."""
 
-    def allreduce(self, *arrays: Array) -> None:  # noqa: D102
+    def allreduce(self, *arrays: Array) -> None:
+        """Add up, timed."""
         start = time.perf_counter()
         super().allreduce(*arrays)
         Clock.inside += time.perf_counter() - start
 
-    def wait(self) -> None:  # noqa: D102
+    def wait(self) -> None:
+        """Wait, timed."""
         start = time.perf_counter()
         super().wait()
         Clock.waiting += time.perf_counter() - start
@@ -119,7 +121,8 @@ class TimedProcesses(processes.ProcessCommunicator):
 class TimedMPI(communicators.MPICommunicator):
     """A rank of MPI, timed."""
 
-    def allreduce(self, *arrays: Array) -> None:  # noqa: D102
+    def allreduce(self, *arrays: Array) -> None:
+        """Add up, timed."""
         start = time.perf_counter()
         self._comm.Barrier()
         Clock.waiting += time.perf_counter() - start
@@ -206,15 +209,7 @@ def pytorch_peer(model: str, batch_size: int, images: int, threads: int, variant
 
 def mpi_peer(model: str, batch_size: int, images: int) -> Callable[[], Step]:
     """Start the ranks by mpiexec; between rounds each waits for a message, and not for MPI, which polls."""
-    address = str(Path(tempfile.mkdtemp()) / "ranks")
-    listener = Listener(address)
-    options = [f"--model={model}", f"--batch-size={batch_size}", f"--images={images}"]
-    program = [sys.executable, "-m", "mpi4py", __file__, f"--child={address}", *options]
-    try:
-        subprocess.Popen(["mpiexec", "-n", str(RANKS), *program], stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise UnavailableError(f"it needs mpiexec and mpi4py: {error}") from error
-    pipes: list[Connection] = [listener.accept() for _ in range(RANKS)]
+    pipes = started([f"--model={model}", f"--batch-size={batch_size}", f"--images={images}"])
 
     def run_round() -> Step:
         for pipe in pipes:
@@ -224,9 +219,21 @@ def mpi_peer(model: str, batch_size: int, images: int) -> Callable[[], Step]:
     return run_round
 
 
-def mpi_child(address: str, model: str, batch_size: int, images: int) -> None:
-    """Run a rank: an epoch for each message until the pipe is closed."""
-    run_round = tinyconv_peer(model, batch_size, images, communicator=TimedMPI())
+def started(options: Sequence[str]) -> list[Connection]:
+    """Start this program as RANKS ranks; return a pipe to each, which does a round for each message."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = str(Path(folder) / "ranks")
+        program = [sys.executable, "-m", "mpi4py", __file__, f"--child={address}", *options]
+        with Listener(address) as listener:
+            try:
+                subprocess.Popen(["mpiexec", "-n", str(RANKS), *program], stdin=subprocess.DEVNULL)
+            except OSError as error:
+                raise UnavailableError(f"it needs mpiexec and mpi4py: {error}") from error
+            return [listener.accept() for _ in range(RANKS)]
+
+
+def serve(address: str, run_round: Callable[[], object]) -> None:
+    """Run a rank: a round for each message until the pipe is closed."""
     with Client(address) as pipe, suppress(EOFError):
         while True:
             pipe.recv()
@@ -309,10 +316,18 @@ def copying_seconds(nbytes: int, ranks: int) -> float:
     return seconds
 
 
-def median_seconds(call: Callable[[], object]) -> float:
+def latency() -> float:
+    """Return the seconds of an Allgather of a few numbers, of a rank of MPI."""
+    from mpi4py import MPI
+
+    own, each = np.zeros(6), np.zeros((RANKS, 6))
+    return median_seconds(lambda: MPI.COMM_WORLD.Allgather(own, each), 1000)
+
+
+def median_seconds(call: Callable[[], object], calls: int = 50) -> float:
     """Return the median of some calls, without the first ones."""
     times = []
-    for _ in range(50):
+    for _ in range(calls):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
@@ -338,7 +353,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        mpi_child(args.child, args.model, args.batch_size, args.images)
+        communicator, options = TimedMPI(), (args.model, args.batch_size, args.images)
+        serve(args.child, tinyconv_peer(*options, communicator=communicator) if args.model else latency)
         return
     print(COMPUTED if args.computed else MEASURED)
     for model in [args.model] if args.model else BATCH_SIZES:
@@ -347,6 +363,12 @@ def main() -> None:
             continue
         for batch_size in [args.batch_size] if args.batch_size else BATCH_SIZES[model]:
             measure(model, batch_size, args.rounds)
+    if args.computed:
+        pipes = started([])
+        for pipe in pipes:
+            pipe.send("go")
+        seconds = max(pipe.recv() for pipe in pipes)
+        print(f"\nan Allgather of two ranks here takes {1e6 * seconds:.1f} us")
     print(f"\n{machine()}")
 
 

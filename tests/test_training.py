@@ -25,7 +25,8 @@ from tinyconv import (
 )
 from tinyconv.arrays import Array
 from tinyconv.data import MNIST, DataLoader, load_mnist, normalize
-from tinyconv.training import Epoch, History
+from tinyconv.layers import Layer
+from tinyconv.training import Callback, Epoch, History, Run
 from tinyconv.training.progress import LOCK, Bar
 
 
@@ -291,3 +292,30 @@ def test_what_is_no_model_loss_optimizer_or_schedule_is_refused_by_name() -> Non
     for name, value in wrong.items():
         with pytest.raises(TypeError, match=rf"`{name}` \(.*\) must be an? (Layer|Loss|Optimizer|Schedule)"):
             Trainer(**{**right, name: value})
+
+
+class Fits(Callback):
+    """Calls `fit` from a hook."""
+
+    def on_batch_end(self, run: Run) -> None:
+        self.trainer.fit(line())
+
+    trainer: Trainer
+
+
+def test_fit_within_fit_is_refused() -> None:
+    fits = Fits()
+    fits.trainer = trainer_of(Linear(1, 1, generator=0), callbacks=[fits])
+    with pytest.raises(RuntimeError, match="`fit` is running"):
+        fits.trainer.fit(line())
+    del Fits.on_batch_end
+    assert len(fits.trainer.fit(line()).epochs) == 1
+
+
+def test_a_callback_with_a_model_to_evaluate_must_run_on_every_rank() -> None:
+    class Evaluates(Callback):
+        def evaluated(self) -> Layer:
+            return Linear(1, 1)
+
+    with pytest.raises(ValueError, match=r"Evaluates.* `every_rank` must be True"):
+        trainer_of(Linear(1, 1), callbacks=[Evaluates()])

@@ -18,7 +18,8 @@ Value: TypeAlias = float | str | None
 class HistoryLog(Callback):
     """Write one JSON line per record to `history.jsonl`; `pandas.read_json(path, lines=True)` reads it.
 
-    As a callback of a Trainer it writes loss and learning rate of each batch, and each epoch's record.
+    As a callback of a Trainer it writes loss and learning rate of each batch, and each epoch's record. It
+    goes before `Checkpoints`: a run that is killed between the two then writes the record again.
 
     The operating system has each line when `write` returns. If tensorboardX is installed, the numbers are
     also written to TensorBoard's event files in the same folder (`tensorboard --logdir FOLDER`); these are

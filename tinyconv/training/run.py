@@ -78,7 +78,7 @@ class Callback:
         """Release files and the like: `fit` ends, or an error ends it."""
 
     def evaluated(self) -> Layer | None:
-        """Return a model to evaluate in place of the trained one; None for that one."""
+        """Return a model to evaluate, on every rank, in place of the trained one; None for that one."""
         return None
 
     def to(self, target: npt.DTypeLike) -> Self:
@@ -109,6 +109,7 @@ class Run:
         pending: the sums of the batches since the last step of the optimiser.
         first_epoch, last_epoch: the epochs of this call of `fit`.
         stop: set it to True, and `fit` ends after this epoch.
+        fitting: whether `fit` is running.
         batches: the data.
         communicator: of the processes that train together.
         resumable: whether the states of random numbers are noted at the beginning of each epoch.
@@ -131,6 +132,9 @@ class Run:
             raise ValueError("`schedule` must have been created for `optimizer`")
         self.model, self.criterion, self.optimizer, self.schedule = model, criterion, optimizer, schedule
         self.callbacks = [instance("callbacks", one, Callback) for one in callbacks]
+        for one in self.callbacks:
+            if type(one).evaluated is not Callback.evaluated and not one.every_rank:
+                raise ValueError(f"`callbacks`: {one} has a model to evaluate, so `every_rank` must be True")
         self.options: Mapping[str, int] = {}
         self.history = History()
         self.communicator = Communicator()
@@ -138,7 +142,7 @@ class Run:
         self.first_epoch = 1
         self.sums: Array = np.zeros(5)
         self.pending: list[Array] = []
-        self.stop = self.resumable = False
+        self.stop = self.resumable = self.fitting = False
         self.folders: set[str] = set()
         self.batches: Iterable[Any] = ()
         self._begun: dict[str, Any] | None = None  # where the present epoch began: a position
@@ -194,8 +198,14 @@ class Run:
         return next((model for model in found if model is not None), self.model)
 
     def begin_fit(self, batches: Iterable[Any], epochs: int) -> None:
-        """Set the epochs of this call of `fit`: `epochs` more, of which one may be the rest of another."""
-        self.batches, self._begun = batches, None
+        """Set the epochs of this call of `fit`: `epochs` more, of which one may be the rest of another.
+
+        Raises:
+            RuntimeError: another call has not ended.
+        """
+        if self.fitting:
+            raise RuntimeError("`fit` is running: a callback or another thread must not call it, too")
+        self.fitting, self.batches, self._begun = True, batches, None
         done = len(self.history.epochs)
         self.last_epoch = done + epochs
         if self._resumed is None:

@@ -141,6 +141,7 @@ class Trainer:
             ValueError: no sample, or an epoch without a batch; inputs and targets of different lengths; both
                 a `validation` and a `validation_split`; data that differ from those of the resumed run.
             WorkerError: another process failed.
+            RuntimeError: `fit` is called while it is running.
             MemoryError: a batch is too large for the GPU's memory; use a smaller `batch_size`.
         """
         if validation_split:
@@ -152,12 +153,15 @@ class Trainer:
             validation = as_batches("validation", validation, 256, self._xp)
         self.model.check_whole()
         self.run.begin_fit(batches, integer("epochs", epochs, minimum=0))
-        reads = self._xp is not np and may_ignore(self.criterion, data)
-        loop = Loop(self.run, self.accumulate, validation, reads)
-        if self._xp is not np and self.cuda_graph is not False:
-            loop.graph = step_graph(loop, self._xp)
-        with self._ranks(loop) as communicator:
-            loop.fit(communicator)
+        try:
+            reads = self._xp is not np and may_ignore(self.criterion, data)
+            loop = Loop(self.run, self.accumulate, validation, reads)
+            if self._xp is not np and self.cuda_graph is not False:
+                loop.graph = step_graph(loop, self._xp)
+            with self._ranks(loop) as communicator:
+                loop.fit(communicator)
+        finally:
+            self.run.fitting = False
         return self.history
 
     def resume(self, path: str | PathLike[str] | None = None) -> None:

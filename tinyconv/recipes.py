@@ -231,11 +231,12 @@ def make_trainer(args: Namespace, steps_per_epoch: int, rng: np.random.Generator
     best, lr = args.best, args.lr
     model, criterion = MODELS[args.model](generator=rng), CrossEntropyLoss(label_smoothing=0.1 * best)
     if args.model == "lenet":
-        optimizer: Optimizer = AdamW(model, lr=lr, weight_decay=0.1)
+        optimizer: Optimizer = AdamW(model, lr=lr, betas=(0.9, 0.99), weight_decay=0.1)
     else:
         optimizer = SGD(model, lr=lr, momentum=0.9, weight_decay=5e-4 if best else 1e-4)
     if args.model == "lenet" or best:
-        others["schedule"] = OneCycleLR(optimizer, lr, total_steps=args.epochs * steps_per_epoch)
+        steps, rising = args.epochs * steps_per_epoch, 0.15 if args.model == "lenet" else 0.3
+        others["schedule"] = OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rising)
     return Trainer(model, criterion, optimizer, ema_decay=0.999 if best else None, **others)
 
 

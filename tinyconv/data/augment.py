@@ -72,9 +72,8 @@ def _split(place: Array, size: int) -> tuple[Array, Array]:
     """The index of the pixel before each `place`, which is relative to the centre, and the way beyond it."""
     place += (size - 1) / 2
     place.clip(0, size - 1, out=place)
-    index = place.astype(np.intp)
-    place -= index
-    return index, place
+    index = np.floor(place)
+    return index.astype(np.intp), place - index
 
 
 def _interpolated(images: Array, index: Array, down: Array, right: Array) -> Array:

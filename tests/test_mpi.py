@@ -167,6 +167,8 @@ try:
     elif how == "own samples":
         x, y = (array[communicator.rank::2][:20] for array in data())
         train((x, y), communicator=communicator)
+    elif how == "own model":
+        train(loader(), extra=(tc.ReLU(),) * communicator.rank, communicator=communicator)
     elif how == "own arguments":
         train(loader(), validation=None if communicator.rank else data(), communicator=communicator)
     elif how == "nan":
@@ -207,6 +209,10 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
         ("callback", "OSError: the disk is full"),
         ("killed", ""),
         ("own samples", "ValueError: the data of rank 1 are not those of rank 0"),
+        (
+            "own model",
+            "ValueError: rank 1 does not train what rank 0 trains: it is of another run, with model",
+        ),
         ("own arguments", "to epoch 2, without validation, but rank 0 CrossEntropyLoss(), to epoch 2, with "),
     ],
 )

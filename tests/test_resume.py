@@ -191,12 +191,12 @@ def another_schedule(folder: Path) -> tc.Trainer:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (another_model, "its model is"),
+        (another_model, "with model Sequential"),
         (another_dtype, "'0.weight' is float32, not float64"),
-        (another_schedule, r"its schedule kind is \[.StepLR., 0.05\], and this one.s None"),
-        (adamw, "its optimizer kind is SGD, and this one's AdamW"),
-        (partial(sgd, average=0.9), r"its callbacks is \[\], and this one's \['WeightAverage"),
-        (partial(sgd, accumulate=2), "its accumulate is 1, and this one's 2"),
+        (another_schedule, r"with schedule kind \[.StepLR., 0.05\] and not None"),
+        (adamw, "with optimizer kind SGD and not AdamW"),
+        (partial(sgd, average=0.9), r"with callbacks \[\] and not \['WeightAverage"),
+        (partial(sgd, accumulate=2), "with accumulate 1 and not 2"),
     ],
     ids=["model", "dtype", "schedule", "optimizer", "averaging", "accumulation"],
 )

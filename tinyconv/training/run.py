@@ -399,7 +399,11 @@ class Run:
             return
         state = self.communicator.broadcast(self.state() if self.communicator.rank == 0 else None)
         if self.communicator.rank and state is not None:
-            self.restore(*state)
+            try:
+                self.restore(*state)
+            except ValueError as error:
+                rank = self.communicator.rank
+                raise ValueError(f"rank {rank} does not train what rank 0 trains: {error}") from error
 
     def _position(self) -> dict[str, Any]:
         """Where the run is in its data: after `step` batches of an epoch, or before one."""
@@ -421,9 +425,7 @@ class Run:
         """Check that arrays and state are those of a run like this one."""
         for what, own in self._kinds().items():
             if state.get(what) != own:
-                raise ValueError(
-                    f"it is of another run: its {what} is {state.get(what)}, and this one's {own}"
-                )
+                raise ValueError(f"it is of another run, with {what} {state.get(what)} and not {own}")
         model = under("model/", arrays)
         for name, array in {**self.model.params, **self.model.buffers}.items():
             if name in model and model[name].dtype != array.dtype:

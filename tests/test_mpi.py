@@ -235,15 +235,27 @@ def test_an_interrupt_is_one_on_all_ranks(whom: str, endings: str, tmp_path: Pat
     assert said(out) == [f"rank {rank}: KeyboardInterrupt" for rank in range(2)], err
 
 
-def test_workers_are_refused_where_mpi_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_workers_are_refused_where_mpi_runs(when: str, tmp_path: Path) -> None:
     script = tmp_path / "workers.py"
-    script.write_text("""
+    script.write_text(f"""
+from tests.rank_runs import loader, trainer
+if {when == "before"}:
+    from mpi4py import MPI
+made = trainer(workers=2)
 from mpi4py import MPI
-from tests.rank_runs import loader, train
-train(loader(), workers=2)
+made.fit(loader())
 """)
     ended = mpiexec(1, str(script))
     assert "`workers` (=2) must be 1 where MPI runs" in ended.stderr
+
+
+def test_the_command_trains_on_one_rank_too(tmp_path: Path) -> None:
+    data = ROOT / "examples" / "data" / "mnist"
+    options = ["--subset", "100", "--epochs", "1", "--data", str(data), "--out", str(tmp_path)]
+    ended = mpiexec(1, "-m", "tinyconv", "train", *options)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "lenet.safetensors").exists()
 
 
 def test_without_mpi4py_a_process_of_mpiexec_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

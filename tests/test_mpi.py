@@ -118,8 +118,7 @@ def test_lenet_has_the_losses_of_one_process(tmp_path: Path) -> None:
 ENDINGS = """
 import os, signal, sys, time
 import tinyconv as tc
-from tests.rank_runs import train, loader, data
-from tests.trainers import AfterEpoch
+from tests.rank_runs import data, loader, train, trainer
 from tinyconv.training import Callback, MPICommunicator
 
 communicator = MPICommunicator()
@@ -150,12 +149,24 @@ try:
         for _ in range(50):
             train(loader(transform=slowly), communicator=communicator)
     elif how == "callback":
-        def fail(_):
-            raise OSError("the disk is full")
-        train(loader(), communicator=communicator, on_epoch=fail)
+        class Fails(Callback):
+            def on_epoch_end(self, run):
+                raise OSError("the disk is full")
+            def close(self):
+                print("it is closed", file=sys.stderr)
+        made = trainer(communicator=communicator)
+        made.run.callbacks.append(Fails())
+        made.fit(loader())
     elif how == "own samples":
         x, y = (array[communicator.rank::2][:20] for array in data())
         train((x, y), communicator=communicator)
+    elif how == "close":
+        class FailsToClose(Callback):
+            def close(self):
+                raise OSError("the disk is full")
+        made = trainer(communicator=communicator)
+        made.run.callbacks.append(FailsToClose())
+        made.fit(loader())
     elif how == "own model":
         train(loader(), extra=(tc.ReLU(),) * communicator.rank, communicator=communicator)
     elif how == "own arguments":
@@ -196,7 +207,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
         ("error", "rank 1 of 2 failed, and ends all"),
         ("error", "ValueError: layer '4' (Sequential): layer '1' (Fails): too hot"),
         ("callback", "OSError: the disk is full"),
+        ("callback", "it is closed"),
         ("killed", ""),
+        ("close", "rank 0 of 2 failed, and ends all"),
         ("own samples", "ValueError: the data of rank 1 are not those of rank 0"),
         (
             "own model",

@@ -129,8 +129,7 @@ def test_two_ranks_reach_the_accuracy_of_one(program: list[str], tmp_path: Path)
 ENDINGS = """
 import os, signal, sys, time
 import tinyconv as tc
-from tests.rank_runs import train, loader, data
-from tests.trainers import AfterEpoch
+from tests.rank_runs import data, loader, train, trainer
 from tinyconv.training import Callback, MPICommunicator
 
 communicator = MPICommunicator()
@@ -161,12 +160,24 @@ try:
         for _ in range(50):
             train(loader(transform=slowly), communicator=communicator)
     elif how == "callback":
-        def fail(_):
-            raise OSError("the disk is full")
-        train(loader(), communicator=communicator, on_epoch=fail)
+        class Fails(Callback):
+            def on_epoch_end(self, run):
+                raise OSError("the disk is full")
+            def close(self):
+                print("it is closed", file=sys.stderr)
+        made = trainer(communicator=communicator)
+        made.run.callbacks.append(Fails())
+        made.fit(loader())
     elif how == "own samples":
         x, y = (array[communicator.rank::2][:20] for array in data())
         train((x, y), communicator=communicator)
+    elif how == "close":
+        class FailsToClose(Callback):
+            def close(self):
+                raise OSError("the disk is full")
+        made = trainer(communicator=communicator)
+        made.run.callbacks.append(FailsToClose())
+        made.fit(loader())
     elif how == "own model":
         train(loader(), extra=(tc.ReLU(),) * communicator.rank, communicator=communicator)
     elif how == "own arguments":
@@ -207,7 +218,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
         ("error", "rank 1 of 2 failed, and ends all"),
         ("error", "ValueError: layer '4' (Sequential): layer '1' (Fails): too hot"),
         ("callback", "OSError: the disk is full"),
+        ("callback", "it is closed"),
         ("killed", ""),
+        ("close", "rank 0 of 2 failed, and ends all"),
         ("own samples", "ValueError: the data of rank 1 are not those of rank 0"),
         (
             "own model",
@@ -246,15 +259,27 @@ def test_an_interrupt_is_one_on_all_ranks(whom: str, endings: str, tmp_path: Pat
     assert said(out) == [f"rank {rank}: KeyboardInterrupt" for rank in range(2)], err
 
 
-def test_workers_are_refused_where_mpi_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_workers_are_refused_where_mpi_runs(when: str, tmp_path: Path) -> None:
     script = tmp_path / "workers.py"
-    script.write_text("""
+    script.write_text(f"""
+from tests.rank_runs import loader, trainer
+if {when == "before"}:
+    from mpi4py import MPI
+made = trainer(workers=2)
 from mpi4py import MPI
-from tests.rank_runs import loader, train
-train(loader(), workers=2)
+made.fit(loader())
 """)
     ended = mpiexec(1, str(script))
     assert "`workers` (=2) must be 1 where MPI runs" in ended.stderr
+
+
+def test_the_command_trains_on_one_rank_too(tmp_path: Path) -> None:
+    data = ROOT / "examples" / "data" / "mnist"
+    options = ["--subset", "100", "--epochs", "1", "--data", str(data), "--out", str(tmp_path)]
+    ended = mpiexec(1, "-m", "tinyconv", "train", *options)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "lenet.safetensors").exists()
 
 
 def test_without_mpi4py_a_process_of_mpiexec_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

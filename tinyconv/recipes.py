@@ -28,6 +28,7 @@ from tinyconv.training import (
     Callback,
     Checkpoints,
     HistoryLog,
+    MPICommunicator,
     Run,
     Trainer,
     WeightAverage,
@@ -249,14 +250,15 @@ def make_trainer(args: Namespace, steps_per_epoch: int, rng: np.random.Generator
     if args.checkpoint_dir is not None:
         folder, every = args.checkpoint_dir, args.checkpoint_every
         callbacks += [HistoryLog(folder), Checkpoints(folder, every=every)]
+    with_mpi = isinstance(args.communicator, MPICommunicator)
     return Trainer(
         model,
         criterion,
         optimizer,
         schedule,
         callbacks=callbacks,
-        workers=args.workers if args.communicator.size == 1 else 1,
-        communicator=args.communicator if args.communicator.size > 1 else None,
+        workers=1 if with_mpi else args.workers,
+        communicator=args.communicator if with_mpi else None,
         device=args.device,
         progress=sys.stderr.isatty(),  # a log file gets the lines of ShowEpoch
     )

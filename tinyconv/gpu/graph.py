@@ -75,8 +75,7 @@ class StepGraph:
     """Run training steps as a CUDA graph, captured at the second step in a row with equal shapes.
 
     Args:
-        step: computes loss and gradients of a batch, and runs the updates; returns loss, denominator and
-            prediction.
+        step: computes loss and gradients of a batch, and runs the updates; returns arrays.
         begin_step: the optimiser's method, which the host calls before each step.
         arrays: returns the arrays that are kept from step to step; if they change, the step is captured
             again.

@@ -53,7 +53,7 @@ class Loop:
         check_reduces(run.criterion)
         before, run.communicator = run.communicator, communicator
         self._adds_up = self.accumulate > 1 or communicator.size > 1
-        with ExitStack() as stack, one_blas_thread(), communicator.together():
+        with one_blas_thread(), communicator.together(), ExitStack() as stack:
             stack.callback(setattr, run, "communicator", before)  # that of processes ends with them
             for callback in run.called():
                 stack.callback(callback.close)

@@ -160,7 +160,9 @@ def processes(size: int, work: Callable[[Communicator], None], nbytes: int) -> I
         WorkerError: one of them failed.
         OSError: the system does not have the shared memory or the semaphores for them.
         TypeError: `work` cannot be sent to a process, where they are spawned.
+        ValueError: this process must not start others.
     """
+    _check_may_start(size)
     context: Any = multiprocessing.get_context(START_METHOD)
     try:
         room = min(max(LEAST_BYTES, nbytes + LEAST_BYTES), MOST_BYTES) // ALIGNMENT * ALIGNMENT
@@ -198,15 +200,11 @@ def checked_ranks(communicator: Communicator | None, workers: int) -> tuple[Comm
     """
     if integer("workers", workers) == 1:
         return communicator or Communicator(), 1
-    why = None
     if communicator is not None:
-        why = "with a `communicator`, whose processes share each batch already"
-    elif mpi_is_running():
-        why = "where MPI runs, as its processes must not be forked: use a `communicator`"
-    elif multiprocessing.current_process().daemon:
-        why = "in a daemonic process, such as one of a multiprocessing.Pool, which cannot start others"
-    if why:
-        raise ValueError(f"`workers` (={workers}) must be 1 {why}")
+        raise ValueError(
+            f"`workers` (={workers}) must be 1 with a `communicator`, of processes that share each batch"
+        )
+    _check_may_start(workers)
     if workers > available_cpus():
         warnings.warn(
             f"`workers` (={workers}) is more than the {available_cpus()} CPUs that this process may use: the "
@@ -214,6 +212,16 @@ def checked_ranks(communicator: Communicator | None, workers: int) -> tuple[Comm
             stacklevel=3,
         )
     return Communicator(), workers
+
+
+def _check_may_start(workers: int) -> None:
+    why = None
+    if mpi_is_running():
+        why = "where MPI runs, as its processes must not be forked: use a `communicator`"
+    elif multiprocessing.current_process().daemon:
+        why = "in a daemonic process, such as one of a multiprocessing.Pool, which cannot start others"
+    if why:
+        raise ValueError(f"`workers` (={workers}) must be 1 {why}")
 
 
 def _start(process: Any, size: int) -> None:

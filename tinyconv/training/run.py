@@ -57,7 +57,7 @@ class Callback:
         """Do something before the first batch of an epoch."""
 
     def on_batch_begin(self, run: "Run") -> None:
-        """Do something before a batch, which has been read; `run.step` of the epoch's are finished."""
+        """Do something before a batch, which has been read."""
 
     def on_gradients(self, run: "Run") -> None:
         """Do something with the gradients, before the optimiser's step."""
@@ -104,7 +104,7 @@ class Run:
         options: what else must be equal in a resumed run.
         history: the `History`.
         epoch: the number of the present epoch, or of the last one.
-        step: number of batches of this epoch that are finished.
+        step: number of batches of this epoch up to the last step of the optimiser.
         sums: of this epoch up to there, see `running`.
         pending: the sums of the batches since the last step of the optimiser.
         first_epoch, last_epoch: the epochs of this call of `fit`.

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -122,9 +122,9 @@ class MPICommunicator(Communicator):
     def allreduce(self, *arrays: Array) -> None:
         for dtype in dict.fromkeys(array.dtype for array in arrays):
             alike = [array for array in arrays if array.dtype == dtype]
-            total = self._sum(np.concatenate([array.ravel() for array in alike]))
+            total = self._sum([array.ravel() for array in alike], sum(array.size for array in alike))
             ends = np.cumsum([array.size for array in alike])
-            for array, part in zip(alike, np.split(total, ends[:-1]), strict=True):
+            for array, part in zip(alike, np.split(total, ends)[:-1], strict=True):
                 array[...] = part.reshape(array.shape)
 
     def broadcast(self, value: T) -> T:
@@ -148,20 +148,19 @@ class MPICommunicator(Communicator):
         self._agreed = error
         return error
 
-    def _sum(self, flat: Array) -> Array:
-        """The sum of one-dimensional arrays, as all ranks have them."""
-        size = self.size
-        if flat.nbytes <= SMALL_BYTES:
-            each = np.empty((size, flat.size), flat.dtype)
-            self._comm.Allgather(flat, each)
-            total: Array = each.sum(axis=0, dtype=flat.dtype)  # row by row
+    def _sum(self, flat: Sequence[Array], count: int) -> Array:
+        """The sum over the ranks of flat arrays, of `count` values, end to end; zeros may follow."""
+        size, dtype = self.size, flat[0].dtype
+        if count * dtype.itemsize <= SMALL_BYTES:
+            each = np.empty((size, count), dtype)
+            self._comm.Allgather(np.concatenate(flat), each)
+            total: Array = each.sum(axis=0, dtype=dtype)  # row by row
             return total
-        share = -(-flat.size // size)
-        padded, each = np.zeros((2, size, share), flat.dtype)
-        padded.reshape(-1)[: flat.size] = flat
-        self._comm.Alltoall(padded, each)
-        self._comm.Allgather(each.sum(axis=0, dtype=flat.dtype), padded)
-        return padded.reshape(-1)[: flat.size]
+        total = np.concatenate([*flat, np.zeros(-count % size, dtype)])
+        each = np.empty((size, total.size // size), dtype)
+        self._comm.Alltoall(total, each)
+        self._comm.Allgather(each.sum(axis=0, dtype=dtype), total)
+        return total
 
 
 def default_communicator() -> Communicator:

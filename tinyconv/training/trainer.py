@@ -119,7 +119,7 @@ class Trainer:
         validation_split: float = 0.0,
         generator: Generator = None,
     ) -> History:
-        """Train for `epochs` more epochs, of which the first may be the rest of a resumed one.
+        """Train for `epochs` more epochs, of which the first may be a resumed one's rest; return the history.
 
         Args:
             data: a tuple of arrays (inputs, targets), a `DataLoader`, or an iterable of such tuples, one per
@@ -130,9 +130,6 @@ class Trainer:
             validation_split: fraction of the samples of `data`, arrays or a `DataLoader` of arrays, that is
                 split off for validation: the last ones, before any shuffling.
             generator: a numpy.random.Generator or seed for the shuffling of arrays.
-
-        Returns:
-            `self.history`.
 
         Raises:
             FloatingPointError: the loss of targets that count became NaN or infinite; the parameters are
@@ -171,9 +168,6 @@ class Trainer:
 
         Args:
             path: a checkpoint's file, or a folder for the newest one in it; by default that of `Checkpoints`.
-
-        Raises:
-            ValueError, OSError: see `resume_run`.
         """
         from tinyconv.training.checkpoints import resume_run
 

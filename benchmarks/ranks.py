@@ -234,7 +234,7 @@ def started(options: Sequence[str]) -> list[Connection]:
 
 def serve(address: str, run_round: Callable[[], object]) -> None:
     """Run a rank: a round for each message until the pipe is closed."""
-    with Client(address) as pipe, suppress(EOFError):
+    with Client(address) as pipe, suppress(EOFError, OSError):
         while True:
             pipe.recv()
             pipe.send(run_round())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tinyconv.arguments import instance, number
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.layers import Layer
-from tinyconv.training.generators import generators
+from tinyconv.training.generators import model_generators
 from tinyconv.training.run import Callback, Run
 
 
@@ -52,9 +52,7 @@ class WeightAverage(Callback):
         self.decay = number("decay", decay, 0.0, 1.0)
         # With the model's generators and not copies, so that layers draw in evaluation from the streams that
         # checkpoints save.
-        shared: dict[int, Any] = {
-            id(own): own for layer in model.modules() for own in generators(layer).values()
-        }
+        shared: dict[int, Any] = {id(own): own for own in model_generators(model).values()}
         self.module = copy.deepcopy(model, shared)
         self._changes = model.changes()
         self.n_averaged = 0

@@ -76,12 +76,17 @@ def set_random_states(model: Layer, batches: Any, states: Mapping[str, Any]) -> 
         set_state(source, states[name])
 
 
-def _by_name(model: Layer, batches: Any) -> dict[str, RandomSource]:
-    found = global_generators() | {
+def model_generators(model: Layer) -> dict[str, RandomSource]:
+    """Return the generators of all layers of `model`, by name; layers may share one."""
+    return {
         f"layer {index}, {key}": generator
         for index, layer in enumerate(model.modules())
         for key, generator in generators(layer).items()
     }
+
+
+def _by_name(model: Layer, batches: Any) -> dict[str, RandomSource]:
+    found = global_generators() | model_generators(model)
     own = getattr(batches, "generator", None)
     return {**found, "batches": own} if isinstance(own, np.random.Generator) else found
 
@@ -96,8 +101,8 @@ class OwnStreams:
 
     def __init__(self, model: Layer, rank: int) -> None:
         self._rank = rank
-        found = [own for layer in model.modules() for own in generators(layer).values()]
-        unique = {id(own): own for own in (*found, *global_generators().values())} if rank else {}
+        found = _by_name(model, None) if rank else {}
+        unique = {id(own): own for own in found.values()}
         self._streams = [(own, digest(own)) for own in unique.values()]
 
     def begin(self, epoch: int, batch: int) -> None:

@@ -37,22 +37,25 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class Convolution(Layer):
-    """Base class of the convolutions: channels, groups and parameters."""
+    """Base class of the convolutions: window, channels, groups and parameters."""
+
+    _sizes: Callable[..., tuple[int, ...]]  # an option as a number for each direction, checked
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: tuple[int, ...],
-        stride: tuple[int, ...],
-        dilation: tuple[int, ...],
+        kernel_size: IntOrPair,
+        stride: IntOrPair,
+        dilation: IntOrPair,
         groups: int,
         algorithm: str | None,
     ) -> None:
         super().__init__()
+        self.kernel_size = self._sizes("kernel_size", kernel_size)
+        self.stride, self.dilation = self._sizes("stride", stride), self._sizes("dilation", dilation)
         self.in_channels = integer("in_channels", in_channels)
         self.out_channels = integer("out_channels", out_channels)
-        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.groups = integer("groups", groups)
         self.algorithm = None if algorithm is None else one_of("algorithm", algorithm, NAMES)
         for name, channels in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
@@ -80,8 +83,6 @@ class PaddedConvolution(OfFunction, Convolution, Affine):
     _function_weight: Callable[..., Array]
     _function_bias: Callable[[Array], Array]
 
-    _sizes: Callable[..., tuple[int, ...]]  # an option as a number for each direction, checked
-
     def __init__(
         self,
         in_channels: int,
@@ -98,13 +99,12 @@ class PaddedConvolution(OfFunction, Convolution, Affine):
         dtype: npt.DTypeLike = np.float32,
         generator: Generator = None,
     ) -> None:
-        size, step = self._sizes("kernel_size", kernel_size), self._sizes("stride", stride)
-        spread = self._sizes("dilation", dilation)
-        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups, algorithm)
         self.padding = padding if isinstance(padding, str) else self._sizes("padding", padding, minimum=0)
         self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
         _ = self.pads  # refuses a padding by an unknown name
-        self._add_parameters((out_channels, in_channels // groups, *size), bias, dtype, generator)
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self._add_parameters(shape, bias, dtype, generator)
 
     @property
     def pads(self) -> list[int]:
@@ -304,6 +304,8 @@ class ConvTranspose2d(Convolution):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html
     """
 
+    _sizes = staticmethod(pair)
+
     def __init__(
         self,
         in_channels: int,
@@ -321,16 +323,12 @@ class ConvTranspose2d(Convolution):
         dtype: npt.DTypeLike = np.float32,
         generator: Generator = None,
     ) -> None:
-        size, step, spread = (
-            pair("kernel_size", kernel_size),
-            pair("stride", stride),
-            pair("dilation", dilation),
-        )
-        super().__init__(in_channels, out_channels, size, step, spread, groups, algorithm)
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups, algorithm)
         self.padding_mode = one_of("padding_mode", padding_mode, ("zeros",))
         self.padding = pair("padding", padding, minimum=0)
         self.output_padding = pair("output_padding", output_padding, minimum=0)
-        self._add_parameters((in_channels, out_channels // groups, *size), bias, dtype, generator)
+        shape = (in_channels, out_channels // groups, *self.kernel_size)
+        self._add_parameters(shape, bias, dtype, generator)
 
     def forward(self, x: Array, output_size: Sequence[int] | None = None) -> Array:
         check_kinds(input=x)

@@ -318,8 +318,11 @@ def _interrupted(args: Namespace, trainer: Trainer) -> str:
 
 
 def report(args: Namespace, trainer: Trainer, data: MNIST, seconds: float) -> None:
-    """Print the result; write weights, averaged ones if there are, and picture."""
-    trainer.model.load_state_dict(trainer.run.evaluated.state_dict())
+    """Print the result; write weights, averaged ones if there are, and picture; on the first rank alone."""
+    if args.communicator.rank:
+        return
+    if trainer.run.evaluated is not trainer.model:
+        trainer.model.load_state_dict(trainer.run.evaluated.state_dict())
     epochs = trainer.history.epochs
     logits = trainer.model.to("cpu").predict(normalize(data.test_images))
     accuracy = float((logits.argmax(axis=1) == data.test_labels).mean())
@@ -328,8 +331,6 @@ def report(args: Namespace, trainer: Trainer, data: MNIST, seconds: float) -> No
     if epochs:
         best = trainer.history.best
         print(f"best after epoch {best.epoch}: {best.validation_accuracy:.2%}")
-    if args.communicator.rank:
-        return
     weights = args.out / f"{args.model}.safetensors"
     save_weights(trainer.model, weights)
     print(f"weights: {weights}")

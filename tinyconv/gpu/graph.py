@@ -44,7 +44,7 @@ def step_graph(loop: Any, xp: Any) -> "Callable[[Array, Array], Array] | None":
     run = loop.run
     if tf32():
         logger.warning("TF32 is on (CUPY_TF32): float32 is multiplied with 10 bits of mantissa")
-    if loop.accumulate > 1 or loop.reads:
+    if run.accumulate > 1 or loop.reads:
         logger.info(
             "steps run without a CUDA graph: gradients are accumulated, or some targets may be ignored"
         )

@@ -10,12 +10,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.layers.divided import dividing
 
 __all__ = ["Communicator", "MPICommunicator", "default_communicator"]
 
@@ -64,6 +65,10 @@ class Communicator:
         total = np.array(array)
         self.allreduce(total)
         return total
+
+    def dividing(self) -> AbstractContextManager[None]:
+        """Return a `with` block in which this thread's layers add up over the ranks."""
+        return dividing(self.total if self.size > 1 else None)
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -11,7 +11,6 @@ import numpy as np
 from tinyconv.arrays import Array, array_module, moved, one_blas_thread, underflow_allowed
 from tinyconv.gpu.errors import out_of_memory
 from tinyconv.layers.cache import Pass
-from tinyconv.layers.divided import dividing
 from tinyconv.training.batches import Batches, parts_of
 from tinyconv.training.communicator import Communicator
 from tinyconv.training.generators import OwnStreams
@@ -29,7 +28,6 @@ class Loop:
 
     Args:
         run: the record of the run.
-        accumulate: number of batches per step of the optimiser.
         validation: data to evaluate on after each epoch, or None.
         reads: whether to read from a GPU in each batch whether any target counts.
 
@@ -37,8 +35,8 @@ class Loop:
         graph: on a GPU a function that does what `add_gradients` and the optimiser's step do, or None.
     """
 
-    def __init__(self, run: Run, accumulate: int, validation: Batches | None, reads: bool = False) -> None:
-        self.run, self.accumulate, self.validation, self.reads = run, accumulate, validation, reads
+    def __init__(self, run: Run, validation: Batches | None, reads: bool = False) -> None:
+        self.run, self.validation, self.reads = run, validation, reads
         self.graph: Callable[[Array, Array], Array] | None = None
 
     def on_other_ranks(self) -> "Loop":
@@ -52,7 +50,7 @@ class Loop:
         run = self.run
         check_reduces(run.criterion)
         before, run.communicator = run.communicator, communicator
-        self._adds_up = self.accumulate > 1 or communicator.size > 1
+        self._adds_up = run.accumulate > 1 or communicator.size > 1
         with one_blas_thread(), communicator.together(), ExitStack() as stack:
             stack.callback(setattr, run, "communicator", before)  # that of processes ends with them
             for callback in run.called():
@@ -96,7 +94,7 @@ class Loop:
             streams.begin(run.epoch, number)
             with out_of_memory(f"a batch of {len(inputs)}"):
                 run.pending.append((self.graph or self.add_gradients)(inputs, targets))
-                if len(run.pending) == self.accumulate:
+                if len(run.pending) == run.accumulate:
                     self._step()
             run.call("on_batch_end")
         if run.pending:
@@ -111,7 +109,7 @@ class Loop:
         run, criterion = self.run, self.run.criterion
         if not run.pending:
             run.optimizer.zero_grad()
-        with dividing(run.allreduce):
+        with run.communicator.dividing():
             prediction = self._network.forward(inputs)
             loss = criterion.forward(prediction, targets)
             sums = sums_of(criterion, loss, prediction, targets)
@@ -156,8 +154,8 @@ class Loop:
 def evaluate(run: Run, batches: Batches, communicator: Communicator, name: str) -> Evaluation:
     """Return loss and accuracy over the argument `name`, which the ranks of `communicator` share."""
     check_reduces(run.criterion)
-    criterion, model, sums = run.criterion, run.evaluated, array_module(*run.model.parameters()).zeros(5)
-    with dividing(communicator.total if communicator.size > 1 else None):
+    criterion, model, sums = run.criterion, run.evaluated, run.xp.zeros(5)
+    with communicator.dividing():
         for inputs, targets in parts_of(batches, communicator):
             prediction = model.predict(inputs, batch_size=max(1, len(inputs)))
             with Pass(keeps=False):  # a training in another thread may be between forward and backward

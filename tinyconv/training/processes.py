@@ -89,7 +89,7 @@ class ProcessCommunicator(Communicator):
                 for other in others:
                     piece += other
 
-    def _pieces(self, arrays: tuple[Array, ...]) -> "list[list[Piece]]":
+    def _pieces(self, arrays: tuple[Array, ...]) -> list[list[Piece]]:
         """The pieces of `arrays`, as many at a time as a slot has room for; the gradients' are remembered."""
         if len(arrays) == len(self._arrays) and all(map(operator.is_, arrays, self._arrays)):
             return self._rounds

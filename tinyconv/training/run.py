@@ -11,11 +11,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import instance
+from tinyconv.arguments import instance, integer
 from tinyconv.arrays import Array, array_module, moved
 from tinyconv.data.loader import DataLoader
 from tinyconv.layers import Layer
-from tinyconv.layers.divided import Allreduce
 from tinyconv.layers.loss import Loss
 from tinyconv.optim import Optimizer, Schedule
 from tinyconv.signature import shown_arguments
@@ -101,7 +100,7 @@ class Run:
 
     Attributes:
         model, criterion, optimizer, schedule, callbacks: those of the Trainer.
-        options: what else must be equal in a resumed run.
+        accumulate: number of batches per step of the optimiser.
         history: the `History`.
         epoch: the number of the present epoch, or of the last one.
         step: number of batches of this epoch up to the last step of the optimiser.
@@ -123,6 +122,7 @@ class Run:
         optimizer: Optimizer,
         schedule: Schedule | None,
         callbacks: Sequence[Callback],
+        accumulate: int,
     ) -> None:
         instance("model", model, Layer)
         check_reduces(instance("criterion", criterion, Loss))
@@ -135,7 +135,7 @@ class Run:
         for one in self.callbacks:
             if type(one).evaluated is not Callback.evaluated and not one.every_rank:
                 raise ValueError(f"`callbacks`: {one} has a model to evaluate, so `every_rank` must be True")
-        self.options: Mapping[str, int] = {}
+        self.accumulate = integer("accumulate", accumulate)
         self.history = History()
         self.communicator = Communicator()
         self.epoch = self.step = self.last_epoch = 0
@@ -217,10 +217,9 @@ class Run:
 
         Random generators are at the epoch's beginning then, so that the data can be drawn again.
         """
-        self.epoch, now = len(self.history.epochs) + 1, self._sizes()
-        resumed = self._resumed
+        self.epoch, resumed = len(self.history.epochs) + 1, self._resumed
         if resumed is not None:
-            for what, size in now.items():
+            for what, size in self._sizes().items():
                 if resumed[what] != size and not self.communicator.rank:
                     raise ValueError(f"`data` has {size} {what}, the resumed run's had {resumed[what]}")
             set_random_states(self.model, self.batches, resumed["begin"])
@@ -228,9 +227,7 @@ class Run:
         if resumed is not None and resumed["step"]:
             self._begun = resumed
         else:
-            begin = random_states(self.model, self.batches) if self.resumable else {}
-            self._begun = {**now, "step": 0, "begin": begin, "now": begin, "sums": [0.0] * 5}
-            self._begun["lr"] = self.optimizer.lr
+            self._begun = self._beginning(random_states(self.model, self.batches) if self.resumable else {})
         self.step, self.sums = self._begun["step"], np.array(self._begun["sums"])
 
     def go_on(self) -> None:
@@ -256,11 +253,6 @@ class Run:
             self.check_ranks()
         self._begun = None
         return record
-
-    @property
-    def allreduce(self) -> Allreduce | None:
-        """Return the function by which layers add up over the ranks; None if there is one rank."""
-        return self.communicator.total if self.communicator.size > 1 else None
 
     def add_up(self) -> Array:
         """Return the stacked sums of the pending batches; with several ranks add up those and the gradients.
@@ -409,10 +401,14 @@ class Run:
         """Where the run is in its data: after `step` batches of an epoch, or before one."""
         if self._resumed is not None:
             return self._resumed
-        now, sums = random_states(self.model, self.batches), moved(self.sums, np).tolist()
+        now = random_states(self.model, self.batches)
         if self._begun is not None and self.step:
-            return {**self._begun, "step": self.step, "now": now, "sums": sums}
-        position = {"step": 0, "begin": now, "now": now, "sums": [0.0] * 5, "lr": self.optimizer.lr}
+            return {**self._begun, "step": self.step, "now": now, "sums": moved(self.sums, np).tolist()}
+        return self._beginning(now)
+
+    def _beginning(self, states: dict[str, Any]) -> dict[str, Any]:
+        """The position before the first batch of an epoch."""
+        position = {"step": 0, "begin": states, "now": states, "sums": [0.0] * 5, "lr": self.optimizer.lr}
         return {**position, **self._sizes()}
 
     def _sizes(self) -> dict[str, int | None]:
@@ -441,7 +437,7 @@ class Run:
             "groups": [group["params"] for group in self.optimizer.groups],
             "schedule kind": None if schedule is None else [type(schedule).__name__, *schedule.base_lrs],
             "callbacks": [repr(callback) for callback in self.shared_callbacks],
-            **self.options,
+            "accumulate": self.accumulate,
         }
         same: dict[str, Any] = json.loads(json.dumps(kinds, default=list))  # with lists, as in a file
         return same

@@ -80,14 +80,12 @@ class Trainer:
         cuda_graph: bool | None = None,
         progress: bool = True,
     ) -> None:
-        self.accumulate = integer("accumulate", accumulate)
         self.communicator, self.workers = checked_ranks(communicator, workers)
         if progress:
             from tinyconv.training.progress import Progress  # tqdm is imported only for it
 
             callbacks = [*callbacks, Progress()]
-        self.run = Run(model, criterion, optimizer, schedule, callbacks)
-        self.run.options = {"accumulate": self.accumulate}
+        self.run = Run(model, criterion, optimizer, schedule, callbacks, accumulate)
         if device is not None:
             self.run.to(device)
         self.cuda_graph = cuda_graph
@@ -98,6 +96,7 @@ class Trainer:
     criterion: Loss = property(attrgetter("run.criterion"))  # type: ignore[assignment]
     optimizer: Optimizer = property(attrgetter("run.optimizer"))  # type: ignore[assignment]
     schedule: Schedule | None = property(attrgetter("run.schedule"))  # type: ignore[assignment]
+    accumulate: int = property(attrgetter("run.accumulate"))  # type: ignore[assignment]
     history: History = property(attrgetter("run.history"))  # type: ignore[assignment]
     _xp: Any = property(attrgetter("run.xp"))
 
@@ -152,7 +151,7 @@ class Trainer:
         self.run.begin_fit(batches, integer("epochs", epochs, minimum=0))
         try:
             reads = self._xp is not np and may_ignore(self.criterion, data)
-            loop = Loop(self.run, self.accumulate, validation, reads)
+            loop = Loop(self.run, validation, reads)
             if self._xp is not np and self.cuda_graph is not False:
                 loop.graph = step_graph(loop, self._xp)
             with self._ranks(loop) as communicator:

@@ -1,8 +1,12 @@
 """Training speed compared with PyTorch, JAX and DeZero, and with the matrix products alone.
 
-    python benchmarks/train_speed.py                           (all rows; needs the extra "benchmarks")
+    python benchmarks/train_speed.py                           (lenet and cnn; needs the extra "benchmarks")
     python benchmarks/train_speed.py --model lenet --batch-size 128
     python benchmarks/train_speed.py --model lenet --batch-size 64 --threads 1 --pytorch-only
+    python benchmarks/train_speed.py --model resnet18 --threads 1 --rounds 2 --pytorch-only
+
+LeNet and the CNN train on MNIST; resnet18, vgg11 and mobilenet, which run only where `--model` names them, on
+random RGB images of 32x32 pixels.
 
 Every peer does the same work for each batch: uint8 images and labels gathered by a shuffled index,
 normalised to float32, forward, mean cross-entropy, backward, a step of SGD with momentum 0.9, and the loss
@@ -17,7 +21,8 @@ read. The peers:
   of every layer with existing matrices in NumPy, a convolution as (O, C*KH*KW) @ (C*KH*KW, OH*OW*N). There is
   no gathering, adding, pooling or updating, so only another algorithm can be faster.
 
-Ratios are to the fastest of PyTorch's. Peers that are not installed are left out.
+Ratios are to the fastest of PyTorch's. Peers that are not installed are left out, and so are JAX, DeZero and
+the GEMMs in the three large networks.
 """
 
 import argparse
@@ -43,13 +48,29 @@ from harness import (
     table,
     write_json,
 )
-from networks import LR, MOMENTUM, dezero_step, jax_step, products, pytorch_network
+from networks import (
+    FOR_MNIST,
+    LR,
+    MOMENTUM,
+    dezero_step,
+    image_shape,
+    jax_step,
+    products,
+    pytorch_network,
+    tinyconv_network,
+)
 
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, formatted
 
 ROOT = Path(__file__).parent.parent
-BATCH_SIZES = {"lenet": (32, 128, 512), "cnn": (64,)}
-IMAGES = {"lenet": 20_000, "cnn": 2_000}  # per round, which takes some seconds
+BATCH_SIZES = {"lenet": (32, 128, 512), "cnn": (64,), "resnet18": (64,), "vgg11": (64,), "mobilenet": (64,)}
+IMAGES = {  # per round, which takes some seconds
+    "lenet": 20_000,
+    "cnn": 2_000,
+    "resnet18": 128,
+    "vgg11": 256,
+    "mobilenet": 256,
+}
 FEWER = 10  # for DeZero
 
 
@@ -58,11 +79,16 @@ def tinyconv_peer(model: str, batch_size: int, images: int, workers: int) -> Cal
     import tinyconv as tc
     from tinyconv.data import DataLoader, normalize
 
-    network = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}[model](generator=0)
+    network = tinyconv_network(model)
     optimizer = tc.optim.SGD(network, lr=LR, momentum=MOMENTUM)
     trainer = tc.Trainer(network, tc.CrossEntropyLoss(), optimizer, workers=workers, progress=False)
-    pixels, labels = training_data(batch_size, images)
-    batches = DataLoader((pixels, labels), batch_size, shuffle=True, generator=0, transform=normalize)
+    batches = DataLoader(
+        data_of(model, batch_size, images),
+        batch_size,
+        shuffle=True,
+        generator=0,
+        transform=normalize if model in FOR_MNIST else normalize_rgb,
+    )
 
     def run_round() -> float:
         start = time.perf_counter()
@@ -82,9 +108,12 @@ def step_peer(
         "DeZero": dezero_step,
     }
     step = steps[framework](model, **options)
-    pixels, labels = training_data(batch_size, images)
+    pixels, labels = data_of(model, batch_size, images)
     rng = np.random.default_rng(0)
-    step(pixels[:batch_size], labels[:batch_size])  # compiles
+    try:
+        step(pixels[:batch_size], labels[:batch_size])  # compiles
+    except RuntimeError as error:
+        raise UnavailableError(f"its first step failed: {str(error).strip().splitlines()[0]}") from error
 
     def run_round() -> float:
         start = time.perf_counter()
@@ -94,6 +123,23 @@ def step_peer(
         return (time.perf_counter() - start) / len(chosen)
 
     return run_round
+
+
+def data_of(model: str, batch_size: int, images: int) -> tuple[Array, Array]:
+    """Return uint8 images and labels for a network, as many as fill whole batches."""
+    if model in FOR_MNIST:
+        return training_data(batch_size, images)
+    rng = np.random.default_rng(0)
+    count = max(1, images // batch_size) * batch_size
+    return rng.integers(0, 256, (count, *image_shape(model)), np.uint8), rng.integers(0, 10, count)
+
+
+def normalize_rgb(images: Array) -> Array:
+    """Do with (N, 3, H, W) what `tinyconv.data.normalize` does with (N, H, W)."""
+    pixels: Array = formatted(images).astype(np.float32)
+    pixels *= 1 / (255 * 0.3081)
+    pixels -= 0.1307 / 0.3081
+    return pixels
 
 
 def training_data(batch_size: int, images: int) -> tuple[Array, Array]:
@@ -116,7 +162,7 @@ def pytorch_step(model: str, threads: int, variant: str) -> Callable[[Array, Arr
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=MOMENTUM)
 
     def loss_of(pixels: torch.Tensor, labels: torch.Tensor) -> Any:
-        x = ((pixels.float() / 255 - 0.1307) / 0.3081)[:, None]
+        x = ((pixels.float() / 255 - 0.1307) / 0.3081).reshape(-1, *image_shape(model))
         return criterion(network(x.contiguous(memory_format=layout)), labels)
 
     forward = torch.compile(loss_of) if variant == "torch.compile" else loss_of
@@ -129,12 +175,6 @@ def pytorch_step(model: str, threads: int, variant: str) -> Callable[[Array, Arr
         loss_value: float = loss.item()
         return loss_value
 
-    if variant == "torch.compile":
-        try:
-            step(np.zeros((2, 28, 28), np.uint8), np.zeros(2, np.int64))
-        except RuntimeError as error:
-            raise UnavailableError(f"it cannot compile: {str(error).strip().splitlines()[0]}") from error
-        torch.compiler.reset()  # forget the small batch
     return step
 
 
@@ -185,17 +225,21 @@ def measure(
     baseline = fastest(seconds, "PyTorch")
     print(table(f"{model}, batch {batch_size}", seconds, batch_size, baseline))
     ours = fastest(seconds, "tinyconv")
-    share = statistics.median(ratios(seconds, "GEMMs alone")[ours])
-    print(f"{ours}: {share:.0%} of the GEMM-only bound; {disturbance_line(running)}\n", flush=True)
+    if "GEMMs alone" in seconds:
+        share = statistics.median(ratios(seconds, "GEMMs alone")[ours])
+        print(f"{ours}: {share:.0%} of the GEMM-only bound", end="; ")
+    print(f"{disturbance_line(running)}\n", flush=True)
     return seconds
 
 
 def main() -> None:
     """Run the requested rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", choices=tuple(BATCH_SIZES), help="only this one")
+    parser.add_argument("--model", choices=tuple(BATCH_SIZES), help="default: lenet and cnn")
     parser.add_argument("--batch-size", type=int, help="only this one")
-    parser.add_argument("--images", type=int, help="number of images per round (default 20,000 or 2,000)")
+    parser.add_argument(
+        "--images", type=int, help="number of images per round (default: a few seconds' worth)"
+    )
     parser.add_argument("--rounds", type=int, default=11, help="number of rounds that count (default 11)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--pytorch-only", action="store_true", help="leave out JAX and DeZero")
@@ -203,7 +247,7 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, help="file for a bar chart: PNG, SVG or PDF")
     args = parser.parse_args()
     rows, images = {}, {}
-    for model in [args.model] if args.model else BATCH_SIZES:
+    for model in [args.model] if args.model else FOR_MNIST:
         for batch_size in [args.batch_size] if args.batch_size else BATCH_SIZES[model]:
             name = f"{model}, batch {batch_size}"
             count = args.images or IMAGES[model]

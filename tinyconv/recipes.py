@@ -163,6 +163,7 @@ def with_all_options(args: Namespace) -> Namespace:
         raise ValueError("--resume goes on writing to its folder: --checkpoint-dir must not be given as well")
     if args.resume is None:
         several = args.device == "cpu" and sys.platform == "linux" and available_cpus() > 1
+        several = several and args.model != "cnn"  # whose large weights threads share
         return _with_defaults(Namespace(**vars(args), workers=2 if several else 1))
     kept = _kept_options(args.resume)
     resumed = _with_defaults(Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume}))

@@ -5,6 +5,7 @@ import numpy as np
 from tinyconv.arrays.devices import *
 from tinyconv.arrays.elementwise import *
 from tinyconv.arrays.layout import *
+from tinyconv.arrays.parallel import *
 from tinyconv.arrays.products import *
 from tinyconv.arrays.threads import *
 

@@ -8,8 +8,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from tinyconv.arrays.devices import Array, array_module
+from tinyconv.arrays.parallel import VALUE_WORK, cut, in_threads
 
-__all__ = ["fused", "kept_where", "underflow_allowed"]
+__all__ = ["by_values", "fused", "kept_where", "underflow_allowed"]
+
+PART_VALUES = 1 << 16  # of each array, so that a part of some arrays fits in the cache
 
 # A floating dtype -> the integers of its size.
 BITS: dict[Any, np.dtype[Any]] = {
@@ -76,3 +79,21 @@ def kept_where(mask: Array, values: Array, out: Array | None = None) -> Array:
     kept: Array = xp.asarray(mask).astype(bits)
     kept *= values.view(bits)
     return kept.view(values.dtype)
+
+
+def by_values(function: Callable[..., object], *arrays: Array) -> None:
+    """Call `function(*arrays)`, which writes to some of them, elementwise: for large arrays in parts.
+
+    So several steps are computed while a part is in the cache, and by several threads. The arrays have one
+    shape. Those of different memory layouts are computed at once.
+    """
+    first, alike = arrays[0], {(array.shape, array.strides) for array in arrays}
+    if array_module(first) is not np or first.size < 2 * PART_VALUES or len(alike) > 1:
+        function(*arrays)
+        return
+    flat = [array.ravel(order="K") for array in arrays]
+    if not all(np.may_share_memory(values, array) for values, array in zip(flat, arrays, strict=True)):
+        function(*arrays)
+        return
+    parts = cut(first.size, first.size // PART_VALUES)
+    in_threads(lambda part: function(*(values[part] for values in flat)), parts, VALUE_WORK * first.size)

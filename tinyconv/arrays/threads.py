@@ -4,15 +4,19 @@ The threads of OpenBLAS spin while they wait for each other. If another program 
 all of them wait, in every matrix product, for the thread that shares this CPU.
 """
 
+import functools
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["one_blas_thread", "available_cpus"]
+__all__ = ["one_blas_thread", "blas_threads", "small_kernels", "available_cpus"]
+
+AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")  # as OpenBLAS calls them
 
 # Linux's list of the process's own control groups, and where the groups are mounted.
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -37,7 +41,7 @@ def one_blas_thread() -> Iterator[None]:
     threadpoolctl alone may.
 
     A forked process inherits the limit, and the blocks of the thread that forked it; if there are none, the
-    limit stays until a block of its own ends. A library that is loaded inside a block is not limited by it.
+    limit stays until a block of its own ends. A library that is loaded after the first block is not limited.
     MKL, and OpenBLAS built with OpenMP, have a limit per thread: there only the thread that opened the first
     block is limited.
 
@@ -61,10 +65,38 @@ def one_blas_thread() -> Iterator[None]:
                 _restore()
 
 
-def _limit() -> None:
+def blas_threads() -> int:
+    """Return how many threads BLAS may use when no `one_blas_thread` limits it.
+
+    Where threadpoolctl does not know the library (Apple's Accelerate), this is `sys.maxsize`.
+    """
+    counts = []
+    for library in _libraries():
+        count, (_, before) = library.num_threads, _limited.get(library.filepath, (library, 1))
+        if count is not None:
+            counts.append(before if count == 1 else count)
+    return min(counts, default=sys.maxsize)
+
+
+@functools.cache
+def small_kernels() -> bool:
+    """Return whether BLAS has kernels for small matrices, which do not copy (repack) their operands first.
+
+    OpenBLAS has them on AVX-512 cores, for products of at most a million multiply-adds. The result of a
+    product "A times B transposed" must also have at most 1200 entries.
+    """
+    return any(getattr(library, "architecture", None) in AVX512 for library in _libraries())
+
+
+@functools.cache  # as looking for them takes longer than a small product
+def _libraries() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
-    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _limit() -> None:
+    for library in _libraries():
         if library.num_threads not in (None, 1):
             _limited[library.filepath] = library, library.num_threads
             _set(library, 1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module, moved, one_blas_thread, underflow_allowed
+from tinyconv.arrays import Array, array_module, moved, one_blas_thread, one_thread, underflow_allowed
 from tinyconv.gpu.errors import out_of_memory
 from tinyconv.layers.cache import Pass
 from tinyconv.training.batches import Batches, parts_of
@@ -53,6 +53,8 @@ class Loop:
         self._adds_up = run.accumulate > 1 or communicator.size > 1
         with one_blas_thread(), communicator.together(), ExitStack() as stack:
             stack.callback(setattr, run, "communicator", before)  # that of processes ends with them
+            if communicator.size > 1:
+                stack.enter_context(one_thread())
             for callback in run.called():
                 stack.callback(callback.close)
             stack.callback(run.read)  # on a GPU, what an error has left there

@@ -166,8 +166,8 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, block_
 
 @pytest.mark.parametrize("nbytes", [0, 1, 100_000, 1 << 20, 3 << 20])
 def test_blocks_of_rows_cover_each_row_once(nbytes: int) -> None:
-    blocks = list(windows.blocks(13, nbytes))
-    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(13))
+    blocks = windows.blocks(slice(2, 15), nbytes)
+    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(2, 15))
     assert all((b.stop - b.start) * nbytes <= 1 << 20 or b.stop - b.start == 1 for b in blocks)
 
 
@@ -370,7 +370,8 @@ def test_the_turned_convolution_gives_the_gradient_with_respect_to_the_image() -
     g = np.random.default_rng(1).standard_normal(geometry.output_shape)
     turned = geometry.turned
     assert turned.output_shape == x.shape
-    y = columns.conv2d(turned, g, geometry.turned_weight(w), None)
+    y = np.empty(x.shape)
+    columns.conv2d(turned, g, geometry.turned_weight(w), None, y)
     assert_close(y, F.conv2d_input(x.shape, w, g, padding=(1, 2)))
 
 
@@ -383,13 +384,17 @@ def test_the_turned_convolution_gives_the_gradient_with_respect_to_the_image() -
         ("output", "windows", (32, 1, 3, 3), (64, 1, 28, 28), 0, 1),
         ("output", "winograd", (64, 32, 3, 3), (32, 32, 26, 26), 0, 1),
         ("output", "winograd", (128, 128, 3, 3), (16, 128, 28, 28), 1, 1),
-        ("output", "columns", (128, 128, 3, 3), (1, 128, 28, 28), 1, 1),
+        ("output", "winograd", (128, 128, 3, 3), (1, 128, 28, 28), 1, 1),
+        ("output", "winograd", (32, 32, 5, 5), (16, 32, 28, 28), 2, 1),
+        ("output", "columns", (256, 256, 3, 3), (1, 256, 14, 14), 1, 1),
         ("output", "columns", (256, 256, 5, 5), (4, 256, 7, 7), 2, 1),
         ("output", "depthwise", (128, 1, 3, 3), (8, 128, 28, 28), 1, 128),
-        ("output", "windows", (128, 1, 3, 3), (64, 128, 28, 28), 1, 128),
-        ("weight", "depthwise", (256, 1, 3, 3), (1, 128, 28, 28), 1, 128),
+        ("output", "depthwise", (128, 1, 3, 3), (64, 128, 28, 28), 1, 128),
+        ("output", "windows", (256, 1, 3, 3), (64, 128, 28, 28), 1, 128),
+        ("weight", "depthwise", (128, 1, 3, 3), (1, 128, 28, 28), 1, 128),
         ("input", "windows", (16, 6, 5, 5), (64, 6, 14, 14), 0, 1),
         ("input", "turned", (16, 6, 5, 5), (1, 6, 14, 14), 0, 1),
+        ("input", "columns", (256, 256, 3, 3), (1, 256, 14, 14), 1, 1),
         ("input", "turned", (128, 1, 3, 3), (16, 128, 28, 28), 1, 128),
         ("input", "windows", (32, 1, 3, 3), (32, 1, 28, 28), 0, 1),
         ("input", "winograd", (64, 32, 3, 3), (32, 32, 26, 26), 0, 1),
@@ -413,6 +418,56 @@ def test_shapes_decide_which_algorithm_runs(
     assert pick(table, geometry, None, np) is TABLE[table][name].run
 
 
+@pytest.mark.parametrize(
+    ("table", "name", "samples", "channels", "groups", "options"),
+    [
+        ("output", "residues", 16, 64, 1, {"dilation": 2}),
+        ("output", "columns", 1, 64, 1, {"dilation": 2}),
+        ("weight", "residues", 16, 64, 1, {"dilation": 2}),
+        ("input", "residues", 16, 64, 1, {"stride": 2}),
+        ("input", "columns", 16, 4, 1, {"stride": 2}),  # the parts would be small
+        ("input", "residues", 16, 4, 4, {"stride": 2}),
+        ("output", "windows", 16, 64, 1, {"stride": 2}),
+    ],
+)
+def test_large_dilated_and_strided_convolutions_are_computed_by_residues(
+    request: pytest.FixtureRequest,
+    table: str,
+    name: str,
+    samples: int,
+    channels: int,
+    groups: int,
+    options: dict[str, Any],
+) -> None:
+    if "by shape" not in request.node.name:
+        pytest.skip("an algorithm is preferred")
+    weight_size = (channels, channels // groups, 3, 3)
+    geometry = conv_geometry((samples, channels, 16, 16), weight_size, **options, groups=groups)
+    assert pick(table, geometry, None, np) is TABLE[table][name].run
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("windows", {"dilation": (2, 3), "stride": (3, 2), "padding": 2}),
+        ("windows", {"padding": 4}),  # wider than the kernel
+        ("windows", {"groups": 3, "dilation": 2, "padding": (5, 0)}),
+        ("winograd", {"dilation": (2, 3), "padding": 2}),
+    ],
+    ids=str,
+)
+def test_an_algorithm_asked_for_by_name_also_computes_the_parts(name: str, options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((5, 6, 11, 13)), rng.standard_normal((9, 6 // options.get("groups", 1), 3, 3))
+    y = F.conv2d(x, w, **options, algorithm="columns")
+    g = rng.standard_normal(y.shape)
+    assert_close(F.conv2d(x, w, **options, algorithm=name), y)
+    found = F.conv2d_backward(g, x, w, **options, algorithm=name)[:2]
+    expected = F.conv2d_backward(g, x, w, **options, algorithm="columns")[:2]
+    for actual, wanted in zip(found, expected, strict=True):
+        assert_close(actual, wanted)
+
+
 def test_an_algorithm_can_be_asked_for_by_name() -> None:
     x, w, b, _ = make("plain")
     g = F.conv2d(x, w, b)
@@ -426,4 +481,8 @@ def test_an_algorithm_can_be_asked_for_by_name() -> None:
             function(x, kernel, algorithm="winograd")
         with pytest.raises(ValueError, match="`algorithm`"):
             function(x, kernel, algorithm="fastest")
+    with pytest.raises(ValueError, match=r"`algorithm` \(='winograd'\) needs a 3x3 or 5x5 kernel"):
+        F.conv2d_input(x.shape, w, F.conv2d(x, w, stride=2), stride=2, algorithm="winograd")
+    with pytest.raises(ValueError, match="`algorithm`"):  # a batch without samples is checked, too
+        F.conv2d(x[:0], w, algorithm="fastest")
     assert_close(F.conv1d(x[:, :, 0], w[:, :, 0], algorithm="columns"), F.conv1d(x[:, :, 0], w[:, :, 0]))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinyconv as tc
 from tests.compare import assert_close, both_refuse, compare_layer
 from tinyconv import (
     AvgPool2d,
@@ -24,6 +25,7 @@ from tinyconv import (
     gradcheck,
     models,
 )
+from tinyconv.functional.conv import algorithms, conv_transpose2d
 
 
 def test_parameters_are_drawn_as_pytorch_draws_them() -> None:
@@ -298,3 +300,30 @@ def test_cross_entropy_loss_with_weights_and_ignored_targets_passes_gradcheck() 
 def test_losses_refuse_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError), match=f"`{next(iter(options))}`"):
         CrossEntropyLoss(**options)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "call", "computed"),
+    [
+        (False, "backward", ["output", "weight"]),
+        (False, "backward_params", ["weight"]),
+        (True, "backward", ["output"]),
+        (True, "backward_params", []),
+    ],
+)
+def test_a_transposed_convolution_computes_the_gradients_that_are_wanted(
+    frozen: bool, call: str, computed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = tc.ConvTranspose2d(2, 3, 3, stride=2, generator=0).requires_grad_(not frozen)
+    y = layer(np.ones((2, 2, 4, 4), np.float32))
+    found: list[str] = []
+
+    def recorded(wanted: str, *rest: Any) -> Any:
+        found.append(wanted)
+        return algorithms.pick(wanted, *rest)
+
+    monkeypatch.setattr(conv_transpose2d, "pick", recorded)
+    getattr(layer, call)(y)
+    assert found == computed
+    assert sorted(layer.grads) == ([] if frozen else ["bias", "weight"])
+    assert all(grad.any() for grad in layer.grads.values())

@@ -22,7 +22,7 @@ from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, formatted
 from tinyconv.functional.conv.algorithms import NAMES
 from tinyconv.functional.conv.conv1d import options_2d
-from tinyconv.functional.conv.conv_transpose2d import transposed_geometry
+from tinyconv.functional.conv.conv_transpose2d import transposed_geometry, transposed_gradients
 from tinyconv.functional.conv.geometry import conv_geometry, named_padding
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.affine import Affine
@@ -222,7 +222,7 @@ class Conv1d(PaddedConvolution, function=F.conv1d):
         bias: whether to add a bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
         algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which is chosen
-            for many 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
+            for many 3x3 and 5x5 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -257,7 +257,7 @@ class Conv2d(PaddedConvolution, function=F.conv2d):
         bias: whether to add a bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
         algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which is chosen
-            for many 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
+            for many 3x3 and 5x5 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -292,7 +292,7 @@ class ConvTranspose2d(Convolution):
         bias: whether to add a bias.
         padding_mode: "zeros", as in PyTorch.
         algorithm: "columns", "windows" or "winograd"; by default the shapes decide. Winograd, which is chosen
-            for many 3x3 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
+            for many 3x3 and 5x5 kernels, spreads an outlier or a NaN over a tile of 4x4 outputs.
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
@@ -339,16 +339,19 @@ class ConvTranspose2d(Convolution):
         )
 
     def backward(self, grad_output: Array) -> Array:
-        x, geometry = self.saved(grad_output)
+        return self._backward(grad_output, "input")["input"]
+
+    def backward_params(self, grad_output: Array) -> None:
+        self._backward(grad_output)
+
+    def _backward(self, grad_output: Array, *wanted: str) -> dict[str, Array]:
+        """Add the gradients of the parameters that are not frozen; return them and those `wanted`."""
+        (x, geometry), own = self.saved(grad_output), self._grads
         weight, bias = self._params["weight"], self._params.get("bias")
-        grad_input, *grads = F.conv_transpose2d_backward(
-            grad_output, x, weight, bias, *geometry, algorithm=self.algorithm
-        )
-        own = self._grads
-        for name, grad in zip(("weight", "bias"), grads, strict=True):
-            if grad is not None and name in own:
-                own[name] += grad
-        return grad_input
+        grads = transposed_gradients(grad_output, x, weight, bias, geometry, self.algorithm, (*wanted, *own))
+        for name in own:
+            own[name] += grads[name]
+        return grads
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         x, geometry = self.kept()
@@ -364,17 +367,22 @@ class ConvTranspose2d(Convolution):
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x, geometry), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
         weight, bias = self._params["weight"], self._params.get("bias")
-        grad_dot, *grads = F.conv_transpose2d_backward(
-            grad_output_dot, x, weight, bias, *geometry, algorithm=self.algorithm
+        grads = transposed_gradients(
+            grad_output_dot, x, weight, bias, geometry, self.algorithm, ("input", *self._params)
         )
-        moved_weight = weight if weight_dot is None else weight_dot
-        moved, *moved_grads = F.conv_transpose2d_backward(
-            grad_output, x_dot, moved_weight, None, *geometry, algorithm=self.algorithm
+        moved = transposed_gradients(
+            grad_output,
+            x_dot,
+            weight if weight_dot is None else weight_dot,
+            None,
+            geometry,
+            self.algorithm,
+            ("weight",) if weight_dot is None else ("input", "weight"),
         )
-        for name, grad in zip(("weight", "bias", "weight"), (*grads, moved_grads[0]), strict=True):
-            if grad is not None:
-                self.add_grad_dot(name, grad)
-        return grad_dot if weight_dot is None else grad_dot + moved
+        grads["weight"] += moved["weight"]
+        for name in self._params:
+            self.add_grad_dot(name, grads[name])
+        return grads["input"] if weight_dot is None else grads["input"] + moved["input"]
 
     def _geometry(self, input_shape: tuple[int, ...], output_size: Sequence[int] | None) -> tuple[Any, ...]:
         """The options of `functional.conv_transpose2d`, with the output padding that gives `output_size`."""

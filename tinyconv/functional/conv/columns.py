@@ -18,57 +18,71 @@ group.
 The copy has KH * KW times the image's values, so it is made for a block of samples at a time.
 """
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module, as_logical, empty_stored, matmul
+from tinyconv.arrays import Array, array_module, cut, in_threads, matmul
 from tinyconv.functional.conv.geometry import UNPADDED, Geometry
 
 BLOCK_BYTES = 4 << 20  # of columns: they should be in the cache when they are multiplied
+PART_WORK, LEAST_POSITIONS = 8_000_000, 32  # multiply-adds and output positions of a part, at least
+MANY_CHANNELS = 16
 GPU_BLOCK_BYTES = 1 << 30  # there each block launches kernels, so only memory limits it
 
 
-def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) -> Array:
-    """Return the output, of arrays that fit the geometry."""
-    (n, o, oh, ow), xp, matrix = geometry.output_shape, array_module(input), _matrix(weight, geometry)
-    if n == geometry.groups == 1:  # the product is the output as stored
-        output = as_logical(matmul(_columns(input, geometry), matrix).reshape(oh, ow, o, 1))
-    else:
-        output = empty_stored(geometry.output_shape, input.dtype, xp)
-        for samples in _blocks(geometry, input, xp):
-            output[samples] = _from_rows(matmul(_columns(input[samples], geometry), matrix), geometry)
-    if bias is not None:
-        output += bias[:, None, None]
-    return output
+def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    """Write the output, of arrays that fit the geometry, to `out`."""
+    windows, matrix = all_windows(input, geometry), _matrix(weight, geometry)
+    (n, o, _, ow), groups, by_tap = geometry.output_shape, geometry.groups, taps_first(geometry)
+
+    def run(block: tuple[slice, slice]) -> None:
+        samples, rows = block
+        target, columns = out[samples, :, rows], _columns(windows[samples, rows], groups, by_tap)
+        pixels = target[0].transpose(1, 2, 0)
+        if n == groups == 1 and pixels.flags.c_contiguous:  # the product is the output as stored
+            matmul(columns[0], matrix[0], out=pixels.reshape(-1, o))
+        else:
+            product = matmul(columns, matrix).reshape(groups, len(target), -1, ow, o // groups)
+            target[...] = product.transpose(1, 0, 4, 2, 3).reshape(target.shape)
+        if bias is not None:
+            target += bias[:, None, None]
+
+    in_threads(run, _blocks(geometry, array_module(input)), weight.size * out[:, 0].size)
 
 
-def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array) -> Array:
-    """Return the gradient with respect to the image."""
-    xp, matrix = array_module(grad_output), _matrix(weight, geometry)
-    (_, c, h, w), groups = geometry.input_shape, geometry.groups
-    grad_input = empty_stored(geometry.input_shape, grad_output.dtype, xp)
-    for samples in _blocks(geometry, grad_output, xp):
-        rows = _rows(grad_output[samples], geometry)
-        n = rows.shape[1] // (geometry.output_size[0] * geometry.output_size[1])
-        columns = matmul(rows, matrix.swapaxes(1, 2))
-        columns = columns.reshape(groups, n, *geometry.output_size, *geometry.kernel_size, c // groups)
-        image = xp.zeros((n, h, w, groups, c // groups), grad_output.dtype)
-        add_windows(image, columns.transpose(1, 2, 3, 4, 5, 0, 6), geometry)
-        grad_input[samples] = image.reshape(n, h, w, c).transpose(0, 3, 1, 2)
-    return grad_input
+def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array, out: Array) -> None:
+    """Write the gradient with respect to the image to `out`."""
+    xp, matrix = array_module(grad_output), _matrix(weight, geometry).swapaxes(1, 2)
+    (_, c, h, w), groups, (oh, ow) = geometry.input_shape, geometry.groups, geometry.output_size
+    for samples in _sample_blocks(geometry, xp):
+        grads = grad_output[samples]
+        columns = matmul(_rows(grads, groups), matrix)
+        image = xp.zeros((len(grads), h, w, groups, c // groups), grads.dtype)
+        if taps_first(geometry):
+            columns = columns.reshape(groups, len(grads), oh, ow, *geometry.kernel_size, c // groups)
+            columns = columns.transpose(1, 2, 3, 4, 5, 0, 6)
+        else:
+            columns = columns.reshape(groups, len(grads), oh, ow, c // groups, *geometry.kernel_size)
+            columns = columns.transpose(1, 2, 3, 5, 6, 0, 4)
+        add_windows(image, columns, geometry)
+        out[samples] = image.reshape(len(grads), h, w, c).transpose(0, 3, 1, 2)
 
 
 def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
     """Return the gradient with respect to the weight."""
     xp, (o, c, kh, kw), groups = array_module(input), geometry.weight_shape, geometry.groups
-    total = xp.zeros((groups, kh * kw * c, o // groups), input.dtype)
-    for samples in _blocks(geometry, input, xp):
-        columns = _columns(input[samples], geometry)
-        total += matmul(columns.swapaxes(1, 2), _rows(grad_output[samples], geometry))
-    by_tap = total.reshape(groups, kh, kw, c, o // groups).transpose(0, 4, 3, 1, 2)
-    weight: Array = xp.ascontiguousarray(by_tap).reshape(o, c, kh, kw)
+    windows, grads = all_windows(input, geometry), _rows(grad_output, groups).swapaxes(1, 2)
+    weight: Array = xp.empty((o, c, kh, kw), input.dtype)
+
+    def run(taps: tuple[slice, slice]) -> None:
+        columns = _columns(windows[:, :, :, *taps], groups, by_tap=True)
+        target = weight[:, :, *taps]
+        product = matmul(grads, columns).reshape(o, *target.shape[2:], c)
+        target[...] = product.transpose(0, 3, 1, 2)
+
+    in_threads(run, _taps(geometry, xp), weight.size * grad_output[:, 0].size)
     return weight
 
 
@@ -97,38 +111,57 @@ def add_windows(image: Array, windows: Array, geometry: Geometry) -> None:
         image[:, *tap.pixels] += windows[:, *tap.outputs, tap.i, tap.j]
 
 
+def taps_first(geometry: Geometry) -> bool:
+    """Return whether columns are ordered by taps, then channels: not where the weight has more values.
+
+    To order columns so is faster, and to order them as the weight is, by channels, saves a copy of it.
+    """
+    n, o, oh, ow = geometry.output_shape
+    return o // geometry.groups <= n * oh * ow
+
+
 def _matrix(weight: Array, geometry: Geometry) -> Array:
-    """The weight, (O, C / G, KH, KW), as (G, KH * KW * C / G, O / G)."""
+    """The weight, (O, C / G, KH, KW), as (G, KH * KW * C / G, O / G), in the order of the columns."""
     (o, c, kh, kw), groups = geometry.weight_shape, geometry.groups
-    taps = weight.reshape(groups, o // groups, c, kh, kw).transpose(0, 3, 4, 2, 1)
-    return taps.reshape(groups, kh * kw * c, o // groups)
+    taps = weight.reshape(groups, o // groups, c, kh, kw)
+    axes = (0, 3, 4, 2, 1) if taps_first(geometry) else (0, 2, 3, 4, 1)
+    return taps.transpose(axes).reshape(groups, kh * kw * c, o // groups)
 
 
-def _columns(input: Array, geometry: Geometry) -> Array:
-    """What the windows over some samples see: (G, positions, KH * KW * C / G)."""
-    windows, groups = all_windows(input, geometry), geometry.groups
-    n, oh, ow, kh, kw, c = windows.shape
-    by_group = windows.reshape(n, oh, ow, kh, kw, groups, c // groups)
-    return by_group.transpose(5, 0, 1, 2, 3, 4, 6).reshape(groups, n * oh * ow, kh * kw * c // groups)
+def _columns(windows: Array, groups: int, by_tap: bool) -> Array:
+    """Some windows, (N, rows, OW, KH, KW, C), as (G, positions, KH * KW * C / G)."""
+    n, rows, ow, kh, kw, c = windows.shape
+    by_group = windows.reshape(n, rows, ow, kh, kw, groups, c // groups)
+    axes = (5, 0, 1, 2, 3, 4, 6) if by_tap else (5, 0, 1, 2, 6, 3, 4)
+    return by_group.transpose(axes).reshape(groups, n * rows * ow, kh * kw * c // groups)
 
 
-def _rows(grads: Array, geometry: Geometry) -> Array:
+def _rows(grads: Array, groups: int) -> Array:
     """The cotangent of some samples, (N, O, OH, OW), as (G, positions, O / G)."""
-    (n, o, oh, ow), groups = grads.shape, geometry.groups
+    n, o, oh, ow = grads.shape
     by_group = grads.reshape(n, groups, o // groups, oh, ow).transpose(1, 0, 3, 4, 2)
     return by_group.reshape(groups, n * oh * ow, o // groups)
 
 
-def _from_rows(rows: Array, geometry: Geometry) -> Array:
-    """The inverse of `_rows`."""
-    (oh, ow), (groups, positions, o) = geometry.output_size, rows.shape
-    by_group = rows.reshape(groups, positions // (oh * ow), oh, ow, o).transpose(1, 0, 4, 2, 3)
-    return by_group.reshape(positions // (oh * ow), groups * o, oh, ow)
-
-
-def _blocks(geometry: Geometry, array: Array, xp: Any) -> Iterator[slice]:
+def _sample_blocks(geometry: Geometry, xp: Any) -> list[slice]:
     """Cut the batch into blocks of samples, whose columns have about BLOCK_BYTES."""
     (n, c, *_), (kh, kw), (oh, ow) = geometry.input_shape, geometry.kernel_size, geometry.output_size
     most = BLOCK_BYTES if xp is np else GPU_BLOCK_BYTES
-    step = max(1, most // (oh * ow * kh * kw * c * array.itemsize))
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+    step = max(1, most // (oh * ow * kh * kw * c * 4))
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _blocks(geometry: Geometry, xp: Any) -> list[tuple[slice, slice]]:
+    """The same, and cut the output rows of few samples into parts."""
+    (oh, ow), size = geometry.output_size, math.prod(geometry.weight_shape)
+    count = min(size * oh * ow // PART_WORK, oh * ow // LEAST_POSITIONS) if xp is np else 1
+    even = 1 << max(1, count).bit_length() - 1
+    return [(samples, rows) for samples in _sample_blocks(geometry, xp) for rows in cut(oh, even)]
+
+
+def _taps(geometry: Geometry, xp: Any) -> list[tuple[slice, slice]]:
+    """Cut the kernel into its taps, that of few channels into halves; on a GPU it is one part."""
+    (_, c, kh, kw), every = geometry.weight_shape, slice(None)
+    if xp is np and c >= MANY_CHANNELS:
+        return [(i, j) for i in cut(kh, kh) for j in cut(kw, kw)]
+    return [(i, every) for i in cut(kh, 2 if xp is np else 1)]

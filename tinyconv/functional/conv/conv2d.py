@@ -28,16 +28,18 @@ gradient, as the image's size is an argument of `conv2d_input`.
 There are faster ways to the same result, each in a separate file:
 
     windows.py    saves most of the copying, as the windows are matrices of the image as stored
-    winograd.py   3x3 kernels with a quarter of the multiplications. It mixes the pixels of a tile of 4x4
-                  outputs, so rounding errors are larger, and an inf or a NaN spreads over its tile
-    depthwise.py  one channel per group and few samples: the definition, for all channels at once
+    winograd.py   3x3 and 5x5 kernels with a quarter or a sixth of the multiplications. It mixes the pixels of
+                  a tile of 4x4 outputs, so rounding errors are larger, and an inf or a NaN spreads over it
+    depthwise.py  one channel per group: the definition, for all channels and samples at once
+    residues.py   a dilation, or in the gradient with respect to the image a stride: as several convolutions
+                  without one, by the files above
 
 The shapes decide which one runs (`algorithms.py`), or `algorithm` does: "columns" and "windows" add up the
-same products as the definition.
+same products as the definition. All of them cut their work into parts, which several threads compute.
 """
 
 from tinyconv.arguments import IntOrPair, check_arrays, check_ndim, check_shape
-from tinyconv.arrays import Array, formatted
+from tinyconv.arrays import Array, empty_stored, formatted
 from tinyconv.functional.conv.algorithms import pick
 from tinyconv.functional.conv.geometry import conv_geometry
 
@@ -77,7 +79,9 @@ def conv2d(
             stride 1; of an odd number, the larger part is at the bottom or the right).
         groups: number of groups; it divides C and O.
         algorithm: "columns", "windows" or "winograd"; by default the shapes decide. The results agree to
-            rounding. Winograd spreads an outlier or a NaN over a tile of 4x4 outputs.
+            rounding, which in float32 is up to 6e-6 of the largest output for "winograd" (3x3 and 5x5 kernels
+            without stride and groups), and a tenth of that for the others. Winograd spreads an outlier or a
+            NaN over a tile of 4x4 outputs.
 
     Returns:
         (N, O, OH, OW) or (O, OH, OW), in the memory format (see `arrays.layout`), with
@@ -96,12 +100,13 @@ def conv2d(
     array([[[[-8.]]]])
     """
     xp = check_arrays(weight=weight, input=input, bias=bias)
-    batch = input[None] if input.ndim == 3 else input
+    batch = formatted(input[None] if input.ndim == 3 else input)
     geometry = conv_geometry(batch.shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != weight.shape[:1]:
         check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
-    output = pick("output", geometry, algorithm, xp)(geometry, batch, weight, bias)
-    return output if batch is input else output[0]
+    output = empty_stored(geometry.output_shape, input.dtype, xp)
+    pick("output", geometry, algorithm, xp)(geometry, batch, weight, bias, output)
+    return output if input.ndim == 4 else output[0]
 
 
 def conv2d_backward(
@@ -176,7 +181,8 @@ def conv2d_input(
     geometry = conv_geometry(size, weight.shape, stride, padding, dilation, groups)
     if grads.shape != geometry.output_shape:
         check_shape("grad_output", grads, geometry.output_shape, f"for `input_size` {size}")
-    image = pick("input", geometry, algorithm, xp)(geometry, weight, grads)
+    image = empty_stored(geometry.input_shape, weight.dtype, xp)
+    pick("input", geometry, algorithm, xp)(geometry, weight, formatted(grads), image)
     return image[0] if single else image
 
 
@@ -223,7 +229,10 @@ def conv2d_weight(
     geometry = conv_geometry(input.shape, weight_size, stride, padding, dilation, groups)
     if grad_output.shape != geometry.output_shape:
         check_shape("grad_output", grad_output, geometry.output_shape, f"for `input` of shape {input.shape}")
-    return pick("weight", geometry, algorithm, xp)(geometry, input, grad_output)
+    weight: Array = pick("weight", geometry, algorithm, xp)(
+        geometry, formatted(input), formatted(grad_output)
+    )
+    return weight
 
 
 def conv2d_bias(grad_output: Array) -> Array:

@@ -11,10 +11,12 @@ columns at the end. As the map is linear in x and in w, its gradients are the tw
 `conv2d` for the input, and `conv2d_weight`, with the roles of image and cotangent exchanged, for the weight.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
+from typing import Any
 
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, integer, pair
-from tinyconv.arrays import Array
+from tinyconv.arrays import Array, empty_stored, formatted
 from tinyconv.functional.conv.algorithms import pick
 from tinyconv.functional.conv.conv2d import conv2d_bias
 from tinyconv.functional.conv.geometry import CACHED, Geometry, Shape, steps
@@ -74,7 +76,8 @@ def conv_transpose2d(
         shape = geometry.input_shape[1:2]
         check_shape("bias", bias, shape, f"for `weight` of shape {weight.shape}")
     grads = input if input.ndim == 4 else input[None]
-    image = pick("input", geometry, algorithm, xp)(geometry, weight, grads)
+    image = empty_stored(geometry.input_shape, input.dtype, xp)
+    pick("input", geometry, algorithm, xp)(geometry, weight, formatted(grads), image)
     if bias is not None:
         image += bias.reshape(-1, 1, 1)
     return image if input.ndim == 4 else image[0]
@@ -98,21 +101,39 @@ def conv_transpose2d_backward(
     The first is `conv2d` of grad_output with the same kernel, the second `conv2d_weight` with grad_output
     as the image and `input` as the cotangent.
     """
-    xp = check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     options = (stride, padding, output_padding, groups, dilation)
+    wanted = ("input", "weight", "bias")[: 3 if bias is not None else 2]
+    grads = transposed_gradients(grad_output, input, weight, bias, options, algorithm, wanted)
+    return grads["input"], grads["weight"], grads.get("bias")
+
+
+def transposed_gradients(
+    grad_output: Array,
+    input: Array,
+    weight: Array,
+    bias: Array | None,
+    options: tuple[Any, ...],
+    algorithm: str | None,
+    wanted: Collection[str],
+) -> dict[str, Array]:
+    """Return the gradients with respect to what is `wanted` of "input", "weight" and "bias", by name."""
+    xp = check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     geometry = transposed_geometry(input.shape, weight.shape, *options)
     shape = (*input.shape[:-3], *geometry.input_shape[1:])
     check_shape("grad_output", grad_output, shape, "of the output")
     if bias is not None:
         check_shape("bias", bias, geometry.input_shape[1:2], f"for `weight` of shape {weight.shape}")
-    batched = input.ndim == 4
-    grads, image = (grad_output, input) if batched else (grad_output[None], input[None])
-    grad_input = pick("output", geometry, algorithm, xp)(geometry, grads, weight, None)
-    return (
-        grad_input if batched else grad_input[0],
-        pick("weight", geometry, algorithm, xp)(geometry, grads, image),
-        None if bias is None else conv2d_bias(grad_output),
-    )
+    grads, image = (formatted(a if input.ndim == 4 else a[None]) for a in (grad_output, input))
+    found: dict[str, Array] = {}
+    if "input" in wanted:
+        grad_input = empty_stored(geometry.output_shape, input.dtype, xp)
+        pick("output", geometry, algorithm, xp)(geometry, grads, weight, None, grad_input)
+        found["input"] = grad_input if input.ndim == 4 else grad_input[0]
+    if "weight" in wanted:
+        found["weight"] = pick("weight", geometry, algorithm, xp)(geometry, grads, image)
+    if "bias" in wanted:
+        found["bias"] = conv2d_bias(grad_output)
+    return found
 
 
 def transposed_geometry(

@@ -1,82 +1,85 @@
-"""Depthwise convolution: one input channel per group, by shifted multiplications and additions.
+"""Depthwise convolution: one channel per group, by the definition.
 
-With a group for each channel, the sum is only over the taps, without a matrix product. So the
-definition is computed literally, for all channels and samples at once:
+With a group for each channel the sum is over the taps only, without a matrix product. So `einsum` computes
+the definition, for all channels and samples k at once:
 
-    output[p, q] = sum over i, j of  weight[i, j] * x[p*s + i*d - P, q*s + j*d - P]      each a matrix (C, N)
+    output[p, q, k]  = sum over i, j of  x[p*s + i, q*s + j, k] * w[i, j, k]
+    dweight[i, j, k] = sum over p, q of  x[p*s + i, q*s + j, k] * g[p, q, k]
 
-a block of positions at a time, so that it stays in the cache while the taps are added up. The gradient with
-respect to the weight is, for each tap, the sum over positions of g * x; that with respect to the image, for
-stride 1, the same convolution with the turned kernel (`algorithms.py`).
+Its loop over k adds products up in the first-level cache, several times as fast as multiplications and
+additions of whole arrays. The gradient with respect to the image is, for stride 1, the same
+convolution with the turned kernel.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from tinyconv.arrays import Array
+from tinyconv.arrays import VALUE_WORK, Array, cut, in_threads, stored
 from tinyconv.functional.conv.geometry import Geometry
-from tinyconv.functional.conv.windows import padded
+from tinyconv.functional.conv.windows import rows_seen
 
-BLOCK_VALUES = 1 << 16  # of the output
-MOST_SAMPLES = 16
+SHORT_ROW = 1 << 14  # values of an output row that is one inner loop: the kernel is repeated for each pixel
+MOST_PARTS, PART_VALUES = 16, 400_000  # blocks of rows, and values of one
 
 
 def supports(geometry: Geometry) -> bool:
-    """One input channel per group."""
-    return geometry.groups > 1 and geometry.weight_shape[1] == 1
+    """One input and one output channel per group, no dilation."""
+    single = geometry.groups > 1 and geometry.groups == geometry.out_channels == geometry.input_shape[1]
+    return single and geometry.dilation == (1, 1)
 
 
-def is_faster(geometry: Geometry) -> bool:
-    """Return whether there are too few samples for a matrix product per window to pay off."""
-    return supports(geometry) and geometry.input_shape[0] < MOST_SAMPLES
+def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    """Write the output, of arrays that fit the geometry, to `out`."""
+    n, c, oh, ow = geometry.output_shape
+    target = out.transpose(2, 3, 1, 0).reshape(oh, ow, c * n)
+    span = _span(geometry) if target[0].flags.c_contiguous else 1
+    by_tap = weight.reshape(c, *geometry.kernel_size).transpose(1, 2, 0)
+    factors = np.tile(np.repeat(by_tap, n, axis=2), span)
+    shift = None if bias is None else np.repeat(bias, n)
 
+    def run(block: slice) -> None:
+        rows = target[block]
+        result = rows.reshape(len(rows), ow // span, span * c * n)
+        np.einsum("pqijk,ijk->pqk", _windows(input, geometry, block, span), factors, out=result)
+        if shift is not None:
+            rows += shift
 
-def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None) -> Array:
-    """Return the output, of arrays that fit the geometry."""
-    (n, o, oh, ow), c = geometry.output_shape, geometry.groups
-    image, output = padded(input, geometry), np.empty((oh, ow, c, o // c, n), input.dtype)
-    by_tap = weight.reshape(c, o // c, *geometry.kernel_size).transpose(2, 3, 0, 1)[..., None]
-    factors = np.ascontiguousarray(np.broadcast_to(by_tap, (*geometry.kernel_size, c, o // c, n)))
-    for rows, cols in _blocks(geometry):
-        target = output[rows, cols]
-        target[...] = 0 if bias is None else bias.reshape(c, o // c, 1)
-        product = np.empty(target.shape, input.dtype)
-        for i, j, _, _ in geometry.taps:
-            np.multiply(_seen(image, geometry, i, j, rows, cols), factors[i, j], out=product)
-            target += product
-    return output.reshape(oh, ow, o, n).transpose(3, 2, 0, 1)
+    in_threads(run, _blocks(geometry), VALUE_WORK * target.size * len(geometry.taps))
 
 
 def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
     """Return the gradient with respect to the weight."""
-    (n, o, oh, ow), c, (kh, kw) = geometry.output_shape, geometry.groups, geometry.kernel_size
-    image, grads = padded(input, geometry), np.ascontiguousarray(grad_output.transpose(2, 3, 1, 0))
-    grads, total = grads.reshape(oh, ow, c, o // c, n), np.zeros((kh, kw, o * n), input.dtype)
-    for rows, cols in _blocks(geometry):
-        seen_by = grads[rows, cols]
-        product = np.empty(seen_by.shape, input.dtype)
-        for i, j, _, _ in geometry.taps:
-            np.multiply(_seen(image, geometry, i, j, rows, cols), seen_by, out=product)
-            total[i, j] += product.reshape(-1, o * n).sum(axis=0) if n else 0
-    return np.ascontiguousarray(total.reshape(kh, kw, o, n).sum(axis=3).transpose(2, 0, 1))[:, None]
+    (n, c, oh, ow), (kh, kw), span = geometry.output_shape, geometry.kernel_size, _span(geometry)
+    grads, parts = stored(grad_output).reshape(oh, ow // span, span * c * n), _blocks(geometry)
+    totals = np.empty((len(parts), kh, kw, span * c * n), input.dtype)
+
+    def run(number: int) -> None:
+        windows = _windows(input, geometry, parts[number], span)
+        np.einsum("pqijk,pqk->ijk", windows, grads[parts[number]], out=totals[number])
+
+    in_threads(run, range(len(parts)), VALUE_WORK * grads.size * kh * kw)
+    by_tap = totals.sum(axis=0).reshape(kh, kw, span, c, n).sum(axis=(2, 4))
+    return np.ascontiguousarray(by_tap.transpose(2, 0, 1))[:, None]
 
 
-def _blocks(geometry: Geometry) -> Iterator[tuple[slice, slice]]:
-    """Cut the output positions into blocks of rows, or of parts of one row."""
-    n, o, oh, ow = geometry.output_shape
-    positions = max(1, BLOCK_VALUES // max(1, o * n))
-    down, across = max(1, positions // ow), min(ow, positions)
-    for top in range(0, oh, down):
-        for left in range(0, ow, across):
-            yield slice(top, min(top + down, oh)), slice(left, min(left + across, ow))
+def _span(geometry: Geometry) -> int:
+    """How many output columns one inner loop computes: all, if they are neighbours and few values."""
+    n, c, _, ow = geometry.output_shape
+    return ow if geometry.stride[1] == 1 and ow * c * n <= SHORT_ROW else 1
 
 
-def _seen(image: Array, geometry: Geometry, i: int, j: int, rows: slice, cols: slice) -> Array:
-    """What tap (i, j) sees of a padded `image` from the outputs `rows` x `cols`: (rows, cols, C, 1, N)."""
-    (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
-    pixels = (
-        slice(rows.start * sh + i * dh, (rows.stop - 1) * sh + i * dh + 1, sh),
-        slice(cols.start * sw + j * dw, (cols.stop - 1) * sw + j * dw + 1, sw),
-    )
-    return image[pixels][..., None, :]
+def _blocks(geometry: Geometry) -> list[slice]:
+    """Cut the output rows into blocks: few enough that little is copied twice."""
+    n, c, oh, ow = geometry.output_shape
+    return cut(oh, min(MOST_PARTS, oh * ow * c * n // PART_VALUES))
+
+
+def _windows(input: Array, geometry: Geometry, block: slice, span: int) -> Array:
+    """The windows of some output rows: (rows, OW / span, KH, KW, span * C * N), a view."""
+    rows, (sh, sw) = rows_seen(input, geometry, block), geometry.stride
+    if span > 1:  # columns must be neighbours
+        rows = np.ascontiguousarray(rows)
+    pixel, item = input.shape[0] * input.shape[1], input.itemsize
+    shape = (block.stop - block.start, geometry.output_size[1] // span, *geometry.kernel_size, span * pixel)
+    row, column, _, _ = rows.strides
+    return as_strided(rows, shape, (sh * row, sw * column, row, column, item))

@@ -101,18 +101,25 @@ class Geometry:
     def turned_weight(self, weight: Array) -> Array:
         """Return the kernel of `turned`, (C, O / groups, KH, KW): rotated, channels exchanged."""
         o, c, kh, kw = weight.shape
-        by_group = weight[:, :, ::-1, ::-1].reshape(self.groups, o // self.groups, c, kh, kw)
+        turned = weight[:, :, ::-1, ::-1]
+        if self.groups == 1:
+            return turned.swapaxes(0, 1)
+        by_group = turned.reshape(self.groups, o // self.groups, c, kh, kw)
         return by_group.swapaxes(1, 2).reshape(self.groups * c, o // self.groups, kh, kw)
 
     def inside(self, axis: int, tap: int) -> tuple[slice, slice]:
         """Return, along an axis, the outputs for which `tap` is inside the image, and the pixels it sees."""
-        stride, size = self.stride[axis], self.input_shape[2 + axis]
-        offset = tap * self.dilation[axis] - self.padding[axis][0]
-        first = max(0, -(offset // stride))  # ceil(-offset / stride)
-        last = min(self.output_size[axis], (size - 1 - offset) // stride + 1)
-        if last <= first:
-            return slice(0, 0), slice(0, 0)
-        return slice(first, last), slice(first * stride + offset, (last - 1) * stride + offset + 1, stride)
+        first = tap * self.dilation[axis] - self.padding[axis][0]
+        return within(first, self.output_size[axis], self.input_shape[2 + axis], self.stride[axis])
+
+
+def within(first: int, count: int, size: int, step: int = 1) -> tuple[slice, slice]:
+    """Return which of `count` positions, `first`, `first` + `step`, ..., are in range(`size`), and these."""
+    start = min(max(0, -(first // step)), count)  # ceil(-first / step)
+    stop = max(start, min(count, (size - 1 - first) // step + 1))
+    if start == stop:
+        return slice(start, stop), slice(0, 0)
+    return slice(start, stop), slice(first + start * step, first + (stop - 1) * step + 1, step)
 
 
 def conv_geometry(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import boolean, conversion, given, instance, integer, number
-from tinyconv.arrays import Array, array_module, fused, moved, underflow_allowed
+from tinyconv.arrays import Array, array_module, by_values, fused, moved, underflow_allowed
 from tinyconv.layers import Layer
 from tinyconv.signature import shown_arguments
 
@@ -188,8 +188,17 @@ class Optimizer:
                 needed[alike] = self._arrays(options), numbers
             names, numbers = needed[alike]
             arrays = [_own_array(state, own, param) for own in names]
-            updates.append(partial(self._update, param, grad, *arrays, *numbers))
+            updates.append(partial(self._update_in_parts, numbers, param, grad, *arrays))
         return updates
+
+    def _update_in_parts(self, numbers: tuple[Any, ...], *arrays: Array | None) -> None:
+        """Update a parameter, in parts that stay in the cache for all steps of `_update`."""
+
+        def update(*parts: Array) -> None:
+            left = iter(parts)
+            self._update(*(None if array is None else next(left) for array in arrays), *numbers)
+
+        by_values(update, *(array for array in arrays if array is not None))
 
     _update: Callable[..., None]  # changes a parameter, given its gradient and what these two return:
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinyconv.arrays import Array, array_module, fused
-from tinyconv.functional.normalization.rows import Parts, along, blocks, pairs
+from tinyconv.functional.normalization.rows import Parts, along, pairs
 
 FAR = 8  # times the variance: above this the square of a rest is large
 MOST_STEPS = 3
@@ -56,9 +56,12 @@ def _variance(mean: Array, square: Array) -> Array:
 def _differences(rows: Array, values: Array, out: Array) -> Parts:
     """Blocks of `rows` minus `values`, as pairs of the same array, as they are written to `out`."""
     row = along(values, rows)
-    for block in blocks(rows):
-        difference = np.subtract(rows[block], row, out=out[block])
-        yield difference, difference
+
+    def difference(block: slice) -> tuple[Array, Array]:
+        np.subtract(rows[block], row, out=out[block])
+        return out[block], out[block]
+
+    return difference
 
 
 @fused

@@ -8,14 +8,14 @@ block.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module, as_logical, stored
+from tinyconv.arrays import VALUE_WORK, Array, array_module, as_logical, in_threads, stored
 
-Parts: TypeAlias = Iterator[tuple[Array, Array]]  # blocks of two arrays of rows
+Parts: TypeAlias = Callable[[slice], tuple[Array, Array]]  # a block of each of two arrays of rows
 
 SHORT_ROW, LONG_ROW = 8192, 1 << 16  # values; NumPy is half as fast for shorter rows
 BLOCK_BYTES = 1 << 20
@@ -43,19 +43,17 @@ def _row_length(positions: int, width: int) -> int:
     return next((k for k in lengths if k * width >= SHORT_ROW), lengths[-1])
 
 
-def blocks(rows: Array) -> Iterator[slice]:
+def blocks(rows: Array) -> list[slice]:
     """Return slices of neighbouring rows that fit in the cache and can be added up in float32."""
     if array_module(rows) is not np:
-        yield slice(None)
-        return
+        return [slice(None)]
     count = max(1, min(MOST_ADDED, BLOCK_BYTES // max(1, rows[:1].nbytes)))
-    for start in range(0, max(1, len(rows)), count):
-        yield slice(start, start + count)
+    return [slice(start, start + count) for start in range(0, max(1, len(rows)), count)]
 
 
 def pairs(a: Array, b: Array) -> Parts:
-    """Return blocks of rows of two arrays."""
-    return ((a[block], b[block]) for block in blocks(a))
+    """Return a function that returns a block of rows of each of two arrays."""
+    return lambda block: (a[block], b[block])
 
 
 def by_blocks(function: Callable[..., Array], arrays: Sequence[Array], *channels: Array) -> Array:
@@ -64,8 +62,11 @@ def by_blocks(function: Callable[..., Array], arrays: Sequence[Array], *channels
     if array_module(arrays[0]) is not np:
         return function(*arrays, *values)
     output = np.empty_like(arrays[0])
-    for block in blocks(output):
+
+    def run(block: slice) -> None:
         function(*[a[block] for a in arrays], *values, output[block])
+
+    in_threads(run, blocks(output), VALUE_WORK * output.size)
     return output
 
 
@@ -83,7 +84,7 @@ def sums(parts: Parts, like: Array, by_sample: bool = False) -> Array:
     """Compute the sums of a and of a * b over each channel: (2, C), or of each sample (2, C, N), in float64.
 
     Args:
-        parts: a and b, both of the form of `like`, by its `blocks`.
+        parts: blocks of a and of b, both of the form of `like`.
         like: all rows.
         by_sample: whether to keep the samples separate.
 
@@ -92,7 +93,7 @@ def sums(parts: Parts, like: Array, by_sample: bool = False) -> Array:
     """
     xp = array_module(like)
     if xp is not np:
-        ((a, b),) = parts
+        a, b = parts(slice(None))
         axes = (0, 1) if by_sample else CHANNEL_AXES
         stacked: Array = xp.stack([rows.sum(axis=axes, dtype=np.float64) for rows in (a, a * b)])
         return stacked
@@ -109,15 +110,19 @@ def sums(parts: Parts, like: Array, by_sample: bool = False) -> Array:
 
 def _sums_of_blocks(parts: Parts, like: Array) -> Array:
     """Sums of a and of a * b over the rows of each block: (blocks, 2, values of a row)."""
-    width = math.prod(like.shape[1:])
-    total = np.empty((len([*blocks(like)]), 2, width), like.dtype)
-    for (values, products), (a, b) in zip(total, parts, strict=True):
-        a, b = a.reshape(len(a), width), b.reshape(len(b), width)
+    width, cut = math.prod(like.shape[1:]), blocks(like)
+    total = np.empty((len(cut), 2, width), like.dtype)
+
+    def run(number: int) -> None:
+        values, products = total[number]
+        a, b = (rows.reshape(len(rows), width) for rows in parts(cut[number]))
         np.einsum("ij,ij->j", a, b, out=products)
         if len(a) == 1:
             values[...] = a[0]
         else:
             np.matmul(np.ones(len(a), a.dtype), a, out=values)
+
+    in_threads(run, range(len(cut)), VALUE_WORK * like.size)
     return total
 
 

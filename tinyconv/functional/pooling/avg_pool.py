@@ -6,7 +6,13 @@ from typing import Any, TypeAlias
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_shape, given, integer
 from tinyconv.arrays import Array, underflow_allowed
 from tinyconv.functional.conv.geometry import Geometry
-from tinyconv.functional.pooling.geometry import as_image, check_pooled, from_image, pool_geometry
+from tinyconv.functional.pooling.geometry import (
+    as_image,
+    by_channels,
+    check_pooled,
+    from_image,
+    pool_geometry,
+)
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_avg_pool2d_backward", "avg_pool2d", "avg_pool2d_backward"]
 
@@ -54,12 +60,17 @@ def avg_pool2d(
     """
     xp = check_arrays(input=input)
     geometry = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
-    divisors = _divisors(xp, geometry, count_include_pad, divisor_override)
+    divisors = _divisors(xp, geometry, count_include_pad, divisor_override).astype(input.dtype)
     image = as_image(input)
     means = xp.zeros((*geometry.output_size, *image.shape[2:]), input.dtype)
-    for _, _, outputs, pixels in geometry.taps:
-        means[outputs] += image[pixels]
-    means /= divisors.astype(input.dtype)
+
+    def run(part: slice) -> None:
+        own_means, own_image = means[:, :, part], image[:, :, part]
+        for _, _, outputs, pixels in geometry.taps:
+            own_means[outputs] += own_image[pixels]
+        own_means /= divisors
+
+    by_channels(run, image)
     return from_image(means, input.ndim)
 
 
@@ -81,8 +92,13 @@ def avg_pool2d_backward(
     divisors = _divisors(xp, geometry, count_include_pad, divisor_override)
     shares = as_image(grad_output) / divisors.astype(input.dtype)
     image = xp.zeros((*input.shape[-2:], *shares.shape[2:]), input.dtype)
-    for _, _, outputs, pixels in geometry.taps:
-        image[pixels] += shares[outputs]
+
+    def run(part: slice) -> None:
+        own_image, own_shares = image[:, :, part], shares[:, :, part]
+        for _, _, outputs, pixels in geometry.taps:
+            own_image[pixels] += own_shares[outputs]
+
+    by_channels(run, image)
     return from_image(image, input.ndim)
 
 

@@ -1,14 +1,18 @@
 """The geometry of a pooling, and images in storage order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
+import numpy as np
+
 from tinyconv.arguments import IntOrPair, Pair, pair
-from tinyconv.arrays import Array, as_logical, stored
+from tinyconv.arrays import VALUE_WORK, Array, array_module, as_logical, cut, in_threads, stored
 from tinyconv.functional.conv.geometry import CACHED, Geometry, Shape, output_size
 
 Options: TypeAlias = tuple[Pair, Pair, Pair, Pair]
+
+BLOCK_BYTES, SHORT_RUN = 1 << 20, 512  # of the image; values of a pixel that are neighbours
 
 
 def pool_geometry(
@@ -60,6 +64,19 @@ def from_image(image: Array, ndim: int) -> Array:
     """Return `image`, (H, W, C, N), as (N, C, H, W), or its one sample, (C, H, W), for an `ndim` of 3."""
     batch = as_logical(image)
     return batch if ndim == 4 else batch[0]
+
+
+def by_channels(run: Callable[[slice], None], image: Array) -> None:
+    """Call `run` with slices of the channels of `image`, (H, W, C, N), that fit in the cache, in threads.
+
+    So the taps of a window, which are read one after another, are read from memory once.
+    """
+    xp, (_, _, c, n) = array_module(image), image.shape
+    count = min(image.nbytes // BLOCK_BYTES, c * n // SHORT_RUN) if xp is np else 1
+    if count < 2:
+        run(slice(None))
+    else:
+        in_threads(run, cut(c, count), VALUE_WORK * image.size)
 
 
 @lru_cache(CACHED)

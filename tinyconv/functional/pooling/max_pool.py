@@ -10,7 +10,7 @@ from typing import Literal, overload
 from tinyconv.arguments import IntOrPair, check_arrays, check_kinds, check_shape
 from tinyconv.arrays import Array, array_module, kept_where, maybe
 from tinyconv.functional.conv.geometry import CACHED, Geometry
-from tinyconv.functional.pooling.geometry import as_image, from_image, pool_geometry
+from tinyconv.functional.pooling.geometry import as_image, by_channels, from_image, pool_geometry
 
 __all__ = [
     "max_pool2d",
@@ -88,7 +88,10 @@ def max_pool2d(
     if return_indices:
         output, winners = pooled(input, geometry)
         return output, pooled_positions(winners, geometry)
-    return from_image(_maxima(as_image(input), geometry), input.ndim)
+    image = as_image(input)
+    maxima = array_module(image).empty((*geometry.output_size, *image.shape[2:]), image.dtype)
+    by_channels(lambda part: _maxima(image[:, :, part], geometry, maxima[:, :, part]), image)
+    return from_image(maxima, input.ndim)
 
 
 def max_pool2d_backward(
@@ -126,9 +129,16 @@ def max_pool2d_saved(
 
 def pooled(input: Array, geometry: Geometry) -> tuple[Array, Array]:
     """Return `max_pool2d_saved` of an `input` that fits the geometry."""
-    image = as_image(input)
-    maxima = _maxima(image, geometry)
-    winners = _winners(image, maxima, geometry)
+    image, xp = as_image(input), array_module(input)
+    shape = *geometry.output_size, *image.shape[2:]
+    maxima = xp.empty(shape, image.dtype)
+    winners = xp.empty(shape, xp.min_scalar_type(len(geometry.taps) - 1))
+
+    def run(part: slice) -> None:
+        _maxima(image[:, :, part], geometry, maxima[:, :, part])
+        _winners(image[:, :, part], geometry, maxima[:, :, part], winners[:, :, part])
+
+    by_channels(run, image)
     return from_image(maxima, input.ndim), from_image(winners, input.ndim)
 
 
@@ -159,12 +169,17 @@ def pooled_backward(grad_output: Array, winners: Array, geometry: Geometry) -> A
     n, c, h, w = geometry.input_shape
     disjoint, every_pixel = _coverage(geometry)
     image = (xp.empty if every_pixel else xp.zeros)((h, w, c, n), grads.dtype)
-    for number, (_, _, outputs, pixels) in enumerate(geometry.taps):
-        won, grad, seen = winners[outputs] == number, grads[outputs], image[pixels]
-        if disjoint:
-            kept_where(won, grad, out=seen)
-        else:
-            seen += kept_where(won, grad)
+
+    def run(part: slice) -> None:
+        own_winners, own_grads, own_image = (a[:, :, part] for a in (winners, grads, image))
+        for number, (_, _, outputs, pixels) in enumerate(geometry.taps):
+            won, grad, seen = own_winners[outputs] == number, own_grads[outputs], own_image[pixels]
+            if disjoint:
+                kept_where(won, grad, out=seen)
+            else:
+                seen += kept_where(won, grad)
+
+    by_channels(run, image)
     return from_image(image, ndim)
 
 
@@ -205,25 +220,24 @@ def _check_winners(winners: Array) -> None:
         raise TypeError(f"`winners` must be of an integer dtype, got {winners.dtype}")
 
 
-def _maxima(image: Array, geometry: Geometry) -> Array:
-    """The maximum over each window of `image`, (H, W, C, N): (OH, OW, C, N)."""
+def _maxima(image: Array, geometry: Geometry, maxima: Array) -> None:
+    """Write the maximum over each window of `image`, (H, W, C, N), to `maxima`, (OH, OW, C, N)."""
     xp = array_module(image)
     (oh, ow), taps = geometry.output_size, geometry.taps
     if taps[0].outputs == taps[-1].outputs == (slice(0, oh), slice(0, ow)):  # no window leaves the image
-        maxima: Array = xp.maximum(image[taps[0].pixels], image[taps[-1].pixels])
+        xp.maximum(image[taps[0].pixels], image[taps[-1].pixels], out=maxima)
         taps = taps[1:-1]
     else:
-        maxima = xp.full((oh, ow, *image.shape[2:]), -xp.inf, image.dtype)
+        maxima[...] = -xp.inf
     for _, _, outputs, pixels in taps:
         largest = maxima[outputs]
         xp.maximum(largest, image[pixels], out=largest)
-    return maxima
 
 
-def _winners(image: Array, maxima: Array, geometry: Geometry) -> Array:
-    """For each of the `maxima`, the number of the first tap that equals it, or of the last NaN."""
+def _winners(image: Array, geometry: Geometry, maxima: Array, winners: Array) -> None:
+    """Write, for each of the `maxima`, the number of the first tap that equals it, or of the last NaN."""
     xp, taps = array_module(image), geometry.taps
-    winners: Array = xp.zeros(maxima.shape, xp.min_scalar_type(len(taps) - 1))
+    winners[...] = 0
     # From the last tap to the first, the count of taps before restarts where a tap equals the maximum.
     for _, _, outputs, pixels in taps[-2::-1]:
         winners += 1
@@ -233,7 +247,6 @@ def _winners(image: Array, maxima: Array, geometry: Geometry) -> Array:
         for number, (_, _, outputs, pixels) in enumerate(taps):
             winner = winners[outputs]
             winner[...] = xp.where(xp.isnan(image[pixels]), winners.dtype.type(number), winner)
-    return winners
 
 
 @lru_cache(CACHED)

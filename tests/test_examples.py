@@ -186,7 +186,7 @@ def test_importing_tinyconv_imports_numpy_and_little_else() -> None:
 
 
 def test_the_public_names_exist_and_are_documented() -> None:
-    for name in tinyconv.__all__:
+    for name in vars(tinyconv)["__all__"]:
         assert getattr(tinyconv, name).__doc__, name
     functions = {name: value for name, value in vars(tinyconv.functional).items() if callable(value)}
     assert len(functions) > 100

@@ -260,7 +260,7 @@ def run(layer: Layer, x: Array) -> tuple[Array, Array, dict[str, Array]]:
 def test_every_public_layer_has_a_case() -> None:
     public = {
         name
-        for name in tinyconv.__all__
+        for name in vars(tinyconv)["__all__"]
         if isinstance(getattr(tinyconv, name), type) and issubclass(getattr(tinyconv, name), Layer)
     }
     assert public - {"Layer", "MaxUnpool2d", "Objective"} == {

@@ -257,7 +257,7 @@ def test_a_layer_without_an_onnx_form_is_refused_with_its_place(message: str, tm
 
 
 def test_every_layer_has_a_form_or_is_known_to_have_none() -> None:
-    public = {getattr(tinyconv, name) for name in tinyconv.__all__}
+    public = {getattr(tinyconv, name) for name in vars(tinyconv)["__all__"]}
     layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Layer)}
     without = {Layer, MaxUnpool2d, GradientLayer, GradientStep, Objective}
     assert layers - {Sequential, Residual} == {*FORMS} | without & layers

@@ -15,100 +15,36 @@ __version__ = "0.1.0"
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tinyconv import functional, gradients, layers, models, optim
-from tinyconv import functional as F
-from tinyconv.gradients.gradcheck import gradcheck
+from tinyconv import functional as functional
+from tinyconv import gradients as gradients
+from tinyconv import layers as layers
+from tinyconv import models as models
+from tinyconv import optim as optim
+from tinyconv.gradients.gradcheck import gradcheck as gradcheck
 from tinyconv.layers import *
 
 if TYPE_CHECKING:
-    from tinyconv import convert, data, plots, reference, testing, training, vectors
-    from tinyconv.convert import export_onnx, from_torch, to_torch
-    from tinyconv.gradients.diagnose import diagnose
-    from tinyconv.gradients.second_order import (
-        GradientLayer,
-        GradientStep,
-        Objective,
-        hessian_operator,
-        hessian_vector_product,
-    )
-    from tinyconv.training import Trainer, load_weights, save_weights
+    from tinyconv import convert as convert
+    from tinyconv import data as data
+    from tinyconv import plots as plots
+    from tinyconv import reference as reference
+    from tinyconv import testing as testing
+    from tinyconv import training as training
+    from tinyconv import vectors as vectors
+    from tinyconv.convert import *
+    from tinyconv.gradients.diagnose import diagnose as diagnose
+    from tinyconv.gradients.second_order import GradientLayer as GradientLayer
+    from tinyconv.gradients.second_order import GradientStep as GradientStep
+    from tinyconv.gradients.second_order import Objective as Objective
+    from tinyconv.gradients.second_order import hessian_operator as hessian_operator
+    from tinyconv.gradients.second_order import hessian_vector_product as hessian_vector_product
+    from tinyconv.training import Trainer as Trainer
+    from tinyconv.training import load_weights as load_weights
+    from tinyconv.training import save_weights as save_weights
 
-__all__ = [
-    "AdaptiveAvgPool2d",
-    "AvgPool2d",
-    "BCELoss",
-    "BCEWithLogitsLoss",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "Buffer",
-    "CircularPad2d",
-    "ConstantPad2d",
-    "Conv1d",
-    "Conv2d",
-    "ConvTranspose2d",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Dropout2d",
-    "ELU",
-    "F",
-    "Flatten",
-    "Fold",
-    "GELU",
-    "GradientLayer",
-    "GradientStep",
-    "GroupNorm",
-    "L1Loss",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "Loss",
-    "MSELoss",
-    "MaxPool2d",
-    "MaxUnpool2d",
-    "NLLLoss",
-    "Objective",
-    "Parameter",
-    "ReLU",
-    "ReflectionPad2d",
-    "ReplicationPad2d",
-    "Residual",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "SmoothL1Loss",
-    "Softmax",
-    "Softplus",
-    "Tanh",
-    "Trainer",
-    "Unflatten",
-    "Unfold",
-    "Upsample",
-    "ZeroPad2d",
-    "convert",
-    "data",
-    "diagnose",
-    "export_onnx",
-    "from_torch",
-    "functional",
-    "gradcheck",
-    "gradients",
-    "hessian_operator",
-    "hessian_vector_product",
-    "layers",
-    "load_weights",
-    "models",
-    "optim",
-    "plots",
-    "reference",
-    "save_weights",
-    "testing",
-    "to_torch",
-    "training",
-    "vectors",
-]
+F = functional
 
+_SECOND_ORDER = ("GradientLayer", "GradientStep", "Objective", "hessian_operator", "hessian_vector_product")
 # Imported when they are first used, as importing them takes longer than all the rest.
 _LATER = {
     "convert": ("export_onnx", "from_torch", "to_torch"),
@@ -117,18 +53,15 @@ _LATER = {
     "plots": (),
     "reference": (),
     "testing": (),
-    "gradients.second_order": (
-        "GradientLayer",
-        "GradientStep",
-        "Objective",
-        "hessian_operator",
-        "hessian_vector_product",
-    ),
+    "gradients.second_order": _SECOND_ORDER,
     "training": ("Trainer", "load_weights", "save_weights"),
     "vectors": (),
 }
 
-if not TYPE_CHECKING:  # a type checker would take any name for granted
+if not TYPE_CHECKING:  # a type checker knows the imported names, and would take any name for granted
+    _own = ("F", "functional", "gradcheck", "gradients", "layers", "models", "optim")
+    _named_later = (name for module, names in _LATER.items() for name in (module, *names) if "." not in name)
+    __all__ = sorted([*layers.__all__, *_own, *_named_later])
 
     def __getattr__(name: str) -> Any:
         for module, names in _LATER.items():
@@ -137,6 +70,5 @@ if not TYPE_CHECKING:  # a type checker would take any name for granted
                 return home if name == module else getattr(home, name)
         raise AttributeError(f"module 'tinyconv' has no attribute {name!r}")
 
-
-def __dir__() -> list[str]:
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    def __dir__() -> list[str]:
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -76,6 +76,13 @@ def integer(name: str, value: Any, minimum: int = 1) -> int:
     return number
 
 
+def integers(name: str, value: Any, minimum: int = 1) -> list[int]:
+    """Return `value`, a sequence of ints of at least `minimum`, as a list."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"`{name}` ({given(value)}) must be a sequence of ints")
+    return [integer(name, item, minimum) for item in value]
+
+
 def pair(name: str, value: IntOrPair, minimum: int = 1) -> Pair:
     """Return `value`, an int or a sequence of one or two ints, as a pair (height, width)."""
     if type(value) is int and value >= minimum:
@@ -115,6 +122,13 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     if (low, high) != (-math.inf, math.inf) and not low <= as_float <= high:
         raise ValueError(f"`{name}` (={value!r}) must be between {low:g} and {high:g}")
     return as_float
+
+
+def above_zero(name: str, value: Any) -> float:
+    """Return `value` as a float above 0."""
+    if number(name, value, 0.0) == 0:
+        raise ValueError(f"`{name}` (=0) must be above 0")
+    return float(value)
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from tinyconv.arguments import instance, integer
 from tinyconv.convert.onnx_graph import INPUT, Graph
 from tinyconv.convert.onnx_layers import FORMS, NDIMS
-from tinyconv.convert.place import inside, named_in_errors
+from tinyconv.convert.place import inside
 from tinyconv.files import write_whole
 from tinyconv.layers import Layer, Residual, Sequential
+from tinyconv.layers.layer import named_in_errors
 from tinyconv.optional import optional
 
 Shape: TypeAlias = tuple[int, ...]

@@ -1,19 +1,4 @@
-"""Errors that say which layer of a nested model they come from."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from tinyconv.layers.layer import ERRORS, reworded
-
-
-@contextmanager
-def named_in_errors(place: str, layer: object) -> Iterator[None]:
-    """Put the layer's place in the model ("3.1", "" for the model itself) and its type before an error."""
-    try:
-        yield
-    except ERRORS as error:
-        where = f"layer {place!r} ({type(layer).__name__})" if place else type(layer).__name__
-        raise reworded(error, f"{where}: {error}") from error
+"""Places of layers in a nested model."""
 
 
 def inside(place: str, name: str) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 import tinyconv.layers
 from tinyconv.arguments import instance
 from tinyconv.arrays import moved
-from tinyconv.convert.place import inside, named_in_errors
+from tinyconv.convert.place import inside
 from tinyconv.layers import Layer, Sequential
+from tinyconv.layers.layer import named_in_errors
 from tinyconv.optional import optional
 from tinyconv.signature import arguments, constructor
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import check_kinds, check_ndim, floating_dtype, number
+from tinyconv.arguments import above_zero, check_kinds, check_ndim, floating_dtype, number
 from tinyconv.arrays import Array, as_logical
 from tinyconv.data.idx import read_idx
 
@@ -96,9 +96,7 @@ def normalize(
     if images.ndim == 2:
         single: Array = normalize(images[None], mean, std, dtype)[0]
         return single
-    mean, std = number("mean", mean), number("std", std, 0.0)
-    if std == 0:
-        raise ValueError("`std` (=0) must be above 0")
+    mean, std = number("mean", mean), above_zero("std", std)
     pixels: Array = xp.ascontiguousarray(images.transpose(1, 2, 0)).astype(floating_dtype(dtype))
     pixels *= 1 / (255 * std)
     pixels -= mean / std

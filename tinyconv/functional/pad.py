@@ -6,7 +6,7 @@ values, and its backward adds every gradient up where its value was read.
 
 from collections.abc import Sequence
 
-from tinyconv.arguments import Pair, check_arrays, check_shape, given, integer, number, one_of
+from tinyconv.arguments import Pair, check_arrays, check_shape, integers, number, one_of
 from tinyconv.arrays import Array, as_logical, as_stored, empty_stored, zeros_stored
 from tinyconv.functional.gather import gather, gather_backward
 
@@ -101,9 +101,7 @@ def _padded_shape(shape: tuple[int, ...], pairs: list[Pair]) -> tuple[int, ...]:
 def _pad_pairs(shape: tuple[int, ...], pad: Sequence[int], mode: str) -> list[Pair]:
     """`pad` as a checked pair for each dimension of `shape`, in the order of the dimensions."""
     one_of("mode", mode, MODES)
-    if not isinstance(pad, Sequence) or isinstance(pad, str):
-        raise TypeError(f"`pad` ({given(pad)}) must be a sequence of ints")
-    values = [integer("pad", p, minimum=-(1 << 62)) for p in pad]
+    values = integers("pad", pad, minimum=-(1 << 62))
     if len(values) % 2 or len(values) > 2 * len(shape):
         raise ValueError(
             f"`pad` (={tuple(pad)}) must have a pair for each padded dimension, "

@@ -7,7 +7,7 @@ of each is its inverse. TensorFlow has images (N, H, W, C) and kernels (H, W, C,
 import math
 from collections.abc import Sequence
 
-from tinyconv.arguments import check_kinds, check_ndim, check_shape, dimension, given, integer
+from tinyconv.arguments import check_kinds, check_ndim, check_shape, dimension, integers
 from tinyconv.arrays import Array, array_module, as_logical, stored
 
 __all__ = [
@@ -97,10 +97,8 @@ def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequen
 
 def unflatten_shape(shape: tuple[int, ...], dim: int, sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the shape that `unflatten` gives an array of `shape`."""
-    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
-        raise TypeError(f"`sizes` ({given(sizes)}) must be a sequence of ints")
+    lengths = integers("sizes", sizes, minimum=-1)
     dim = dimension("dim", dim, len(shape))
-    lengths = [integer("sizes", length, minimum=-1) for length in sizes]
     if not shape or not lengths:
         raise ValueError(f"`sizes` (={tuple(sizes)}) must not be empty, and `input` must have a dimension")
     known = math.prod(length for length in lengths if length != -1)

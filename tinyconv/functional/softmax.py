@@ -116,8 +116,7 @@ def log_probabilities(input: Array, dim: int) -> Array:
     """Return `log_softmax` of arguments that are already checked."""
     xp, shifted = array_module(input), _shifted(input, dim)
     total = xp.exp(shifted).sum(axis=dim, keepdims=True)
-    output: Array = xp.asarray(shifted - xp.log(total)) if shifted.size else shifted.copy()
-    return output
+    return xp.asarray(shifted - xp.log(total)) if shifted.size else shifted.copy()
 
 
 @underflow_allowed

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -38,9 +37,7 @@ class Pass:
         self._token: Token[Pass | None] = _current.set(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _current.reset(self._token)
 
 

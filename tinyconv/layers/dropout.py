@@ -26,6 +26,7 @@ class Dropout(Layer):
     """
 
     capturable = False  # the numbers are drawn
+    _function_saved = staticmethod(F.dropout_saved)
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator = None) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class Dropout(Layer):
     def forward(self, x: Array) -> Array:
         if not self.training:
             return self.save(F.dropout(x, self.p, training=False), None)
-        return self.save(*self._dropped(x))
+        return self.save(*self._function_saved(x, self.p, self.generator))
 
     def backward(self, grad_output: Array) -> Array:
         (mask,) = self.saved(grad_output)
@@ -49,9 +50,6 @@ class Dropout(Layer):
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (mask,), _, _ = self.saved_tangents(grad_output_dot)
         return grad_output_dot if mask is None else F.dropout_saved_backward(grad_output_dot, mask)
-
-    def _dropped(self, x: Array) -> tuple[Array, Array]:
-        return F.dropout_saved(x, self.p, self.generator)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(input_shape)
@@ -71,5 +69,4 @@ class Dropout2d(Dropout):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout2d.html
     """
 
-    def _dropped(self, x: Array) -> tuple[Array, Array]:
-        return F.dropout2d_saved(x, self.p, self.generator)
+    _function_saved = staticmethod(F.dropout2d_saved)

@@ -8,7 +8,7 @@ from tinyconv.arguments import check_shape
 from tinyconv.arrays import Array
 from tinyconv.layers.layer import Layer
 
-PARTS = ("", "_backward", "_backward_jvp", "_input", "_weight", "_bias")
+PARTS = ("", "_backward", "_jvp", "_backward_jvp", "_input", "_weight", "_bias")
 
 
 class OfFunction:
@@ -23,6 +23,7 @@ class OfFunction:
 
     _function: Callable[..., Array]
     _function_backward: Callable[..., Any]
+    _function_jvp: Callable[..., Array]
     _function_backward_jvp: Callable[..., Array]
     _names: tuple[str, ...] = ()
 

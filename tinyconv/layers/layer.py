@@ -58,6 +58,7 @@ A layer that is assigned to an attribute becomes a child, whose parameters belon
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -410,8 +411,7 @@ class Layer(ForwardCache):
         network = self.fused()
         with Pass(keeps=False, evaluates=True):
             if x.ndim == 0 or len(x) <= batch_size:
-                output: Array = network.forward(x)
-                return output
+                return network.forward(x)
             parts = [network.forward(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
         if isinstance(parts[0], tuple):
             raise ValueError(f"predict needs one output array, and {type(self).__name__} returns several")
@@ -485,9 +485,19 @@ class Layer(ForwardCache):
                 value._convert(convert)
 
 
-def located(name: str, layer: Layer, error: Exception) -> Exception:
-    """Return the error with the layer's name before its message."""
-    return reworded(error, f"layer {name!r} ({type(layer).__name__}): {error}")
+@contextmanager
+def named_in_errors(place: str, layer: object) -> Iterator[None]:
+    """Put the layer's place in the model ("3.1", "" for the model itself) and its type before an error."""
+    try:
+        yield
+    except ERRORS as error:
+        raise located(place, layer, error) from error
+
+
+def located(place: str, layer: object, error: Exception) -> Exception:
+    """Return the error with the layer's place and type before its message."""
+    where = f"layer {place!r} ({type(layer).__name__})" if place else type(layer).__name__
+    return reworded(error, f"{where}: {error}")
 
 
 def reworded(error: Exception, message: str) -> Exception:

@@ -10,6 +10,7 @@ from tinyconv.arguments import check_kinds, floating_dtype, integer, number
 from tinyconv.arrays import Array
 from tinyconv.layers.attributes import Buffer, Parameter
 from tinyconv.layers.divided import batch_allreduce
+from tinyconv.layers.function import OfFunction
 from tinyconv.layers.layer import Layer
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"]
@@ -178,46 +179,42 @@ class BatchNorm2d(BatchNorm):
     dimensions = (4,)
 
 
-class SampleNorm(AffineNorm):
+class SampleNorm(OfFunction, AffineNorm):
     """Base class of LayerNorm and GroupNorm: function(x, sets, weight, bias, eps)."""
 
-    _function: Callable[..., Array]
-    _function_backward: Callable[..., tuple[Array, Array | None, Array | None]]
-    _function_jvp: Callable[..., Array]
-    _function_backward_jvp: Callable[..., tuple[Array, Array, Array]]
-    eps: float
-
-    @property
-    def _sets(self) -> tuple[int, ...] | int:
-        """Which values of a sample are normalised together."""
-        raise NotImplementedError
+    _function_backward: Callable[..., tuple[Array, ...]]
+    _function_backward_jvp: Callable[..., tuple[Array, ...]]  # type: ignore[assignment]
 
     def forward(self, x: Array) -> Array:
         check_kinds(input=x)
         self.output_shape(x.shape)
-        return self.save(self._function(x, self._sets, *self._affine, self.eps), x)
+        sets, eps = self._options.values()
+        return self.save(self._function(x, sets, *self._affine, eps), x)
 
     def backward(self, grad_output: Array) -> Array:
         (x,) = self.saved(grad_output)
-        grad_input, *grads = self._function_backward(grad_output, x, self._sets, *self._affine, self.eps)
+        sets, eps = self._options.values()
+        grad_input, *grads = self._function_backward(grad_output, x, sets, *self._affine, eps)
         self._add_grads(*grads)
         return grad_input
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
         (x,) = self.kept()
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
-        given = (x, self._sets, self._params.get("weight"), self.eps)
+        sets, eps = self._options.values()
+        given = (x, sets, self._params.get("weight"), eps)
         return self.save_tangents(self._function_jvp(x_dot, weight_dot, bias_dot, *given), x_dot, weight_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
-        given = (grad_output, x, self._sets, self._params.get("weight"), self.eps)
+        sets, eps = self._options.values()
+        given = (grad_output, x, sets, self._params.get("weight"), eps)
         grad_dot, *grads_dot = self._function_backward_jvp(grad_output_dot, x_dot, weight_dot, *given)
         self._add_grads_dot(*grads_dot)
         return grad_dot
 
 
-class LayerNorm(SampleNorm):
+class LayerNorm(SampleNorm, function=F.layer_norm, options=("normalized_shape", "eps")):
     """Normalise each sample over its last dimensions; see `functional.layer_norm`.
 
     Args:
@@ -236,11 +233,6 @@ class LayerNorm(SampleNorm):
         https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
     """
 
-    _function = staticmethod(F.layer_norm)
-    _function_backward = staticmethod(F.layer_norm_backward)
-    _function_jvp = staticmethod(F.layer_norm_jvp)
-    _function_backward_jvp = staticmethod(F.layer_norm_backward_jvp)
-
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -258,10 +250,6 @@ class LayerNorm(SampleNorm):
         self.eps, self.elementwise_affine = number("eps", eps), bool(elementwise_affine)
         self._add_affine(self.normalized_shape, elementwise_affine, bias, dtype)
 
-    @property
-    def _sets(self) -> tuple[int, ...]:
-        return self.normalized_shape
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if tuple(input_shape[-len(self.normalized_shape) :]) != self.normalized_shape:
             raise ValueError(
@@ -271,7 +259,7 @@ class LayerNorm(SampleNorm):
         return tuple(input_shape)
 
 
-class GroupNorm(SampleNorm):
+class GroupNorm(SampleNorm, function=F.group_norm, options=("num_groups", "eps")):
     """Normalise each sample over the channels of a group; see `functional.group_norm`.
 
     Args:
@@ -290,11 +278,6 @@ class GroupNorm(SampleNorm):
     Source: Wu and He, https://arxiv.org/abs/1803.08494;
         https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html
     """
-
-    _function = staticmethod(F.group_norm)
-    _function_backward = staticmethod(F.group_norm_backward)
-    _function_jvp = staticmethod(F.group_norm_jvp)
-    _function_backward_jvp = staticmethod(F.group_norm_backward_jvp)
 
     def __init__(
         self,
@@ -315,10 +298,6 @@ class GroupNorm(SampleNorm):
             )
         self.eps, self.affine = number("eps", eps), bool(affine)
         self._add_affine((num_channels,), affine, bias, dtype)
-
-    @property
-    def _sets(self) -> int:
-        return self.num_groups
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) < 2 or input_shape[1] != self.num_channels:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from tinyconv.arguments import instance
 from tinyconv.arrays import Array
-from tinyconv.layers.layer import ERRORS, Layer, located
+from tinyconv.layers.layer import Layer, named_in_errors
 
 __all__ = ["Residual"]
 
@@ -37,10 +37,8 @@ class Residual(Layer):
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         super().__init__()
-        for name, layer in (("body", body), ("shortcut", shortcut)):
-            if name == "body" or layer is not None:
-                instance(name, layer, Layer)
-            setattr(self, name, layer)
+        self.body = instance("body", body, Layer)
+        self.shortcut = shortcut if shortcut is None else instance("shortcut", shortcut, Layer)
 
     def forward(self, x: Array) -> Array:
         if "body" not in self._children:
@@ -76,10 +74,8 @@ class Residual(Layer):
         """What `call` returns for the body and the shortcut; `unchanged` for a shortcut that is None."""
         found = []
         for name, layer in self._children.items():
-            try:
+            with named_in_errors(name, layer):
                 found.append(call(name, layer))
-            except ERRORS as error:
-                raise located(name, layer, error) from error
         return found if len(found) == 2 else [*found, unchanged]
 
     def _checked(self, input_shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import tinyconv.functional as F
-from tinyconv.arguments import given, integer, one_of
+from tinyconv.arguments import integer, integers, one_of
 from tinyconv.functional.interpolate import MODES, interpolate_indices
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
 from tinyconv.layers.function import LinearMap
@@ -48,11 +48,7 @@ class Unflatten(LinearMap, function=F.unflatten, options=("dim", "unflattened_si
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()
         self.dim = integer("dim", dim, minimum=-64)
-        if not isinstance(unflattened_size, Sequence) or isinstance(unflattened_size, str):
-            raise TypeError(f"`unflattened_size` ({given(unflattened_size)}) must be a sequence of ints")
-        self.unflattened_size = tuple(
-            integer("unflattened_size", length, minimum=-1) for length in unflattened_size
-        )
+        self.unflattened_size = tuple(integers("unflattened_size", unflattened_size, minimum=-1))
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return unflatten_shape(tuple(input_shape), self.dim, self.unflattened_size)

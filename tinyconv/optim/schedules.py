@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from tinyconv.arguments import boolean, given, instance, integer, number, one_of
+from tinyconv.arguments import above_zero, boolean, given, instance, integer, number, one_of
 from tinyconv.optim.optimizers import SGD, Adam, Optimizer
 from tinyconv.signature import shown_arguments
 
@@ -180,8 +180,8 @@ class OneCycleLR(Schedule):
         self.cycle_momentum = boolean("cycle_momentum", cycle_momentum)
         self.base_momentum = number("base_momentum", base_momentum, 0.0)
         self.max_momentum = number("max_momentum", max_momentum, 0.0)
-        self.div_factor = _above_zero("div_factor", div_factor)
-        self.final_div_factor = _above_zero("final_div_factor", final_div_factor)
+        self.div_factor = above_zero("div_factor", div_factor)
+        self.final_div_factor = above_zero("final_div_factor", final_div_factor)
         if self.cycle_momentum and not (isinstance(optimizer, Adam) or getattr(optimizer, "momentum", None)):
             raise ValueError("`cycle_momentum` needs an `optimizer` with momentum")
         self.max_lr, max_lrs = _max_lrs(max_lr, len(optimizer.groups))
@@ -227,12 +227,6 @@ def _max_lrs(value: Any, count: int) -> tuple[float | list[float], list[float]]:
         raise ValueError(f"`max_lr` ({given(value)}) must be a number, or {count}, one for each group")
     each = [number("max_lr", highest, 0.0) for highest in value]
     return each, each
-
-
-def _above_zero(name: str, value: Any) -> float:
-    if number(name, value, 0.0) == 0:
-        raise ValueError(f"`{name}` (=0) must be above 0")
-    return float(value)
 
 
 def _cosine(start: float, end: float, share: float) -> float:

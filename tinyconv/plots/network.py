@@ -10,7 +10,7 @@ from tinyconv.arrays import Array
 from tinyconv.functional import softmax
 from tinyconv.layers import Conv2d, Layer, Residual, Sequential
 from tinyconv.layers.cache import Pass
-from tinyconv.layers.layer import ERRORS, located
+from tinyconv.layers.layer import named_in_errors
 from tinyconv.plots.figure import Path, new_figure, saved
 
 if TYPE_CHECKING:
@@ -129,10 +129,8 @@ def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> A
     prefix = f"{path}." if path else ""
     if isinstance(layer, Sequential):  # its forward may run a max-pooling before a ReLU
         for name, child in layer.children.items():
-            try:
+            with named_in_errors(name, child):
                 x = _run(child, prefix + name, x, found)
-            except ERRORS as error:
-                raise located(name, child, error) from error
         return x
     if isinstance(layer, Residual):
         layer.output_shape(x.shape)

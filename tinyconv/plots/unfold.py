@@ -39,8 +39,7 @@ class Matrix(NamedTuple):
     @property
     def drawn(self) -> Array:
         """Return the numbers in the units in the title."""
-        drawn: Array = self.values.astype(np.float64) / 10.0**self.exponent
-        return drawn
+        return self.values.astype(np.float64) / 10.0**self.exponent
 
     @property
     def title(self) -> str:
@@ -159,8 +158,7 @@ def _stacked(array: Array) -> Array:
     rows, columns = array.shape[-2:]
     blocks = np.full((array.size // (rows * columns), rows + 1, columns), np.nan)
     blocks[:, :-1] = array.reshape(-1, rows, columns)
-    stacked: Array = blocks.reshape(-1, columns)[:-1]
-    return stacked
+    return blocks.reshape(-1, columns)[:-1]
 
 
 def _draw(rows: dict[str, list[Piece]]) -> "Figure":

@@ -3,6 +3,7 @@
 A checkpoint is a safetensors file, as `weights.py` writes them; one of its tensors is a state in JSON.
 """
 
+import json
 import math
 import os
 import re
@@ -261,8 +262,6 @@ def write_checkpoint(
         TypeError: an array of another dtype, or a state that JSON cannot represent.
         OSError: the file cannot be written; an existing file is not changed.
     """
-    import json
-
     if _STATE in arrays:
         raise ValueError(f"`arrays` must not have the name {_STATE!r}")
     envelope = {"format": FORMAT, "version": VERSION, "state": dict(state)}
@@ -278,8 +277,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dic
             values that are NaN or infinite. The message names the file and says what is wrong.
         OSError: the file cannot be read.
     """
-    import json
-
     arrays, checked = read_arrays(path)
     try:
         envelope = json.loads(arrays.pop(_STATE).tobytes())

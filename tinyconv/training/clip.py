@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tinyconv.arguments import number
+from tinyconv.arguments import above_zero, number
 from tinyconv.arrays import Array, array_module
 from tinyconv.layers import Layer
 
@@ -40,9 +40,7 @@ def clip_grad_norm_(
     (array(5., dtype=float32), array([[0.6, 0.8]], dtype=float32))
     """
     max_norm = number("max_norm", max_norm, 0.0)
-    norm_type = number("norm_type", norm_type, 0.0)
-    if norm_type == 0:
-        raise ValueError("`norm_type` (=0) must be above 0")
+    norm_type = above_zero("norm_type", norm_type)
     grads = [grad for grad in model.grads.values() if grad.size]
     xp = array_module(*grads)
     # An infinite total, and inf * 0: NaN, as in PyTorch.

@@ -68,8 +68,7 @@ class ProcessCommunicator(Communicator):
     @functools.cached_property
     def _slots(self) -> Array:
         """Both sets of slots, one for each rank, as bytes."""
-        slots: Array = np.frombuffer(self._memory, np.uint8).reshape(2, self.size, -1)
-        return slots
+        return np.frombuffer(self._memory, np.uint8).reshape(2, self.size, -1)
 
     def allreduce(self, *arrays: Array) -> None:
         if not all(array.flags.forc for array in arrays):
@@ -110,8 +109,7 @@ class ProcessCommunicator(Communicator):
             self.wait()
             received += room[: int(length[0]) - start].tobytes()
             if len(received) == length[0]:
-                shared: T = value if self.rank == 0 else pickle.loads(received)
-                return shared
+                return value if self.rank == 0 else pickle.loads(received)
 
     def wait(self) -> None:
         """Wait until all ranks are here, and see what they have written."""

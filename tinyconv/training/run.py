@@ -21,13 +21,7 @@ from tinyconv.signature import shown_arguments
 from tinyconv.training.communicator import Communicator
 from tinyconv.training.generators import random_states, set_random_states
 from tinyconv.training.history import Epoch, History
-from tinyconv.training.running import (
-    DENOMINATOR,
-    SAMPLES,
-    batch_losses,
-    check_reduces,
-    evaluation,
-)
+from tinyconv.training.running import DENOMINATOR, SAMPLES, batch_losses, check_reduces, evaluation
 
 
 class Callback:

@@ -67,8 +67,7 @@ def cross_entropy(
     >>> float(cross_entropy(np.zeros((1, 4)), np.array([2])).round(6))  # log 4
     1.386294
     """
-    options = (ignore_index, reduction, label_smoothing)
-    return cross_entropy_saved(input, target, weight, *options)[0]
+    return cross_entropy_saved(input, target, weight, ignore_index, reduction, label_smoothing)[0]
 
 
 @underflow_allowed
@@ -86,8 +85,7 @@ def cross_entropy_backward(
     With one class index y per sample and no options, the first is
     grad_output / N * (softmax(input) - onehot(y)).
     """
-    options = (ignore_index, reduction, label_smoothing)
-    _, saved = cross_entropy_saved(input, target, weight, *options)
+    _, saved = cross_entropy_saved(input, target, weight, ignore_index, reduction, label_smoothing)
     grad_input = cross_entropy_saved_backward(grad_output, saved)
     if target.dtype.kind != "f":
         return grad_input, None

@@ -85,7 +85,7 @@ def stored(x: Array) -> Array:
 
 def formatted(x: Array) -> Array:
     """Return `x` in the memory format: a view if possible, else a copy, made once for several uses."""
-    return as_logical(stored(x))
+    return x if x.transpose(storage_axes(x.ndim)).flags.c_contiguous else as_logical(stored(x))
 
 
 def empty_stored(shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np) -> Array:

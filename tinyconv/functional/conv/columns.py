@@ -154,6 +154,8 @@ def _sample_blocks(geometry: Geometry, xp: Any) -> list[slice]:
 def _blocks(geometry: Geometry, xp: Any) -> list[tuple[slice, slice]]:
     """The same, and cut the output rows of few samples into parts."""
     (oh, ow), size = geometry.output_size, math.prod(geometry.weight_shape)
+    if geometry.input_shape[0] == 1 and size * oh * ow < PART_WORK:
+        return [(slice(None), slice(None))]
     count = min(size * oh * ow // PART_WORK, oh * ow // LEAST_POSITIONS) if xp is np else 1
     even = 1 << max(1, count).bit_length() - 1
     return [(samples, rows) for samples in _sample_blocks(geometry, xp) for rows in cut(oh, even)]

@@ -1,12 +1,15 @@
-"""A fixture of several files, and a table of how many of PyTorch's own samples agreed, after the tests.
+"""Fixtures of several files, and a table of how many of PyTorch's own samples agreed, after the tests.
 
 For the table see test_pytorch_samples.py; "rounding" counts those of the passed that differ by more than the
 tolerance, but only by rounding.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,6 +25,22 @@ def suite(tmp_path_factory: "pytest.TempPathFactory") -> Path:
     folder = tmp_path_factory.mktemp("suite")
     write_suite(folder)
     return folder
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, str], ModuleType]]:
+    """Imports a script from a folder by its name, and forgets it and what it imports from there."""
+    folders = set()
+
+    def import_from(folder: Path, name: str) -> ModuleType:
+        folders.add(folder)
+        monkeypatch.syspath_prepend(str(folder))
+        return import_module(name)
+
+    yield import_from
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "").parent in folders:
+            del sys.modules[name]
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:

@@ -1,8 +1,7 @@
 """The benchmarks' networks: both frameworks train the same network on the same images."""
 
-import importlib
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +12,6 @@ import tinyconv as tc
 from tests.compare import assert_close, compare_layer
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-NAMES = ("harness", "networks", "train_speed")
 
 # Of a 32x32 image, counted by hand from the papers' tables; the strides change the second, not the first.
 PARAMETERS_AND_MULTIPLY_ADDS = {
@@ -24,12 +22,9 @@ PARAMETERS_AND_MULTIPLY_ADDS = {
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+def benchmark(imported: Callable[[Path, str], ModuleType]) -> Callable[[str], ModuleType]:
     """Imports a benchmark by its name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in NAMES:
-        sys.modules.pop(name, None)
+    return partial(imported, BENCHMARKS)
 
 
 @pytest.fixture

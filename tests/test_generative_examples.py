@@ -5,7 +5,8 @@ import importlib.util
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,12 +24,9 @@ NAMES = ("autoencoder", "dcgan")
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+def example(imported: Callable[[Path, str], ModuleType]) -> Callable[[str], ModuleType]:
     """Imports an example by its name."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield importlib.import_module
-    for name in NAMES:
-        sys.modules.pop(name, None)
+    return partial(imported, EXAMPLES)
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """Elementwise maths: several steps as one kernel on a GPU, and masking."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from tinyconv.arrays.devices import Array, array_module
+from tinyconv.arrays.layout import as_stored
 from tinyconv.arrays.parallel import VALUE_WORK, cut, in_threads
 
 __all__ = ["by_values", "fused", "kept_where", "underflow_allowed"]
@@ -87,13 +88,18 @@ def by_values(function: Callable[..., object], *arrays: Array) -> None:
     So several steps are computed while a part is in the cache, and by several threads. The arrays have one
     shape. Those of different memory layouts are computed at once.
     """
-    first, alike = arrays[0], {(array.shape, array.strides) for array in arrays}
-    if array_module(first) is not np or first.size < 2 * PART_VALUES or len(alike) > 1:
+    size = arrays[0].size
+    flat = _flat(arrays) if size >= 2 * PART_VALUES and array_module(arrays[0]) is np else None
+    if flat is None:
         function(*arrays)
         return
-    flat = [array.ravel(order="K") for array in arrays]
-    if not all(np.may_share_memory(values, array) for values, array in zip(flat, arrays, strict=True)):
-        function(*arrays)
-        return
-    parts = cut(first.size, first.size // PART_VALUES)
-    in_threads(lambda part: function(*(values[part] for values in flat)), parts, VALUE_WORK * first.size)
+    parts = cut(size, size // PART_VALUES)
+    in_threads(lambda part: function(*(values[part] for values in flat)), parts, VALUE_WORK * size)
+
+
+def _flat(arrays: Sequence[Array]) -> list[Array] | None:
+    """Views of `arrays` as they are stored, (values,); None if they are not contiguous in the same order."""
+    for views in (arrays, [as_stored(array) for array in arrays]):
+        if all(view.flags.c_contiguous for view in views):
+            return [view.reshape(-1) for view in views]
+    return None

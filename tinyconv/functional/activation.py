@@ -79,10 +79,8 @@ def relu(input: Array, inplace: bool = False) -> Array:
 
 
 def _relu(input: Array, output: Array) -> None:
-    output[...] = 0
-    array_module(input).maximum(
-        input, output, out=output
-    )  # NumPy takes three times as long with the number 0
+    output[...] = 0  # an array, as NumPy takes three times as long with the number 0
+    array_module(input).maximum(input, output, out=output)
 
 
 def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
@@ -92,6 +90,7 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     """
     check_like(input, grad_output=grad_output)
     grad: Array = array_module(input).empty_like(grad_output)
+    # CuPy walks arrays in the order of their axes.
     by_values(_relu_backward, *(as_stored(array) for array in (input, grad_output, grad)))
     return grad
 

@@ -162,8 +162,8 @@ def with_all_options(args: Namespace) -> Namespace:
     if args.resume is not None and args.checkpoint_dir is not None:
         raise ValueError("--resume goes on writing to its folder: --checkpoint-dir must not be given as well")
     if args.resume is None:
-        several = args.device == "cpu" and sys.platform == "linux" and available_cpus() > 1
-        several = several and args.model != "cnn"  # whose large weights threads share
+        shares = args.model == "cnn"  # its large weights, among threads
+        several = args.device == "cpu" and sys.platform == "linux" and available_cpus() > 1 and not shares
         return _with_defaults(Namespace(**vars(args), workers=2 if several else 1))
     kept = _kept_options(args.resume)
     resumed = _with_defaults(Namespace(**{**vars(args), **kept, "checkpoint_dir": args.resume}))

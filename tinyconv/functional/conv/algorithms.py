@@ -66,14 +66,19 @@ def residues_are_faster_input(geometry: Geometry) -> bool:
 
 def _is_large(geometry: Geometry, parts: int) -> bool:
     (n, _, oh, ow), size = geometry.output_shape, math.prod(geometry.weight_shape)
-    single = geometry.weight_shape[1] == 1 < geometry.groups  # there columns are very slow
-    return n >= windows.LEAST_SAMPLES and (single or size * n * oh * ow >= PART_WORK * parts)
+    large = size * n * oh * ow >= PART_WORK * parts
+    return n >= windows.LEAST_SAMPLES and (large or _is_single(geometry))
+
+
+def _is_single(geometry: Geometry) -> bool:
+    """Whether there is one input channel per group: columns are very slow then."""
+    return geometry.weight_shape[1] == 1 < geometry.groups
 
 
 def is_faster_turned(geometry: Geometry) -> bool:
     """Return whether there are few samples and no large weight to turn, or one channel per group."""
     few = geometry.input_shape[0] < windows.LEAST_SAMPLES and columns.taps_first(geometry)
-    return windows.supports_input(geometry) and (few or geometry.weight_shape[1] == 1 < geometry.groups)
+    return windows.supports_input(geometry) and (few or _is_single(geometry))
 
 
 def conv2d_of_residues(
@@ -159,15 +164,16 @@ NAMES = ("columns", "windows", "winograd")  # those that compute all three maps
 def pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Callable[..., Any]:
     """Return what computes the map `wanted` by the algorithm `name`, or else by the first that is faster."""
     table = TABLE[wanted]
+    if name is not None:
+        one_of("algorithm", name, tuple(table))
     if not geometry.input_shape[0]:
-        name = None if name is None else one_of("algorithm", name, tuple(table))
         return table["columns"].run
     if name is None and xp is not np:
         first = table.get("turned", table["columns"])
         return (first if first.supports(geometry) else table["columns"]).run
     if name is None:
         return next(algorithm.run for algorithm in table.values() if algorithm.is_faster(geometry))
-    algorithm = table[one_of("algorithm", name, tuple(table))]
+    algorithm = table[name]
     if xp is not np and name != "columns":
         raise ValueError(f"`algorithm` (={name!r}) must be 'columns' on a GPU, or left out")
     if algorithm.supports(geometry):

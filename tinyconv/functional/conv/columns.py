@@ -49,14 +49,14 @@ def conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None, 
         if bias is not None:
             target += bias[:, None, None]
 
-    in_threads(run, _blocks(geometry, array_module(input)), weight.size * out[:, 0].size)
+    in_threads(run, _blocks(geometry, input), weight.size * out[:, 0].size)
 
 
 def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array, out: Array) -> None:
     """Write the gradient with respect to the image to `out`."""
     xp, matrix = array_module(grad_output), _matrix(weight, geometry).swapaxes(1, 2)
     (_, c, h, w), groups, (oh, ow) = geometry.input_shape, geometry.groups, geometry.output_size
-    for samples in _sample_blocks(geometry, xp):
+    for samples in _sample_blocks(geometry, grad_output):
         grads = grad_output[samples]
         columns = matmul(_rows(grads, groups), matrix)
         image = xp.zeros((len(grads), h, w, groups, c // groups), grads.dtype)
@@ -143,22 +143,23 @@ def _rows(grads: Array, groups: int) -> Array:
     return by_group.reshape(groups, n * oh * ow, o // groups)
 
 
-def _sample_blocks(geometry: Geometry, xp: Any) -> list[slice]:
+def _sample_blocks(geometry: Geometry, array: Array) -> list[slice]:
     """Cut the batch into blocks of samples, whose columns have about BLOCK_BYTES."""
     (n, c, *_), (kh, kw), (oh, ow) = geometry.input_shape, geometry.kernel_size, geometry.output_size
-    most = BLOCK_BYTES if xp is np else GPU_BLOCK_BYTES
-    step = max(1, most // (oh * ow * kh * kw * c * 4))
+    most = BLOCK_BYTES if array_module(array) is np else GPU_BLOCK_BYTES
+    step = max(1, most // (oh * ow * kh * kw * c * array.itemsize))
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def _blocks(geometry: Geometry, xp: Any) -> list[tuple[slice, slice]]:
+def _blocks(geometry: Geometry, array: Array) -> list[tuple[slice, slice]]:
     """The same, and cut the output rows of few samples into parts."""
     (oh, ow), size = geometry.output_size, math.prod(geometry.weight_shape)
     if geometry.input_shape[0] == 1 and size * oh * ow < PART_WORK:
         return [(slice(None), slice(None))]
-    count = min(size * oh * ow // PART_WORK, oh * ow // LEAST_POSITIONS) if xp is np else 1
+    on_cpu = array_module(array) is np
+    count = min(size * oh * ow // PART_WORK, oh * ow // LEAST_POSITIONS) if on_cpu else 1
     even = 1 << max(1, count).bit_length() - 1
-    return [(samples, rows) for samples in _sample_blocks(geometry, xp) for rows in cut(oh, even)]
+    return [(samples, rows) for samples in _sample_blocks(geometry, array) for rows in cut(oh, even)]
 
 
 def _taps(geometry: Geometry, xp: Any) -> list[tuple[slice, slice]]:

@@ -80,8 +80,8 @@ def conv2d(
         groups: number of groups; it divides C and O.
         algorithm: "columns", "windows" or "winograd"; by default the shapes decide. The results agree to
             rounding, which in float32 is up to 6e-6 of the largest output for "winograd" (3x3 and 5x5 kernels
-            without stride and groups), and a tenth of that for the others. Winograd spreads an outlier or a
-            NaN over a tile of 4x4 outputs.
+            without stride and groups), and a fifth of that or less for the others. Winograd spreads an
+            outlier or a NaN over a tile of 4x4 outputs.
 
     Returns:
         (N, O, OH, OW) or (O, OH, OW), in the memory format (see `arrays.layout`), with

@@ -11,7 +11,7 @@ has one stride. With the weight as a matrix (O, KW*KH*C) the convolution is one 
 
     output[p, q] = weight @ windows[p, q]                        (O, K) by (K, N): the output as stored
 
-(Cho and Brand, "MEC", ICML 2017.) A stride is a stride of the view. A kernel of one row needs no copy.
+(Cho and Brand, "MEC", ICML 2017.) A stride is a stride of the view. A 1 x 1 kernel needs no copy.
 
 The gradient with respect to the weight contracts over a whole output row at once. With x stored as
 (H, C, W, N) and the cotangent as (OH, O, OW, N), what tap column j sees of KH image rows is a matrix
@@ -19,15 +19,17 @@ The gradient with respect to the weight contracts over a whole output row at onc
 
     dweight[:, j] = sum over p of  g[p] @ seen[p, j].T           (O, OW*N) by (OW*N, KH*C)
 
-(For an image of few channels, what all tap columns see is copied into one matrix instead.)
+(For an image of few channels, what all tap columns see is copied into one matrix instead, where BLAS does not
+have kernels for small matrices.)
 
 The gradient with respect to the image, for stride 1, uses windows of the turned kernel along the height of
 the cotangent, and adds up along the width:
 
     dx[h, q + j - P] += turned[j] @ [g[p-KH+1, q], ..., g[p, q]]     for p = h + P
 
-(or, with many channels, it is the convolution with the turned kernel). All of this is done for a block of
-rows at a time, so that the copies are in the cache when they are multiplied, by several threads.
+(For few samples, or one channel per group, it is the convolution with the turned kernel.) All of this is
+done for a block of rows at a time, so that the copies are in the cache when they are multiplied, by several
+threads.
 
 Dilations, and strides in the gradient with respect to the image, are left to `residues.py`.
 
@@ -60,8 +62,8 @@ def supports(geometry: Geometry) -> bool:
 
 def supports_input(geometry: Geometry) -> bool:
     """No stride, no dilation, and less padding than the kernel's extent."""
-    within = all(max(pads) <= reach for pads, reach in zip(geometry.padding, geometry.reach, strict=True))
-    return geometry.stride == geometry.dilation == (1, 1) and within
+    reached = all(max(pads) <= reach for pads, reach in zip(geometry.padding, geometry.reach, strict=True))
+    return geometry.stride == geometry.dilation == (1, 1) and reached
 
 
 def is_faster(geometry: Geometry) -> bool:

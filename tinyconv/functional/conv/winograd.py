@@ -30,6 +30,7 @@ whole tile.
 Source: https://arxiv.org/abs/1509.09308
 """
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -37,8 +38,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinyconv.arrays import Array, cut, in_threads, matmul
+from tinyconv.functional.conv import windows
 from tinyconv.functional.conv.geometry import UNPADDED, Geometry, Pads, within
-from tinyconv.functional.conv.windows import small_products
 
 TILE = 4
 POINTS = {3: [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2], 5: [0, 5 / 8, -5 / 8, 1, -1, 7 / 4, -7 / 4]}  # by kernel size
@@ -86,22 +87,21 @@ def supports(geometry: Geometry) -> bool:
 
 def supports_input(geometry: Geometry) -> bool:
     """A 3x3 or 5x5 kernel, one group, no stride, no dilation, less padding than the kernel's extent."""
-    return supports(geometry) and max(map(max, geometry.padding)) < geometry.kernel_size[0]
+    return supports(geometry) and windows.supports_input(geometry)
 
 
 def is_faster(geometry: Geometry) -> bool:
     """Return whether there are enough channels and tiles, and the tiles are not mostly padding."""
     if not supports(geometry):
         return False
-    (o, c, k, _), (n, _, oh, ow), (down, across) = (
+    (o, c, k, _), (n, _, oh, ow), tiles = (
         geometry.weight_shape,
         geometry.output_shape,
-        grid(geometry),
+        math.prod(grid(geometry)),
     )
-    products = (k + TILE - 1) ** 2 * down * across / (oh * ow)  # for an output, instead of k * k
-    return (
-        products < MOST_PRODUCTS * k * k and min(o, c) >= LEAST_CHANNELS and down * across * n >= LEAST_TILES
-    )
+    products = (k + TILE - 1) ** 2 * tiles / (oh * ow)  # for an output, instead of k * k
+    enough = min(o, c) >= LEAST_CHANNELS and tiles * n >= LEAST_TILES
+    return enough and products < MOST_PRODUCTS * k * k
 
 
 def is_faster_input(geometry: Geometry) -> bool:
@@ -136,7 +136,7 @@ def _conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None,
             products = np.matmul(patches.reshape(extent, extent, -1, c), kernels).reshape(*shape, n * o)
         else:
             values, sums = patches.reshape(*shape, c, n), products.reshape(*shape, o, n)
-            for channels in small_products(o, c * n):
+            for channels in windows.small_products(o, c * n):
                 np.matmul(kernels[..., channels, :], values, out=sums[..., channels, :])
         rows = target[TILE * down.start : TILE * down.stop, TILE * across.start : TILE * across.stop]
         for t in range(shape[2]):
@@ -146,7 +146,7 @@ def _conv2d(geometry: Geometry, input: Array, weight: Array, bias: Array | None,
         if shift is not None:
             rows += shift
 
-    in_threads(run, _blocks(geometry, BLOCK_BYTES), 4 * n * oh * ow * c * o)
+    in_threads(run, _blocks(geometry, BLOCK_BYTES, dtype), 4 * n * oh * ow * c * o)
     if not direct:
         out.transpose(2, 3, 0, 1)[...] = target.reshape(oh, ow, n, o)
 
@@ -158,7 +158,7 @@ def conv2d_input(geometry: Geometry, weight: Array, grad_output: Array, out: Arr
 
 def conv2d_weight(geometry: Geometry, input: Array, grad_output: Array) -> Array:
     """Return the gradient with respect to the weight."""
-    (o, c, k, _), blocks = geometry.weight_shape, _blocks(geometry, SUM_BYTES, LEAST_TERMS)
+    (o, c, k, _), blocks = geometry.weight_shape, _blocks(geometry, SUM_BYTES, input.dtype, LEAST_TERMS)
     by = matrices(k, input.dtype)
     count = min(MOST_PARTS, TOTAL_BYTES // (len(by.kernel) * o * c * input.itemsize))
     parts = cut(len(blocks), count)
@@ -201,21 +201,21 @@ def grid(geometry: Geometry) -> tuple[int, int]:
     return -(-geometry.output_size[0] // TILE), -(-geometry.output_size[1] // TILE)
 
 
-def _blocks(geometry: Geometry, nbytes: int, samples: int = 1) -> list[Block]:
+def _blocks(geometry: Geometry, nbytes: int, dtype: np.dtype[Any], samples: int = 1) -> list[Block]:
     """Cut the tiles into blocks whose patches have about `nbytes`: some whole rows, or a part of one.
 
     A block has tiles of at least so many `samples`.
     """
     (n, o, *_), c, (down, across) = geometry.output_shape, geometry.input_shape[1], grid(geometry)
-    tile_bytes = (geometry.kernel_size[0] + TILE - 1) ** 2 * max(c, o) * n * 4
+    tile_bytes = (geometry.kernel_size[0] + TILE - 1) ** 2 * max(c, o) * n * dtype.itemsize
     count = max(nbytes // tile_bytes, -(-samples // n))
     parts = cut(across, -(-across // count))
     return [(rows, columns) for rows in cut(down, -(-down * across // count)) for columns in parts]
 
 
-def _pieces(group: Block) -> list[Block]:
+def _pieces(block: Block) -> list[Block]:
     """Cut a block of tiles into rows, and these into parts, if there are few."""
-    down, across = group
+    down, across = block
     rows, length = range(down.start, down.stop), across.stop - across.start
     parts = cut(length, PIECES // len(rows))
     return [
@@ -257,9 +257,9 @@ def _to_values(matrix: Array, image: Array, block: Block, padding: Pads, few: bo
     half[:, : inside.start] = half[:, inside.stop :] = 0
     row, column, item = half.strides
     shape, strides = (len(half), out.shape[3], extent, half.shape[2]), (row, TILE * column, column, item)
-    windows = as_strided(half, shape, strides)
+    overlapping = as_strided(half, shape, strides)
     for t in range(down.start, down.stop):
         valid, lines = within(TILE * t - top, extent, image.shape[2])
         pixels = _pixels(image[:, :, lines, seen], few)
         np.matmul(matrix[:, valid], pixels.swapaxes(0, 1), out=half[:, inside].swapaxes(0, 1))
-        np.matmul(matrix, windows, out=out[:, :, t - down.start].swapaxes(1, 2))
+        np.matmul(matrix, overlapping, out=out[:, :, t - down.start].swapaxes(1, 2))

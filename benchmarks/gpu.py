@@ -13,12 +13,12 @@ momentum 0.9. Losses are not read between steps. All compute in full float32; TF
   torch.compile over gathering, normalising, network and loss; the whole eager step as a CUDA graph; and the
   whole compiled one.
 
-A round is at least LEAST_STEPS steps over as many of MNIST's images as fill whole batches; the time is that
-between two events on the device, from the fourth step on, which excludes a new capture and the cost of an
-epoch's beginning and end. Memory is what a process has allocated on the device by the end of a first round,
-beyond the bare CUDA context: arrays, workspaces, graphs and kernels. It is read from cudaMemGetInfo, which
-requires that nobody else uses the device, and is the peak, as these allocators do not free memory during
-training.
+A round is LEAST_STEPS to MOST_STEPS steps over as many of MNIST's images as fill whole batches; the time is
+that between two events on the device, from the fourth step on, which excludes a new capture. It includes what
+the trainer does at an epoch's end. Memory is what a process has allocated on the device by the end of a first
+round, beyond the bare CUDA context: arrays, workspaces, graphs and kernels. It is read from cudaMemGetInfo,
+which requires that nobody else uses the device, and is the peak, as these allocators do not free memory
+during training.
 
 Ratios are to the fastest of PyTorch's. Peers that are not installed, or for which the memory left by the
 others is too small, are left out. The article's table, 5 epochs of the CNN at batch 64 including all costs of
@@ -32,10 +32,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +64,7 @@ VARIANTS: dict[str, dict[str, bool]] = {
     "CUDA graph": {"graph": True},
     "compiled CUDA graph": {"compiled": True, "graph": True},
 }
-LEAST_STEPS, SKIPPED = 50, 3
+LEAST_STEPS, MOST_STEPS, SKIPPED = 50, 200, 3
 WARM_UP_STEPS = 3  # before a capture
 EPOCHS, ARTICLE_BATCH, WEIGHT_DECAY = 5, 64, 1e-4
 ARTICLE = {"article, nn.Conv2d": (0.992, 33.7), "article, its own convolution": (0.991, 76.5)}
@@ -80,40 +79,46 @@ class Device(NamedTuple):
 
 
 class Steps:
-    """The batches, `passes` times, between two events; `free` is the free memory after the last step."""
+    """The time on the device from a round's fourth step to its end, and the free memory then."""
 
-    def __init__(self, batches: Iterable[Any], passes: int, device: Device) -> None:
-        self._batches, self._passes, self._device = batches, passes, device
-        self.start, self.end = device.event(), device.event()
-        self.free = 0
+    def __init__(self, device: Device) -> None:
+        self._device, self.begun, self.free = device, 0, 0
+        self._start, self._end = device.event(), device.event()
 
-    def __iter__(self) -> Iterator[Any]:
-        for number, batch in enumerate(chain.from_iterable(repeat(self._batches, self._passes))):
-            if number == SKIPPED:
-                self.start.record()
-            yield batch
-        self.end.record()
+    def begin(self) -> None:
+        """Note that a step begins."""
+        if self.begun == SKIPPED:
+            self._start.record()
+        self.begun += 1
+
+    def end(self) -> None:
+        """Note that the last step is over; the last call counts."""
+        self._end.record()
         self.free = self._device.free()
+
+    def seconds(self) -> float:
+        """Return the seconds per step."""
+        self._end.synchronize()
+        return self._device.milliseconds(self._start, self._end) / 1e3 / (self.begun - SKIPPED)
 
 
 def rounds(
-    train: Callable[[Iterable[Any]], object], batches: Iterable[Any], count: int, device: Device, before: int
+    train: Callable[[int, Steps], object], count: int, device: Device, before: int
 ) -> Callable[..., float]:
     """Train a first round, and return a function that runs one: seconds per step, or bytes for "memory".
 
-    `count` is the number of batches, `before` the free memory before any setup.
+    `count` is the number of batches, of which `train` passes over all several times; `before` the free memory
+    before any setup.
     """
-    passes = -(-LEAST_STEPS // count)
-    first = Steps(batches, passes, device)
-    train(first)
+    passes, first = -(-LEAST_STEPS // count), Steps(device)
+    train(passes, first)
 
     def run_round(figure: str = "seconds") -> float:
         if figure == "memory":
             return before - first.free
-        steps = Steps(batches, passes, device)
-        train(steps)
-        steps.end.synchronize()
-        return device.milliseconds(steps.start, steps.end) / 1e3 / (passes * count - SKIPPED)
+        steps = Steps(device)
+        train(passes, steps)
+        return steps.seconds()
 
     return run_round
 
@@ -124,6 +129,16 @@ def tinyconv_peer(model: str, batch_size: int, cuda_graph: bool) -> Callable[...
     from tinyconv.data import DataLoader, normalize
 
     logging.basicConfig(level=logging.INFO)  # the trainer logs when it cannot capture
+
+    class Timing(tc.training.Callback):
+        steps: Steps
+
+        def on_batch_begin(self, run: tc.training.Run) -> None:
+            self.steps.begin()
+
+        def on_epoch_end(self, run: tc.training.Run) -> None:
+            self.steps.end()
+
     cupy = device_module("cuda")
     device = Device(
         cupy.cuda.Event, cupy.cuda.get_elapsed_time, lambda: int(cupy.cuda.runtime.memGetInfo()[0])
@@ -131,14 +146,26 @@ def tinyconv_peer(model: str, batch_size: int, cuda_graph: bool) -> Callable[...
     before = device.free()
     network = {"lenet": tc.models.lenet5, "cnn": tc.models.mnist_cnn}[model](generator=0)
     optimizer = tc.optim.SGD(network, lr=LR, momentum=MOMENTUM)
+    timing = Timing()
     trainer = tc.Trainer(
-        network, tc.CrossEntropyLoss(), optimizer, device="cuda", cuda_graph=cuda_graph, progress=False
+        network,
+        tc.CrossEntropyLoss(),
+        optimizer,
+        callbacks=[timing],
+        device="cuda",
+        cuda_graph=cuda_graph,
+        progress=False,
     )
-    images, labels = training_data(batch_size, IMAGES)
+    images, labels = training_data(batch_size, min(IMAGES, MOST_STEPS * batch_size))
     batches = DataLoader((images, labels), batch_size, shuffle=True, generator=0, transform=normalize)
     batches.move(cupy)
+
+    def train(passes: int, steps: Steps) -> None:
+        timing.steps = steps
+        trainer.fit(batches, passes)
+
     try:
-        return rounds(trainer.fit, batches, len(batches), device, before)
+        return rounds(train, len(batches), device, before)
     except MemoryError as error:
         raise UnavailableError(str(error)) from error
 
@@ -157,30 +184,23 @@ def pytorch_peer(model: str, batch_size: int, **variant: bool) -> Callable[..., 
         partial(cuda.Event, enable_timing=True), cuda.Event.elapsed_time, lambda: int(cuda.mem_get_info()[0])
     )
     before = device.free()
-    images, labels = (torch.from_numpy(array).cuda() for array in training_data(batch_size, IMAGES))
+    images, labels = (
+        torch.from_numpy(array).cuda()
+        for array in training_data(batch_size, min(IMAGES, MOST_STEPS * batch_size))
+    )
     try:
         step = pytorch_step(model, images, labels, torch.arange(batch_size, device="cuda"), **variant)
-        shuffled = Shuffled(len(labels), batch_size)
-        return rounds(partial(each, step), shuffled, len(labels) // batch_size, device, before)
+
+        def train(passes: int, steps: Steps) -> None:
+            for _ in range(passes):
+                for index in torch.randperm(len(labels), device="cuda").view(-1, batch_size):
+                    steps.begin()
+                    step(index)
+            steps.end()
+
+        return rounds(train, len(labels) // batch_size, device, before)
     except RuntimeError as error:  # out of memory, or a failed compilation or capture
         raise UnavailableError(str(error).strip().splitlines()[0]) from error
-
-
-class Shuffled:
-    """The indices of each batch, on the device, in a new order each time."""
-
-    def __init__(self, images: int, batch_size: int) -> None:
-        self._images, self._batch_size = images, batch_size
-
-    def __iter__(self) -> Iterator[Any]:
-        import torch
-
-        return iter(torch.randperm(self._images, device="cuda").view(-1, self._batch_size))
-
-
-def each(step: Callable[[Any], object], batches: Iterable[Any]) -> None:
-    for batch in batches:
-        step(batch)
 
 
 def pytorch_step(
@@ -233,6 +253,7 @@ def captured(step: Callable[[Any], None], index: Any) -> Callable[[Any], None]:
         index.copy_(chosen)
         graph.replay()
 
+    replay.step = step  # type: ignore[attr-defined]  # the graph uses its parameters and kernels
     return replay
 
 

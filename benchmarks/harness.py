@@ -87,7 +87,11 @@ class Peers:
         process.start()
         there.close()
         self._processes.append(process)
-        missing = here.recv()
+        try:
+            missing = here.recv()
+        except EOFError:  # the process was killed, or failed with an error that it has printed
+            process.join()
+            missing = f"its process ended with exit code {process.exitcode}"
         if missing:
             print(f"{name}: left out, {missing}")
         elif process.pid is not None:

@@ -416,31 +416,70 @@ class CuBLAS:
         return 0 if handle.value and stream.value else 1
 
     def cublasGemmStridedBatchedEx(self, *arguments: Any) -> int:  # noqa: N802
-        handle, transa, transb, m, n, k, alpha, *rest = arguments
-        a, b, (beta, *c, count, compute, algorithm) = rest[:4], rest[4:8], rest[8:]
-        dtype = {0: np.float32, 1: np.float64}[a[1]]
-        number = {68: ctypes.c_float, 70: ctypes.c_double}[compute]
-        factors = [ctypes.cast(p, ctypes.POINTER(number)).contents.value for p in (alpha, beta)]
-        if not handle.value or factors != [1, 0] or algorithm != -1 or min(m, n, k) < 1:
-            return 7
-        left = _stack(a, (m, k), transa, count, dtype)
-        right = _stack(b, (k, n), transb, count, dtype)
-        out = _stack(c, (m, n), 0, count, dtype)
-        written(lambda: np.copyto(out, left @ right), out)
-        return 0
+        """Of stacks whose matrices have one distance."""
+        *first, alpha, a, kind, lda, stride_a, b, _, ldb, stride_b, beta, c, _, ldc, stride_c = arguments[:-3]
+        count = arguments[-3]
+        starts = [
+            [pointer.value + number * stride.value * DTYPES[kind].itemsize for number in range(count)]
+            for pointer, stride in ((a, stride_a), (b, stride_b), (c, stride_c))
+        ]
+        return _gemm(first, (alpha, beta), lambda: starts, (lda, ldb, ldc), DTYPES[kind], arguments[-2:])
+
+    def cublasGemmBatchedEx(self, *arguments: Any) -> int:  # noqa: N802
+        """Of the matrices whose addresses are in three arrays on the device."""
+        *first, alpha, a, kind, lda, b, _, ldb, beta, c, _, ldc = arguments[:-3]
+        count = arguments[-3]
+
+        def starts() -> list[list[int]]:
+            return [list((ctypes.c_int64 * count).from_address(table.value)) for table in (a, b, c)]
+
+        return _gemm(first, (alpha, beta), starts, (lda, ldb, ldc), DTYPES[kind], arguments[-2:])
 
 
-def _stack(operand: Any, shape: tuple[int, int], transposed: int, count: int, dtype: Any) -> Any:
-    """The matrices that a pointer, a type, a leading dimension and a stride describe."""
-    pointer, _, leading, stride = operand
+DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.float64)}
+
+
+def _gemm(
+    first: Any,
+    factors: Any,
+    starts: Callable[[], list[list[int]]],
+    leading: tuple[int, ...],
+    dtype: Any,
+    options: Any,
+) -> int:
+    """Multiply matrices by columns, one after another; `starts` has the addresses when it runs."""
+    (handle, transa, transb, m, n, k), (compute, algorithm) = first, options
+    number = {68: ctypes.c_float, 70: ctypes.c_double}[compute]
+    values = [ctypes.cast(p, ctypes.POINTER(number)).contents.value for p in factors]
+    if not handle.value or values not in ([1, 0], [1, 1]) or algorithm != -1 or min(m, n, k) < 1:
+        return 7
+    forms = ((m, k), transa), ((k, n), transb), ((m, n), 0)
+
+    def matrices() -> Iterator[list[Any]]:
+        for each in zip(*starts(), strict=True):
+            operands = zip(each, leading, forms, strict=True)
+            yield [_matrix(start, ld, *form, dtype) for start, ld, form in operands]
+
+    def multiply() -> None:
+        for a, b, c in matrices():
+            c[...] = a @ b + (c if values[1] else 0)
+
+    if tape is not None:
+        tape.before += [(c, c.copy()) for _, _, c in matrices()]
+        tape.calls.append(multiply)
+    multiply()
+    return 0
+
+
+def _matrix(start: int, leading: int, shape: tuple[int, int], transposed: int, dtype: Any) -> Any:
+    """The matrix at an address, stored by columns."""
     rows, columns = shape[::-1] if transposed else shape
     assert leading >= max(1, rows), "the leading dimension is shorter than a column"
-    size, step = np.dtype(dtype).itemsize, max(stride.value, 0)
-    length = (count - 1) * step + (columns - 1) * leading + rows
-    memory = np.frombuffer((ctypes.c_char * (length * size)).from_address(pointer.value), dtype)
-    strides = (step * size, size, leading * size)
-    matrices = np.lib.stride_tricks.as_strided(memory, (count, rows, columns), strides)
-    return matrices.swapaxes(1, 2) if transposed else matrices
+    length = (columns - 1) * leading + rows
+    memory = np.frombuffer((ctypes.c_char * (length * dtype.itemsize)).from_address(start), dtype)
+    strides = (dtype.itemsize, leading * dtype.itemsize)
+    matrix = np.lib.stride_tricks.as_strided(memory, (rows, columns), strides)
+    return matrix.T if transposed else matrix
 
 
 def _module(name: str, **contents: Any) -> types.ModuleType:

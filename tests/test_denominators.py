@@ -306,9 +306,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     call = StepGraph.__call__
 
-    def counted(self: StepGraph, inputs: Array, targets: Array) -> Any:
-        found.append(len(targets))
-        return call(self, inputs, targets)
+    def counted(self: StepGraph, *batch: Array) -> Array:
+        found.append(len(batch[0]))
+        return call(self, *batch)
 
     monkeypatch.setattr(StepGraph, "__call__", counted)
     return found

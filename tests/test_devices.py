@@ -421,10 +421,10 @@ def test_a_step_as_a_cuda_graph_gives_the_same_bits(
     launches = []
     launch = StepGraph.__call__
 
-    def counted(self: StepGraph, inputs: Array, targets: Array) -> tuple[Array, Array]:
-        outputs = launch(self, inputs, targets)
+    def counted(self: StepGraph, *batch: Array) -> Array:
+        sums = launch(self, *batch)
         launches.append(self._graph is not None)
-        return outputs
+        return sums
 
     monkeypatch.setattr(StepGraph, "__call__", counted)
     plain, graph = (trained("cuda", cuda_graph, make) for cuda_graph in (False, None))
@@ -611,10 +611,10 @@ def test_a_model_that_moved_between_epochs_is_captured_anew(cupy: Any) -> None:
 
 
 def test_a_failing_step_ends_the_capture(cupy: Any) -> None:
-    def step(inputs: Array, targets: Array, updates: Any) -> tuple[Array, Array]:
+    def step(updates: Any, inputs: Any, targets: Any) -> Any:
         if capturing:
             raise ValueError("while it is captured")
-        return inputs.sum(), inputs
+        return inputs.sum(axis=0)
 
     capturing = False
     graph, x = StepGraph(step, list, list, cupy), cupy.zeros((2, 3))
@@ -704,6 +704,97 @@ def test_products_on_the_gpu_take_every_layout(
         out = cupy.zeros((*stack, m, n + 3), dtype)[..., 1 : n + 1]
         assert matmul(a, b, out) is out
         np.testing.assert_allclose(on_host(out), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_on_the_gpu_take_stacks_that_overlap_and_broadcast(cupy: Any, dtype: str) -> None:
+    memory, a = normal((5, 30), 0).astype(dtype), normal((4, 6), 1).astype(dtype)
+    size = memory.itemsize
+    shape, strides = (5, 7, 6, 3), (30 * size, 3 * size, 3 * size, size)  # windows of 6 pixels of 3 values
+    windows = np.lib.stride_tricks.as_strided(memory, shape, strides)
+    there = cupy.lib.stride_tricks.as_strided(cupy.asarray(memory), shape, strides)
+    np.testing.assert_allclose(on_host(matmul(cupy.asarray(a), there)), a @ windows, rtol=1e-4, atol=1e-5)
+    out = cupy.ones((5, 7, 4, 3), dtype)
+    assert matmul(cupy.asarray(a), there, out, add=True) is out
+    np.testing.assert_allclose(on_host(out), a @ windows + 1, rtol=1e-4, atol=1e-5)
+    empty = cupy.asarray(a[:, :0])
+    np.testing.assert_allclose(on_host(matmul(empty, there[:, :, :0], out, add=True)), on_host(out))
+
+
+@pytest.mark.parametrize("options", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2}], ids=str)
+def test_pooling_on_the_gpu_takes_the_first_of_equal_values_and_nan(cupy: Any, options: Any) -> None:
+    x = np.random.default_rng(0).integers(0, 3, (2, 3, 7, 9)).astype(np.float32)
+    x[0, 0, 2:4, 2:5] = np.nan
+    x[1, 1] = -np.inf
+    expected, winners = F.max_pool2d_saved(x, **options)
+    found = F.max_pool2d_saved(cupy.asarray(x), **options)
+    np.testing.assert_array_equal(on_host(found[0]), expected)
+    np.testing.assert_array_equal(on_host(found[1]), winners)
+    assert found[1].dtype == winners.dtype
+    g = normal(expected.shape, 1).astype(np.float32)
+    g[0, 0, 0, 0] = np.inf
+    dx = F.max_pool2d_saved_backward(cupy.asarray(g), found[1], x.shape, **options)
+    np.testing.assert_allclose(on_host(dx), F.max_pool2d_saved_backward(g, winners, x.shape, **options))
+
+
+@pytest.mark.parametrize(
+    "transform", [None, data.normalize, lambda images: images[:, None] / np.float32(255)]
+)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_graph_gathers_the_samples_of_a_data_loader(cupy: Any, transform: Any, shuffle: bool) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8)).astype(np.uint8)
+    if transform is None:
+        images = images[:, None].astype(np.float32)
+    labels, losses = np.arange(40) % 3, []
+    for device in ("cpu", "cuda"):
+        model = small_network().to(np.float32)
+        trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model), device=device, progress=False)
+        loader = data.DataLoader((images, labels), 8, shuffle, generator=3, transform=transform)
+        losses.append(trainer.fit(loader, 3).step_losses)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "padding": {"padding": (1, 2)},
+    "stride": {"stride": (2, 1), "padding": 1},
+    "dilation": {"dilation": (1, 2)},
+    "groups": {"groups": 2},
+    "groups, stride": {"groups": 2, "stride": 2},
+}
+CHANNELS = {"few channels": 4, "many channels": 24}
+
+
+@pytest.mark.parametrize("options", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.parametrize("samples", [1, 20])
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
+@pytest.mark.parametrize("algorithm", [None, "columns"])
+def test_convolutions_give_the_same_on_the_gpu(
+    cupy: Any, options: dict[str, Any], samples: int, size: int, channels: int, algorithm: str | None
+) -> None:
+    x, w = (
+        normal((samples, channels, 7, 8), 0),
+        normal((6, channels // options.get("groups", 1), size, size), 1),
+    )
+    y = F.conv2d(x, w, **options)
+    g = normal(y.shape, 2)
+    there = [cupy.asarray(array) for array in (x, w, g)]
+    options = {**options, "algorithm": algorithm}
+    assert_same(on_host(F.conv2d(there[0], there[1], **options)), y)
+    expected = F.conv2d_backward(g, x, w, **options)
+    assert_same(list(on_host(F.conv2d_backward(there[2], *there[:2], **options))), list(expected))
+
+
+@pytest.mark.parametrize("size", [(1, 3), (3, 3), (3, 1)], ids=str)
+def test_a_channel_that_was_inserted_is_convolved_right_on_the_gpu(cupy: Any, size: tuple[int, int]) -> None:
+    stored, w = normal((7, 8, 20), 0), normal((6, 1, *size), 1)
+    x = stored[:, :, None].transpose(3, 2, 0, 1)  # the channel's stride is 0
+    g = normal(F.conv2d(x, w).shape, 2)
+    there = cupy.asarray(stored)[:, :, None].transpose(3, 2, 0, 1)
+    assert_same(on_host(F.conv2d(there, cupy.asarray(w))), F.conv2d(x, w))
+    found = F.conv2d_weight(there, w.shape, cupy.asarray(g))
+    assert_same(on_host(found), F.conv2d_weight(x, w.shape, g))
 
 
 def test_on_a_gpu_an_algorithm_is_columns_or_refused(cupy: Any) -> None:

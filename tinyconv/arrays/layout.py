@@ -47,6 +47,7 @@ __all__ = [
     "stored_shape",
     "empty_stored",
     "zeros_stored",
+    "as_strided",
 ]
 
 
@@ -96,3 +97,9 @@ def empty_stored(shape: tuple[int, ...], dtype: npt.DTypeLike, xp: Any = np) -> 
 def zeros_stored(shape: tuple[int, ...], like: Array) -> Array:
     """Return zeros of `shape` (N, C, ...) in the memory format, with the dtype and device of `like`."""
     return as_logical(array_module(like).zeros(stored_shape(shape), like.dtype))
+
+
+def as_strided(x: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    """Return a view of the memory of `x` from its first value on; its values may overlap."""
+    view: Array = array_module(x).lib.stride_tricks.as_strided(x, shape, strides)
+    return view

@@ -13,14 +13,19 @@ __all__ = ["matmul"]
 PART_WORK, LEAST_LENGTH, MOST_PARTS = 8_000_000, 64, 16
 
 
-def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+def matmul(a: Array, b: Array, out: Array | None = None, add: bool = False) -> Array:
     """Multiply matrices or stacks of them, a @ b; on a GPU with cuBLAS (see `gpu.cublas`).
+
+    The product is written to `out`, or with `add` added to it.
 
     A large product of two matrices is divided among threads of `in_threads`, not among those of BLAS, which
     would spin for a while afterwards, and keep a core from ours.
     """
     if type(a) is not np.ndarray:
-        return cublas.matmul(a, b, out)
+        return cublas.matmul(a, b, out, add)
+    if out is not None and add:
+        out += matmul(a, b)
+        return out
     work = a.shape[-2] * a.shape[-1] * b.shape[-1] if min(a.ndim, b.ndim) > 1 else 0
     if work < BLAS_WORK:
         return np.matmul(a, b, out=out)

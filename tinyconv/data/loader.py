@@ -10,6 +10,7 @@ import numpy as np
 from tinyconv.arguments import Generator, boolean, integer, number
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, moved
+from tinyconv.data.mnist import normalize
 from tinyconv.data.pairs import check_pair, described, is_pair
 from tinyconv.data.samples import Dataset, check_dataset, collate
 
@@ -120,6 +121,23 @@ class DataLoader:
         count = self.samples
         order = self.generator.permutation(count) if self.shuffle else np.arange(count)
         return order[: self.samples_per_epoch]
+
+    @property
+    def gathers(self) -> bool:
+        """Return whether a batch depends on its indices alone, so that a GPU can gather it."""
+        known = self.transform is None or self.transform is normalize
+        return is_pair(self.dataset) and self.augment is None and known and iterates_by_parts(self)
+
+    def indices(self, skip: int = 0) -> Iterator[Array]:
+        """Return an iteration over the indices of each batch after the first `skip`, on their device."""
+        order = moved(self.order(), array_module(self.dataset[0]))
+        starts = range(skip * self.batch_size, self.samples_per_epoch, self.batch_size)
+        return (order[start : start + self.batch_size] for start in starts)
+
+    def gathered(self, indices: Array) -> tuple[Array, Array]:
+        """Return the batch of the samples at `indices`."""
+        inputs, targets = (array[indices] for array in self.dataset)
+        return inputs if self.transform is None else self.transform(inputs), targets
 
     def part(self, rank: int, size: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
         """Return an iteration over one part of each batch, for process `rank` of `size` that train together.

@@ -95,8 +95,12 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     return grad
 
 
-def _relu_backward(input: Array, grad_output: Array, grad: Array) -> None:
-    kept_where(~(input <= 0), grad_output, out=grad)
+@fused
+def _relu_backward(xp: Any, input: Array, grad_output: Array, grad: Array) -> None:
+    if xp is np:
+        kept_where(~(input <= 0), grad_output, out=grad)
+    else:
+        grad[...] = xp.where(input <= 0, 0, grad_output)
 
 
 def bias_relu(output: Array, bias: Array | None) -> None:

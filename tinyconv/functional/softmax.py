@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_kinds, check_like, check_shape, dimension, floating_dtype
-from tinyconv.arrays import Array, array_module, underflow_allowed
+from tinyconv.arrays import Array, array_module, fused, underflow_allowed
 
 __all__ = [
     "log_softmax",
@@ -116,7 +116,12 @@ def log_probabilities(input: Array, dim: int) -> Array:
     """Return `log_softmax` of arguments that are already checked."""
     xp, shifted = array_module(input), _shifted(input, dim)
     total = xp.exp(shifted).sum(axis=dim, keepdims=True)
-    return xp.asarray(shifted - xp.log(total)) if shifted.size else shifted.copy()
+    return xp.asarray(_less_log(shifted, total)) if shifted.size else shifted.copy()
+
+
+@fused
+def _less_log(xp: Any, shifted: Array, total: Array) -> Any:
+    return shifted - xp.log(total)
 
 
 @underflow_allowed

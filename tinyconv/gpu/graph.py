@@ -33,13 +33,14 @@ def check_device(cuda_graph: bool | None, xp: Any, ranks: int) -> None:
         raise ValueError(f"`workers` or the size of `communicator` (={ranks}) must be 1 on a GPU")
 
 
-def step_graph(loop: Any, xp: Any) -> "Callable[[Array, Array], Array] | None":
+def step_graph(loop: Any, xp: Any) -> "StepGraph | None":
     """Return the steps of a training loop as a CUDA graph, which gives the same bits; None if they cannot be.
 
     A graph is not used for a model or a callback that is not `capturable`, nor for data with targets that
     the criterion may ignore, as the host has to know whether to skip a step; the log says so. (The targets of
     an iterable other than a `DataLoader` are not known in advance: a batch of ignored ones makes a step, with
-    a gradient of 0.)
+    a gradient of 0.) If the graph can gather a `DataLoader`'s samples itself, it is called with their indices
+    instead of inputs and targets.
     """
     run = loop.run
     if tf32():
@@ -53,67 +54,70 @@ def step_graph(loop: Any, xp: Any) -> "Callable[[Array, Array], Array] | None":
     if cublas.library(xp) is None or not all(part.capturable for part in parts):
         logger.info("the model cannot be captured as a CUDA graph: its steps run without one")
         return None
+    gathers = getattr(run.batches, "gathers", False)
 
-    def compute(inputs: Array, targets: Array, updates: Updates) -> tuple[Array]:
-        sums = loop.add_gradients(inputs, targets)
+    def compute(updates: Updates, *batch: Array) -> Array:
+        inputs, targets = run.batches.gathered(*batch) if gathers else batch
+        sums: Array = loop.add_gradients(inputs, targets)
         run.call("on_gradients")
         for update in updates:
             update()
-        return (sums,)
+        return sums
 
     def arrays() -> list[Array]:
-        kinds = run.model.params, run.model.grads, run.model.buffers
-        kept: list[Array] = [array for kind in kinds for array in kind.values()]
-        kept += run.optimizer.arrays()
-        return kept
+        samples = run.batches.dataset if gathers else ()
+        return [*run.model.arrays(), *run.optimizer.arrays(), *samples]
 
-    graph = StepGraph(compute, run.optimizer.begin_step, arrays, xp)
-    return lambda inputs, targets: graph(inputs, targets)[0].copy()
+    return StepGraph(compute, run.optimizer.begin_step, arrays, xp, gathers)
 
 
 class StepGraph:
     """Run training steps as a CUDA graph, captured at the second step in a row with equal shapes.
 
     Args:
-        step: computes loss and gradients of a batch, and runs the updates; returns arrays.
+        step: is called with the updates and the arrays of a batch; computes loss and gradients, runs the
+            updates, and returns an array.
         begin_step: the optimiser's method, which the host calls before each step.
         arrays: returns the arrays that are kept from step to step; if they change, the step is captured
             again.
         xp: CuPy's module.
+        gathers: whether a batch is the array of its samples' indices.
     """
 
     def __init__(
         self,
-        step: Callable[[Array, Array, Updates], tuple[Any, ...]],
+        step: Callable[..., Array],
         begin_step: Callable[[], Updates],
         arrays: Callable[[], list[Array]],
         xp: Any,
+        gathers: bool = False,
     ) -> None:
         self._step, self._begin_step, self._arrays, self._xp = step, begin_step, arrays, xp
+        self.gathers = gathers
         self._plain: _Form | None = None  # of the last step that ran without a graph
         self._captured: _Form | None = None
         self._graph: Any = None
 
-    def __call__(self, inputs: Array, targets: Array) -> tuple[Any, ...]:
-        """Return what `step` returns for a batch; the next call may overwrite it."""
+    def __call__(self, *batch: Array) -> Array:
+        """Return what `step` returns for a batch."""
         updates = self._begin_step()
-        form = _Form(inputs, targets, self._arrays())
+        form = _Form(batch, self._arrays())
         if not form.equals(self._captured):
             if not form.equals(self._plain):
                 # The first step of a form compiles its kernels, and creates the optimiser's state.
-                outputs = self._step(inputs, targets, updates)
-                self._plain = _Form(inputs, targets, self._arrays())
-                return outputs
-            self._capture(inputs, targets, updates)
+                output = self._step(updates, *batch)
+                self._plain = _Form(batch, self._arrays())
+                return output
+            self._capture(batch, updates)
             self._captured = form
-        self._inputs[...] = inputs
-        self._targets[...] = targets
+        for own, array in zip(self._batch, batch, strict=True):
+            own[...] = array
         self._graph.launch()
-        return self._outputs
+        return self._output.copy()
 
-    def _capture(self, inputs: Array, targets: Array, updates: Updates) -> None:
+    def _capture(self, batch: tuple[Array, ...], updates: Updates) -> None:
         self._graph = self._captured = self._pool = None
-        self._inputs, self._targets = inputs.copy("K"), targets.copy("K")
+        self._batch = [array.copy("K") for array in batch]
         # A pool that is short of memory frees only its own blocks, and the plain step's are in this one.
         self._xp.get_default_memory_pool().free_all_blocks()
         stream = self._xp.cuda.Stream(non_blocking=True)
@@ -122,7 +126,7 @@ class StepGraph:
         with stream, self._xp.cuda.using_allocator(self._pool.malloc):
             stream.begin_capture()
             try:
-                self._outputs = self._step(self._inputs, self._targets, updates)
+                self._output = self._step(updates, *self._batch)
             except BaseException:
                 with suppress(Exception):  # the failure may have ended the capture, too
                     stream.end_capture()
@@ -131,10 +135,10 @@ class StepGraph:
 
 
 class _Form:
-    """What must be equal to replay a graph: shapes, dtypes, and the arrays themselves."""
+    """What must be equal to replay a graph: shapes, dtypes, and the arrays that are kept themselves."""
 
-    def __init__(self, inputs: Array, targets: Array, kept: list[Array]) -> None:
-        self._shapes = inputs.shape, inputs.dtype, targets.shape, targets.dtype
+    def __init__(self, batch: tuple[Array, ...], kept: list[Array]) -> None:
+        self._shapes = [(array.shape, array.dtype) for array in batch]
         self._kept = kept
 
     def equals(self, other: "_Form | None") -> bool:

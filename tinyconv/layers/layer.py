@@ -294,6 +294,11 @@ class Layer(ForwardCache):
         """Return a mapping of name -> array of the state that is not trained."""
         return Arrays(self._with_children("_buffers"))
 
+    def arrays(self) -> list[Array]:
+        """Return all parameters, gradients and buffers, of this layer and of those in it."""
+        kinds = [kind for own in self.modules() for kind in (own._params, own._own_grads, own._buffers)]
+        return [array for arrays in kinds for array in arrays.values()]
+
     def _with_children(self, kind: str) -> dict[str, Array]:
         own: dict[str, Array] = getattr(self, kind)
         if not self._children:

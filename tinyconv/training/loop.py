@@ -1,7 +1,7 @@
 """The training loop: epochs of batches of forward, loss, backward, step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from tinyconv.arrays import Array, array_module, moved, one_blas_thread, one_thread, underflow_allowed
+from tinyconv.data import DataLoader
 from tinyconv.gpu.errors import out_of_memory
+from tinyconv.gpu.graph import StepGraph
 from tinyconv.layers.cache import Pass
 from tinyconv.training.batches import Batches, parts_of
 from tinyconv.training.communicator import Communicator
@@ -32,12 +34,12 @@ class Loop:
         reads: whether to read from a GPU in each batch whether any target counts.
 
     Attributes:
-        graph: on a GPU a function that does what `add_gradients` and the optimiser's step do, or None.
+        graph: on a GPU what does `add_gradients` and the optimiser's step at once, or None.
     """
 
     def __init__(self, run: Run, validation: Batches | None, reads: bool = False) -> None:
         self.run, self.validation, self.reads = run, validation, reads
-        self.graph: Callable[[Array, Array], Array] | None = None
+        self.graph: StepGraph | None = None
 
     def on_other_ranks(self) -> "Loop":
         """Return the loop for the ranks that this process starts."""
@@ -89,13 +91,13 @@ class Loop:
         self._network = run.model.fused()
         streams, first = OwnStreams(run.model, run.communicator.rank), run.step + 1
         run.call("on_epoch_begin")
-        for number, (inputs, targets) in enumerate(parts_of(run.batches, run.communicator, run.step), first):
+        for number, batch in enumerate(self._batches(), first):
             if number == first:
                 run.go_on()
             run.call("on_batch_begin")
             streams.begin(run.epoch, number)
-            with out_of_memory(f"a batch of {len(inputs)}"):
-                run.pending.append((self.graph or self.add_gradients)(inputs, targets))
+            with out_of_memory(f"a batch of {len(batch[0])}"):
+                run.pending.append((self.graph or self.add_gradients)(*batch))
                 if len(run.pending) == run.accumulate:
                     self._step()
             run.call("on_batch_end")
@@ -105,6 +107,13 @@ class Loop:
         if run.schedule is not None and run.schedule.interval == "epoch":
             run.schedule.step()
         return record
+
+    def _batches(self) -> Iterator[tuple[Array, ...]]:
+        """What `add_gradients`, or the graph, is called with, for each batch that is left in the epoch."""
+        run = self.run
+        if self.graph is not None and self.graph.gathers and isinstance(run.batches, DataLoader):
+            return ((chosen,) for chosen in run.batches.indices(run.step))
+        return parts_of(run.batches, run.communicator, run.step)
 
     def add_gradients(self, inputs: Array, targets: Array) -> Array:
         """Add the gradients of a batch, or of this rank's part of it; return its sums."""

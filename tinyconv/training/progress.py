@@ -5,10 +5,8 @@ import time
 import warnings
 from threading import RLock
 
-import numpy as np
 from tqdm import TqdmWarning
 
-from tinyconv.arrays import moved
 from tinyconv.data.loader import DataLoader
 from tinyconv.training.history import Epoch
 from tinyconv.training.run import Callback, Run
@@ -89,7 +87,7 @@ class Progress(Callback):
 
     def _show(self, run: Run) -> None:
         assert self._bar is not None
-        sums = moved(run.sums, np)
+        sums = run.sums_until_now()
         if sums[SAMPLES]:
             loss, accuracy = evaluation(run.criterion, sums, "")
             shown = {"loss": f"{loss:.3g}"} | ({} if accuracy is None else {"acc": f"{accuracy:.1%}"})

@@ -238,7 +238,7 @@ class Run:
         """
         self.check_losses()
         assert self._begun is not None
-        sums = moved(self.sums, np)
+        sums = self.sums
         loss, accuracy = evaluation(self.criterion, sums, f"`data` gave no batch in epoch {self.epoch}")
         images = sums[SAMPLES] - self._begun["sums"][SAMPLES]
         rate = images / seconds if seconds else math.inf
@@ -254,7 +254,8 @@ class Run:
         Raises:
             KeyboardInterrupt: Ctrl-C was noted on a rank.
         """
-        sums: Array = array_module(*self.pending).stack(self.pending)
+        one = len(self.pending) == 1
+        sums: Array = self.pending[0][None] if one else array_module(*self.pending).stack(self.pending)
         self.pending.clear()
         if self.communicator.size > 1:
             # In one array that stays the same, for which the communicator need not plan again.
@@ -274,7 +275,6 @@ class Run:
             FloatingPointError: a loss is not finite though some target counts.
         """
         self._unread.append((sums, lr))
-        self.sums = moved(self.sums, array_module(sums)) + sums.sum(axis=0)
         self.step += len(sums)
         if array_module(sums) is np:
             self.check_losses()
@@ -283,14 +283,24 @@ class Run:
         """Move the losses of the last batches to the history; return them with denominators and rates."""
         if not self._unread:
             return []
-        each = [sums for sums, _ in self._unread]
-        rates = [lr for sums, lr in self._unread for _ in sums]
+        read, rates = self._on_host(), [lr for sums, lr in self._unread for _ in sums]
         self._unread.clear()
-        read = moved(array_module(*each).concatenate(each), np)
+        for row in read:
+            self.sums = self.sums + row
         losses = batch_losses(self.criterion, read)
         self.history.step_losses += losses
         self.history.step_lrs += rates
         return list(zip(losses, read[:, DENOMINATOR].tolist(), rates, strict=True))
+
+    def sums_until_now(self) -> Array:
+        """Return the sums of the epoch's batches, those included that `read` has not moved yet."""
+        until_now: Array = self.sums + self._on_host().sum(axis=0)
+        return until_now
+
+    def _on_host(self) -> Array:
+        """The sums of the batches that are not read yet, stacked."""
+        each = [sums for sums, _ in self._unread]
+        return moved(array_module(*each).concatenate(each), np) if each else np.zeros((0, 5))
 
     def check_losses(self) -> None:
         """Read the losses of the last batches.
@@ -397,7 +407,7 @@ class Run:
             return self._resumed
         now = random_states(self.model, self.batches)
         if self._begun is not None and self.step:
-            return {**self._begun, "step": self.step, "now": now, "sums": moved(self.sums, np).tolist()}
+            return {**self._begun, "step": self.step, "now": now, "sums": self.sums.tolist()}
         return self._beginning(now)
 
     def _beginning(self, states: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, fused
 from tinyconv.layers import Loss
 
 # Of what the sums are, in a float64 array on the device: the loss's numerator and denominator, right
@@ -33,8 +33,13 @@ def sums_of(criterion: Loss, loss: Array, prediction: Array, targets: Array) -> 
     sums[RIGHT], sums[COUNTED] = _right(prediction, targets, getattr(criterion, "ignore_index", None))
     sums[SAMPLES] = len(targets)
     if criterion.reduction == "mean":  # which is NaN or infinite where no target counts
-        sums[NUMERATOR] = xp.where(sums[DENOMINATOR] == 0, 0, sums[NUMERATOR]) * sums[DENOMINATOR]
+        sums[NUMERATOR] = _numerator(sums[NUMERATOR], sums[DENOMINATOR])
     return sums
+
+
+@fused
+def _numerator(xp: Any, mean: Array, denominator: Array) -> Any:
+    return xp.where(denominator == 0, 0, mean) * denominator
 
 
 def evaluation(criterion: Loss, sums: Array, nothing: str) -> Evaluation:

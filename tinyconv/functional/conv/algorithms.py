@@ -7,7 +7,7 @@ were measured with OpenBLAS, on one and two threads, with its kernels for AVX2 a
 "residues" means several convolutions without a dilation (or without a stride, for the gradient with
 respect to the image), for each of which the table is asked again.
 
-On a GPU "columns" runs, as it launches the fewest kernels: as_strided views would be copied there.
+On a GPU "stacks" runs, and for few samples, or what it does not support, "columns".
 """
 
 import math
@@ -19,12 +19,13 @@ import numpy as np
 
 from tinyconv.arguments import one_of
 from tinyconv.arrays import Array, array_module, in_threads, underflow_allowed
-from tinyconv.functional.conv import columns, depthwise, windows, winograd
+from tinyconv.functional.conv import columns, depthwise, stacks, windows, winograd
 from tinyconv.functional.conv.geometry import CACHED, Geometry
 from tinyconv.functional.conv.residues import Part, undilated, unstrided
 
 Rule: TypeAlias = Callable[[Geometry], bool]
 PART_WORK = 1_500_000  # multiply-adds of a part, at least
+LEAST_SAMPLES_ON_GPU = 16  # a product of `stacks` has a column per sample
 
 
 class Algorithm(NamedTuple):
@@ -153,6 +154,11 @@ WEIGHT = {
     "windows": Algorithm(windows.supports, windows.is_faster_weight, windows.conv2d_weight),
     "columns": Algorithm(always, always, columns.conv2d_weight),
 }
+GPU = {
+    "output": Algorithm(windows.supports, windows.supports, stacks.conv2d),
+    "input": Algorithm(windows.supports_input, windows.supports_input, conv2d_input_turned),
+    "weight": Algorithm(windows.supports, windows.supports, stacks.conv2d_weight),
+}
 TABLE = {
     wanted: {name: each._replace(run=underflow_allowed(each.run)) for name, each in algorithms.items()}
     for wanted, algorithms in (("output", OUTPUT), ("input", INPUT), ("weight", WEIGHT))
@@ -169,8 +175,9 @@ def pick(wanted: str, geometry: Geometry, name: str | None, xp: Any) -> Callable
     if not geometry.input_shape[0]:
         return table["columns"].run
     if name is None and xp is not np:
-        first = table.get("turned", table["columns"])
-        return (first if first.supports(geometry) else table["columns"]).run
+        first = GPU[wanted]
+        many = geometry.input_shape[0] >= LEAST_SAMPLES_ON_GPU
+        return (first if many and first.supports(geometry) else table["columns"]).run
     if name is None:
         return next(algorithm.run for algorithm in table.values() if algorithm.is_faster(geometry))
     algorithm = table[name]

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyconv.arrays import Array, array_module, cut, in_threads, matmul
+from tinyconv.arrays import Array, array_module, as_strided, cut, in_threads, matmul
 from tinyconv.functional.conv.geometry import UNPADDED, Geometry
 
 BLOCK_BYTES = 4 << 20  # of columns: they should be in the cache when they are multiplied
@@ -101,8 +101,7 @@ def all_windows(input: Array, geometry: Geometry) -> Array:
     row = padded.shape[2] * pixel
     shape = (n, *geometry.output_size, *geometry.kernel_size, c)
     strides = (padded.shape[1] * row, sh * row, sw * pixel, dh * row, dw * pixel, item)
-    windows: Array = xp.lib.stride_tricks.as_strided(padded, shape, strides)
-    return windows
+    return as_strided(padded, shape, strides)
 
 
 def add_windows(image: Array, windows: Array, geometry: Geometry) -> None:

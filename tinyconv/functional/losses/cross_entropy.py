@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyconv.arguments import check_arrays, check_kinds, check_shape, integer, number
-from tinyconv.arrays import Array, array_module, kept_where, refused_where, underflow_allowed
+from tinyconv.arrays import Array, array_module, constant, fused, kept_where, refused_where, underflow_allowed
 from tinyconv.functional.losses.reduction import reduce, reduce_backward
 from tinyconv.functional.softmax import log_probabilities
 
@@ -132,8 +132,7 @@ def cross_entropy_saved(
 def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -> Array:
     """Compute the gradient with respect to `input` from what `cross_entropy_saved` returned."""
     grads = _loss_factor(grad_output, saved) * saved.shares
-    xp = array_module(grads)
-    grad: Array = grads - xp.exp(saved.log_probabilities) * grads.sum(axis=1, keepdims=True)
+    grad: Array = _through_softmax(grads, saved.log_probabilities, grads.sum(axis=1, keepdims=True))
     return grad.reshape(saved.input_size)
 
 
@@ -306,6 +305,11 @@ def _sum_of_weights(
 def _one_hot(target: Array, classes: int, counted: Array, count: Any, dtype: npt.DTypeLike) -> Array:
     """1 at the class of each target that is `counted`, of which there are `count`, (N, C, ...); else 0."""
     xp = array_module(target)
+    if xp is not np:
+        written: Array = xp.empty((classes, *target.shape), dtype).swapaxes(0, 1)
+        indices = constant(tuple(range(classes)), "int64", xp).reshape(-1, *[1] * (target.ndim - 1))
+        _write_one_hot(written, indices, target[:, None], counted[:, None], classes)
+        return written
     indices = xp.arange(classes).reshape(-1, *[1] * target.ndim)
     own = ((indices == target) & counted).swapaxes(0, 1)  # stored as the logits of a linear layer are
 
@@ -318,6 +322,13 @@ def _one_hot(target: Array, classes: int, counted: Array, count: Any, dtype: npt
     return refused_where(xp.count_nonzero(own) != count, own.astype(dtype), error)
 
 
+@fused
+def _write_one_hot(xp: Any, own: Array, indices: Array, target: Array, counted: Array, classes: int) -> None:
+    """`_one_hot` on a GPU: NaN for a class that does not exist."""
+    wrong = ((target < 0) | (target >= classes)) & counted
+    own[...] = xp.where(wrong, np.nan, ((indices == target) & counted).astype(np.float64))
+
+
 def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:
     """`input` and `target`, checked to be class indices, with a batch dimension."""
     _check_classes(input, target, weight)
@@ -328,12 +339,26 @@ def _index_batch(input: Array, target: Array, weight: Array | None) -> tuple[Arr
 
 def _class_losses(log_probabilities: Array, shares: Array, target: Array) -> Array:
     """The loss of each target, (N, ...)."""
+    if target.dtype.kind != "f" and array_module(shares) is not np:
+        picked: Array = _picked(shares, log_probabilities)
+        return picked
     with np.errstate(invalid="ignore"):  # 0 * -inf: not read for class indices, NaN for probabilities
         losses = shares * log_probabilities
     if target.dtype.kind != "f":
         losses = kept_where(shares != 0, losses)
     summed: Array = -losses.sum(axis=1)
     return summed
+
+
+@fused
+def _picked(xp: Any, shares: Array, log_probabilities: Array) -> Any:
+    """`_class_losses` of class indices on a GPU."""
+    return -xp.sum(xp.where(shares != 0, shares * log_probabilities, 0), axis=1)
+
+
+@fused
+def _through_softmax(xp: Any, grads: Array, log_probabilities: Array, total: Array) -> Any:
+    return grads - xp.exp(log_probabilities) * total
 
 
 def _along_classes(weight: Array, input: Array) -> Array:

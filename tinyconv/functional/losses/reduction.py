@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import REDUCTIONS, check_arrays, check_shape, one_of
-from tinyconv.arrays import Array, array_module
+from tinyconv.arrays import Array, array_module, fused
 
 
 def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
@@ -35,4 +35,9 @@ def reduce_backward(grad_output: Array, losses: Array, reduction: str, total: An
     if isinstance(total, (int, float)):
         return xp.asarray(grad_output / total if total else grad_output * 0)  # type: ignore[no-any-return]
     with np.errstate(divide="ignore", invalid="ignore"):  # quotients by 0 are not used
-        return xp.where(total == 0, grad_output * 0, grad_output / total)  # type: ignore[no-any-return]
+        return xp.asarray(_divided(grad_output, total))  # type: ignore[no-any-return]
+
+
+@fused
+def _divided(xp: Any, grad_output: Array, total: Any) -> Any:
+    return xp.where(total == 0, grad_output * 0, grad_output / total)

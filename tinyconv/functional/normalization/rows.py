@@ -9,11 +9,11 @@ block.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyconv.arrays import VALUE_WORK, Array, array_module, as_logical, in_threads, stored
+from tinyconv.arrays import VALUE_WORK, Array, array_module, as_logical, fused, in_threads, stored
 
 Parts: TypeAlias = Callable[[slice], tuple[Array, Array]]  # a block of each of two arrays of rows
 
@@ -73,10 +73,11 @@ def by_blocks(function: Callable[..., Array], arrays: Sequence[Array], *channels
 def along(values: Array, rows: Array) -> Array:
     """Return `values`, (C,) or (C, N), in a form that broadcasts over `rows`, and in their dtype."""
     column = values.astype(rows.dtype).reshape(len(values), -1)
-    if len(rows) == 1 or array_module(rows) is not np:
+    xp = array_module(rows)
+    if xp is np and len(rows) == 1:
         return column
-    row = np.empty(rows.shape[1:], rows.dtype)
-    row[...] = column
+    row: Array = xp.empty(rows.shape[1:] if xp is np else rows.shape[2:], rows.dtype)
+    row[...] = column  # so that a GPU's kernel divides an index once, to find its channel and sample
     return row
 
 
@@ -92,12 +93,12 @@ def sums(parts: Parts, like: Array, by_sample: bool = False) -> Array:
     is NumPy's fastest sum, and by einsum, which needs no array of products. The rest is added up in float64.
     """
     xp = array_module(like)
-    if xp is not np:
-        a, b = parts(slice(None))
-        axes = (0, 1) if by_sample else CHANNEL_AXES
-        stacked: Array = xp.stack([rows.sum(axis=axes, dtype=np.float64) for rows in (a, a * b)])
-        return stacked
     _, length, channels, n = like.shape
+    if xp is not np:
+        a, b = (rows.reshape(-1, channels * n) for rows in parts(slice(None)))
+        by_value = xp.stack([_added(a), _added_products(a, b)]).reshape(2, channels, n)
+        by_channel: Array = by_value if by_sample else by_value.sum(axis=2)
+        return by_channel
     by_block = _sums_of_blocks(parts, like)
     count = len(by_block)
     stretch = 1 if by_sample else stretch_of(n)
@@ -106,6 +107,18 @@ def sums(parts: Parts, like: Array, by_sample: bool = False) -> Array:
     by_block = by_block.reshape(count, 2, length, channels, n // stretch)
     total: Array = by_block.sum(axis=(0, 2) if by_sample else (0, 2, 4), dtype=np.float64)
     return total
+
+
+@fused
+def _added(xp: Any, a: Array) -> Array:
+    added: Array = xp.sum(a.astype(np.float64), axis=0)
+    return added
+
+
+@fused
+def _added_products(xp: Any, a: Array, b: Array) -> Array:
+    added: Array = xp.sum(a.astype(np.float64) * b, axis=0)
+    return added
 
 
 def _sums_of_blocks(parts: Parts, like: Array) -> Array:

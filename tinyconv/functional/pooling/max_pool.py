@@ -5,10 +5,12 @@ output. Backward loops over the same taps and gives each maximum its gradient.
 """
 
 from functools import lru_cache
-from typing import Literal, overload
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from tinyconv.arguments import IntOrPair, check_arrays, check_kinds, check_shape
-from tinyconv.arrays import Array, array_module, kept_where, maybe
+from tinyconv.arrays import Array, array_module, fused, kept_where, maybe
 from tinyconv.functional.conv.geometry import CACHED, Geometry
 from tinyconv.functional.pooling.geometry import as_image, by_channels, from_image, pool_geometry
 
@@ -19,6 +21,8 @@ __all__ = [
     "max_pool2d_saved_backward",
     "max_pool2d_saved_jvp",
 ]
+
+MOST_ARGUMENTS = 16  # of a kernel
 
 
 @overload
@@ -130,6 +134,9 @@ def max_pool2d_saved(
 def pooled(input: Array, geometry: Geometry) -> tuple[Array, Array]:
     """Return `max_pool2d_saved` of an `input` that fits the geometry."""
     image, xp = as_image(input), array_module(input)
+    if xp is not np and is_one_kernel(geometry):
+        found = _pooled(*(image[tap.pixels] for tap in geometry.taps))
+        return from_image(found[0], input.ndim), from_image(found[1], input.ndim)
     shape = *geometry.output_size, *image.shape[2:]
     maxima = xp.empty(shape, image.dtype)
     winners = xp.empty(shape, xp.min_scalar_type(len(geometry.taps) - 1))
@@ -169,6 +176,9 @@ def pooled_backward(grad_output: Array, winners: Array, geometry: Geometry) -> A
     n, c, h, w = geometry.input_shape
     disjoint, every_pixel = _coverage(geometry)
     image = (xp.empty if every_pixel else xp.zeros)((h, w, c, n), grads.dtype)
+    if xp is not np and disjoint and is_one_kernel(geometry):
+        _scattered(grads, winners, *(image[tap.pixels] for tap in geometry.taps))
+        return from_image(image, ndim)
 
     def run(part: slice) -> None:
         own_winners, own_grads, own_image = (a[:, :, part] for a in (winners, grads, image))
@@ -223,8 +233,8 @@ def _check_winners(winners: Array) -> None:
 def _maxima(image: Array, geometry: Geometry, maxima: Array) -> None:
     """Write the maximum over each window of `image`, (H, W, C, N), to `maxima`, (OH, OW, C, N)."""
     xp = array_module(image)
-    (oh, ow), taps = geometry.output_size, geometry.taps
-    if taps[0].outputs == taps[-1].outputs == (slice(0, oh), slice(0, ow)):  # no window leaves the image
+    taps = geometry.taps
+    if is_inside(geometry):
         xp.maximum(image[taps[0].pixels], image[taps[-1].pixels], out=maxima)
         taps = taps[1:-1]
     else:
@@ -247,6 +257,36 @@ def _winners(image: Array, geometry: Geometry, maxima: Array, winners: Array) ->
         for number, (_, _, outputs, pixels) in enumerate(taps):
             winner = winners[outputs]
             winner[...] = xp.where(xp.isnan(image[pixels]), winners.dtype.type(number), winner)
+
+
+@fused
+def _pooled(xp: Any, first: Array, *others: Array) -> tuple[Array, Array]:
+    """The maximum of what the taps see, and the number of its tap: `_maxima` and `_winners` at once."""
+    maxima: Any = first
+    winners: Any = 0
+    for number, seen in enumerate(others, 1):
+        larger = (seen > maxima) | (seen != seen)  # NaN is larger than any number
+        winners = xp.where(larger, number, winners)
+        maxima = xp.where(larger, seen, maxima)
+    return maxima, winners.astype(np.uint8)
+
+
+@fused
+def _scattered(xp: Any, grads: Array, winners: Array, *pixels: Array) -> None:
+    """Write to what each tap sees the gradients of the maxima that it has won."""
+    for number, seen in enumerate(pixels):
+        seen[...] = xp.where(winners == number, grads, 0)
+
+
+def is_inside(geometry: Geometry) -> bool:
+    """Return whether no window leaves the image."""
+    oh, ow = geometry.output_size
+    return geometry.taps[0].outputs == geometry.taps[-1].outputs == (slice(0, oh), slice(0, ow))
+
+
+def is_one_kernel(geometry: Geometry) -> bool:
+    """Return whether one kernel of a GPU can take what each tap sees as an argument."""
+    return is_inside(geometry) and 1 < len(geometry.taps) <= MOST_ARGUMENTS
 
 
 @lru_cache(CACHED)

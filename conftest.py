@@ -2,4 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("matplotlib") else ["tinyconv/plots/shown.py"]
+NEEDS = {"matplotlib": "tinyconv/plots/shown.py", "torch": "tinyconv/convert/torch_modules.py"}
+collect_ignore = [path for package, path in NEEDS.items() if not find_spec(package)]

@@ -211,6 +211,7 @@ LAYERS: dict[str, Callable[[st.DrawFn], Configuration]] = {
     "GELU": partial(elementwise, approximate=("none", "tanh")),
     "Sigmoid": elementwise,
     "Tanh": elementwise,
+    "Identity": elementwise,
     "SiLU": elementwise,
     "Softplus": partial(elementwise, beta=(0.5, 1.0, 3.0), threshold=(20.0, 1.0, 0.0)),
     "Softmax": softmax,

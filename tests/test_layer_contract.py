@@ -17,6 +17,7 @@ from tinyconv import (
     BatchNorm1d,
     BatchNorm2d,
     CircularPad2d,
+    Concat,
     ConstantPad2d,
     Conv1d,
     Conv2d,
@@ -25,9 +26,11 @@ from tinyconv import (
     Dropout2d,
     Flatten,
     Fold,
+    Gate,
     GradientLayer,
     GradientStep,
     GroupNorm,
+    Identity,
     Layer,
     LayerNorm,
     LeakyReLU,
@@ -39,6 +42,7 @@ from tinyconv import (
     ReplicationPad2d,
     Residual,
     Sequential,
+    Shared,
     Sigmoid,
     SiLU,
     Softmax,
@@ -62,6 +66,11 @@ class Case(NamedTuple):
     torch_args: tuple[Any, ...] = ()
     torch_options: dict[str, Any] = {}  # noqa: RUF012
     unbatched: bool = True
+
+
+def tied() -> Sequential:
+    layer = Conv2d(2, 2, 3, 1, 1, dtype=f8, generator=0)
+    return Sequential(layer, SiLU(), Shared(layer))
 
 
 f8 = np.float64
@@ -217,6 +226,20 @@ CASES = {
         (3, 2, 5, 6),
         "",
     ),
+    "Concat": Case(
+        lambda: Concat(Identity(), Sequential(Conv2d(2, 3, 3, 1, 1, dtype=f8, generator=0), SiLU())),
+        (3, 2, 5, 6),
+        "",
+        unbatched=False,
+    ),
+    "Gate": Case(
+        lambda: Gate(Sequential(AdaptiveAvgPool2d(1), Conv2d(2, 2, 1, dtype=f8, generator=0), SiLU())),
+        (3, 2, 5, 6),
+        "",
+    ),
+    "Shared": Case(lambda: Shared(SiLU()), (3, 2, 5, 6), ""),
+    "Shared, after its layer": Case(tied, (3, 2, 5, 6), ""),
+    "Identity": Case(lambda: Identity(), (3, 4), "Identity"),
     "GradientLayer": Case(
         lambda: GradientLayer(Sequential(Conv2d(2, 3, 3, padding=1, dtype=f8, generator=0), Softplus())),
         (3, 2, 4, 5),

@@ -34,6 +34,7 @@ from tinyconv import (
     ReLU,
     Residual,
     Sequential,
+    Shared,
     Softmax,
     Softplus,
     Tanh,
@@ -42,6 +43,7 @@ from tinyconv import (
     export_onnx,
 )
 from tinyconv.arrays import Array
+from tinyconv.convert.onnx_file import JOINS
 from tinyconv.convert.onnx_layers import FORMS
 from tinyconv.models import lenet5, mnist_cnn
 
@@ -260,7 +262,7 @@ def test_every_layer_has_a_form_or_is_known_to_have_none() -> None:
     public = {getattr(tinyconv, name) for name in vars(tinyconv)["__all__"]}
     layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, Layer)}
     without = {Layer, MaxUnpool2d, GradientLayer, GradientStep, Objective}
-    assert layers - {Sequential, Residual} == {*FORMS} | without & layers
+    assert layers - {Sequential, Shared, *JOINS} == {*FORMS} | without & layers
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:

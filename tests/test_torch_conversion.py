@@ -106,10 +106,13 @@ def dtype_option(name: str) -> dict[str, Any]:
     return {"dtype": torch.float64} if state else {}
 
 
+CONTAINERS = (tc.Residual, tc.Concat, tc.Gate, tc.Shared)  # see test_branches.py
+
+
 def test_every_layer_can_be_converted_or_is_known_not_to_be() -> None:
     public = {getattr(tc, name) for name in vars(tc)["__all__"]}
     layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, tc.Layer)}
-    without = {tc.Layer, tc.Residual, tc.GradientLayer, tc.GradientStep, tc.Objective}
+    without = {tc.Layer, *CONTAINERS, tc.GradientLayer, tc.GradientStep, tc.Objective}
     converted = {type(case.make()) for case in CONVERTIBLE.values()}
     assert layers - without == converted | {tc.MaxUnpool2d}
 
@@ -289,7 +292,7 @@ def with_hook(module: Any) -> Any:
 
 
 LAYERS_REFUSED: dict[str, Callable[[], tc.Layer]] = {
-    r"layer '1\.0' \(Residual\): PyTorch does not have a module": lambda: tc.Residual(tc.ReLU()),
+    r"layer '1\.0' \(Shared\): the layer that is shared must come before it": lambda: tc.Shared(tc.ReLU()),
     r"layer '1\.0' \(Mine\): PyTorch does not have a module": Mine,
     r"layer '1\.0' \(GradientLayer\): PyTorch does not have a module": lambda: tc.GradientLayer(tc.ReLU()),
 }
@@ -328,10 +331,14 @@ def test_a_module_without_a_counterpart_is_refused_with_its_place(message: str) 
         tc.from_torch(model)
 
 
-def test_a_parameter_in_two_places_is_refused_and_a_plain_module_is_not() -> None:
-    linear, relu = nn.Linear(2, 2), nn.ReLU()
+def test_a_parameter_of_two_modules_is_refused_and_a_module_in_two_places_is_shared() -> None:
+    linear, relu, other = nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)
+    other.weight = linear.weight
     with pytest.raises(ValueError, match=r"one tensor in two places, '0\.weight' and '2\.weight'"):
-        tc.from_torch(nn.Sequential(linear, relu, linear))
+        tc.from_torch(nn.Sequential(linear, relu, other))
+    shared = tc.from_torch(nn.Sequential(linear, relu, linear))
+    assert [type(layer) for layer in shared.children.values()] == [tc.Linear, tc.ReLU, tc.Shared]
+    assert list(shared.params) == ["0.weight", "0.bias"]
     assert len(tc.from_torch(nn.Sequential(relu, nn.Linear(2, 2), relu)).children) == 3
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinyconv.arrays.devices import Array
+from tinyconv.arrays.devices import Array, array_module
 from tinyconv.arrays.parallel import BLAS_WORK, cut, in_threads
 from tinyconv.arrays.threads import one_blas_thread
 from tinyconv.gpu import cublas
@@ -21,7 +21,7 @@ def matmul(a: Array, b: Array, out: Array | None = None, add: bool = False) -> A
     A large product of two matrices is divided among threads of `in_threads`, not among those of BLAS, which
     would spin for a while afterwards, and keep a core from ours.
     """
-    if type(a) is not np.ndarray:
+    if type(a) is not np.ndarray and array_module(a, b) is not np:
         return cublas.matmul(a, b, out, add)
     if out is not None and add:
         out += matmul(a, b)

@@ -12,10 +12,11 @@ from tinyconv.convert.onnx_graph import INPUT, Graph
 from tinyconv.convert.onnx_layers import FORMS, NDIMS
 from tinyconv.convert.place import inside
 from tinyconv.files import write_whole
-from tinyconv.layers import Layer, Residual, Sequential
+from tinyconv.layers import Concat, Gate, Layer, Residual, Sequential, Shared
 from tinyconv.layers.layer import named_in_errors
 from tinyconv.optional import optional
 
+JOINS: dict[type[Layer], str] = {Residual: "Add", Gate: "Mul", Concat: "Concat"}
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -28,7 +29,7 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
     some of the operators, and not convolutions).
 
     Args:
-        model: any layer or Sequential; Residual and Sequential may be nested. Dropout is left out, and batch
+        model: any layer or Sequential; containers may be nested. Dropout is left out, and batch
             norm uses the running statistics, whatever the mode is.
         input_shape: shape of an input, with the batch, as in `model.summary`: (1, 1, 28, 28). The batch
             may have any length here.
@@ -49,7 +50,7 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
     if not shape:
         raise ValueError("`input_shape` (=()) must have a first dimension, the batch")
     onnx = optional("onnx", "export_onnx needs the package onnx: pip install tinyconv[onnx]")
-    graph = Graph(onnx, _dtype(model))
+    graph = Graph(onnx, _dtype(model), {id(one): place for place, one in model.named_modules()})
     output, output_shape = _add(graph, model, "", INPUT, shape)
     write_whole(Path(path), graph.model(output, shape, output_shape))
 
@@ -70,8 +71,10 @@ def _add(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> tuple[
         for name, child in layer.children.items():
             x, shape = _add(graph, child, inside(place, name), x, shape)
         return x, shape
-    if type(layer) is Residual:
-        return _add_residual(graph, layer, place, x, shape)
+    if type(layer) is Shared:  # whose layer's constants have the names in its own place
+        return _add(graph, layer.layer, graph.places.get(id(layer.layer), place), x, shape)
+    if type(layer) in JOINS:
+        return _add_branches(graph, layer, place, x, shape)
     with named_in_errors(place, layer):
         if type(layer) not in FORMS:
             raise TypeError("export_onnx does not have an ONNX form of this kind of layer")
@@ -80,14 +83,14 @@ def _add(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> tuple[
         return FORMS[type(layer)](graph, layer, x, shape), output_shape
 
 
-def _add_residual(graph: Graph, layer: Residual, place: str, x: str, shape: Shape) -> tuple[str, Shape]:
+def _add_branches(graph: Graph, layer: Any, place: str, x: str, shape: Shape) -> tuple[str, Shape]:
     ends = [_add(graph, child, inside(place, name), x, shape)[0] for name, child in layer.children.items()]
     with named_in_errors(place, layer):
         output_shape = _shape_after(layer, shape)
-    if "shortcut" not in layer.children:
-        ends.append(x)
     graph.place = place
-    return graph.node("Add", *ends), output_shape
+    if type(layer) is Concat:
+        return graph.node("Concat", *ends, axis=layer.dim % len(output_shape)), output_shape
+    return graph.node(JOINS[type(layer)], *(ends if len(ends) == 2 else [*ends, x])), output_shape
 
 
 def _shape_after(layer: Layer, shape: Shape) -> Shape:

@@ -19,10 +19,11 @@ class Graph:
     Attributes:
         dtype: that of the input, the output and, by default, constants.
         place: that of the layer whose nodes are being added; their names begin with it.
+        places: id of a layer of the model -> its place.
     """
 
-    def __init__(self, onnx: Any, dtype: "np.dtype[Any]") -> None:
-        self.dtype, self.place = dtype, ""
+    def __init__(self, onnx: Any, dtype: "np.dtype[Any]", places: dict[int, str]) -> None:
+        self.dtype, self.place, self.places = dtype, "", places
         self._onnx = onnx
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}

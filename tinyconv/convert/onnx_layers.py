@@ -201,7 +201,7 @@ def _gelu(graph: Graph, layer: layers.GELU, x: str, shape: Shape) -> str:
 # Shapes, paddings and windows
 
 
-def _dropout(graph: Graph, layer: layers.Dropout, x: str, shape: Shape) -> str:
+def _dropout(graph: Graph, layer: Layer, x: str, shape: Shape) -> str:
     return x
 
 
@@ -293,6 +293,7 @@ FORMS: dict[type[Layer], Form] = {
     layers.ReplicationPad2d: _pad,
     layers.CircularPad2d: _pad,
     layers.Dropout: _dropout,
+    layers.Identity: _dropout,
     layers.Dropout2d: _dropout,
     layers.Flatten: _reshape,
     layers.Unflatten: _reshape,

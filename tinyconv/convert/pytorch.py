@@ -6,7 +6,6 @@ the arguments, creates the other object with them and copies the state.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import tinyconv.layers
 from tinyconv.arguments import instance
 from tinyconv.arrays import moved
 from tinyconv.convert.place import inside
-from tinyconv.layers import Layer, Sequential
+from tinyconv.layers import Concat, Gate, Layer, Residual, Sequential, Shared
 from tinyconv.layers.layer import named_in_errors
 from tinyconv.optional import optional
 from tinyconv.signature import arguments, constructor
@@ -23,6 +22,7 @@ from tinyconv.signature import arguments, constructor
 if TYPE_CHECKING:
     import torch
 
+CONTAINERS = (Sequential, Residual, Concat, Gate)
 # Arguments of layers that PyTorch's modules do not have.
 _OURS = ("algorithm",)
 
@@ -34,16 +34,17 @@ def to_torch(layer: Layer) -> "torch.nn.Module":
     Dropouts draw from that generator in forward, so their masks differ from those of `layer`.
 
     Args:
-        layer: a layer or a Sequential, nested to any depth. Gradients, and what forward has kept for
-            backward, are not converted.
+        layer: a layer or a container, nested to any depth. Gradients, and what forward has kept for
+            backward, are not converted. Residual, Concat and Gate, which torch.nn does not have, become
+            modules of `tinyconv.convert.torch_modules`, and a Shared is the module of its layer again.
 
     Raises:
         ImportError: PyTorch is not installed.
-        TypeError: not a Layer, or one without a counterpart in PyTorch: Residual, a gradient layer, a
-            subclass. The message names its place.
+        TypeError: not a Layer, or one without a counterpart in PyTorch: a gradient layer, a subclass, a
+            Shared before its layer. The message names its place.
     """
     instance("layer", layer, Layer)
-    module: torch.nn.Module = _module(_torch(), layer, "")
+    module: torch.nn.Module = _module(_torch(), layer, "", {})
     return module
 
 
@@ -54,8 +55,9 @@ def from_torch(module: "torch.nn.Module") -> Layer:
     left out if it does not change a result (`inplace`, gradients), and refused otherwise.
 
     Args:
-        module: a module of torch.nn or an nn.Sequential, nested to any depth. Each Dropout gets an unseeded
-            `generator`, which can be assigned.
+        module: a module of torch.nn, an nn.Sequential or what `to_torch` makes, nested to any depth. Each
+            Dropout gets an unseeded `generator`, which can be assigned. A module with parameters that
+            appears again becomes a Shared.
 
     Raises:
         ImportError: PyTorch is not installed.
@@ -67,7 +69,7 @@ def from_torch(module: "torch.nn.Module") -> Layer:
     torch = _torch()
     instance("module", module, torch.nn.Module)
     _check_nothing_shared(module)
-    return _layer(torch, module, "")
+    return _layer(torch, module, "", {})
 
 
 def _torch() -> Any:
@@ -77,15 +79,36 @@ def _torch() -> Any:
 # To PyTorch
 
 
-def _module(torch: Any, layer: Layer, place: str) -> Any:
+def _module(torch: Any, layer: Layer, place: str, made: dict[int, Any]) -> Any:
+    """The module; `made` has those that exist by their layers' ids."""
+    with named_in_errors(place, layer):
+        if type(layer) is Shared:
+            if id(layer.layer) not in made:
+                raise TypeError("the layer that is shared must come before it")
+            return made[id(layer.layer)]
+        if type(layer) not in CONTAINERS:
+            made[id(layer)] = module = _leaf_module(torch, layer)
+            module.training = layer.training
+            return module
+    children = {
+        name: _module(torch, child, inside(place, name), made) for name, child in layer.children.items()
+    }
     if type(layer) is Sequential:
-        named = ((name, _module(torch, child, inside(place, name))) for name, child in layer.children.items())
-        module = torch.nn.Sequential(OrderedDict(named))
+        module = torch.nn.Sequential(OrderedDict(children))
+    elif type(layer) is Concat:
+        module = _branches()["Concat"](*children.values(), dim=layer.dim)
     else:
-        with named_in_errors(place, layer):
-            module = _leaf_module(torch, layer)
+        module = _branches()[type(layer).__name__](**children)
     module.training = layer.training
+    made[id(layer)] = module
     return module
+
+
+def _branches() -> dict[str, Any]:
+    """The modules for containers that torch.nn does not have."""
+    from tinyconv.convert.torch_modules import BRANCHES
+
+    return BRANCHES
 
 
 def _leaf_module(torch: Any, layer: Layer) -> Any:
@@ -110,17 +133,35 @@ def _layer_of(name: str) -> type[Layer] | None:
 # From PyTorch
 
 
-def _layer(torch: Any, module: Any, place: str) -> Layer:
+def _layer(torch: Any, module: Any, place: str, made: dict[int, Layer]) -> Layer:
+    """The layer; `made` has those of modules with a state, by their ids."""
     layer: Layer
-    if type(module) is torch.nn.Sequential:
-        children = module._modules.items()  # named_children skips a module that appears again
-        layer = Sequential({name: _layer(torch, child, inside(place, name)) for name, child in children})
-    else:
-        with named_in_errors(place, module):
-            layer = _leaf_layer(torch, module)
+    if id(module) in made:
+        return Shared(made[id(module)])
     with named_in_errors(place, module):
-        _check_no_hooks(module)
+        kind = _branches().get(type(module).__name__)
+        is_branches = kind is not None and type(module) is kind
+        if type(module) is not torch.nn.Sequential and not is_branches:
+            return _kept(made, module, _leaf_layer(torch, module))
+    present = {name: child for name, child in module._modules.items() if child is not None}
+    children = {name: _layer(torch, child, inside(place, name), made) for name, child in present.items()}
+    if not is_branches:
+        layer = Sequential(children)
+    elif type(module).__name__ == "Concat":
+        layer = Concat(*children.values(), dim=module.dim)
+    else:
+        joined: dict[str, Any] = {"Residual": Residual, "Gate": Gate}
+        layer = joined[type(module).__name__](**children)
+    with named_in_errors(place, module):
+        return _kept(made, module, layer)
+
+
+def _kept(made: dict[int, Layer], module: Any, layer: Layer) -> Layer:
+    """The layer, in the module's mode, to be shared if the module has a state and appears again."""
+    _check_no_hooks(module)
     layer.training = module.training
+    if layer.state_dict():
+        made[id(module)] = layer
     return layer
 
 
@@ -159,9 +200,11 @@ def _check_no_hooks(module: Any) -> None:
 
 
 def _check_nothing_shared(module: Any) -> None:
-    parameters = module.named_parameters(remove_duplicate=False)
+    """Refuse a tensor that two modules have; one module may be in two places."""
     places: dict[int, str] = {}
-    for name, tensor in chain(parameters, module.named_buffers(remove_duplicate=False)):
-        if id(tensor) in places:
-            raise ValueError(f"`module` has one tensor in two places, {places[id(tensor)]!r} and {name!r}")
-        places[id(tensor)] = name
+    for place, one in module.named_modules():
+        for name, tensor in (*one._parameters.items(), *one._buffers.items()):
+            if id(tensor) in places and tensor is not None:
+                both = f"{places[id(tensor)]!r} and {inside(place, name)!r}"
+                raise ValueError(f"`module` has one tensor in two places, {both}")
+            places[id(tensor)] = inside(place, name)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from tinyconv.layers.activation import *
 from tinyconv.layers.attributes import *
+from tinyconv.layers.branches import *
 from tinyconv.layers.conv import *
 from tinyconv.layers.dropout import *
 from tinyconv.layers.layer import *
@@ -12,9 +13,9 @@ from tinyconv.layers.loss import *
 from tinyconv.layers.norm import *
 from tinyconv.layers.pad import *
 from tinyconv.layers.pool import *
-from tinyconv.layers.residual import *
 from tinyconv.layers.sequential import *
 from tinyconv.layers.shape import *
+from tinyconv.layers.shared import *
 from tinyconv.layers.unfold import *
 
 if not TYPE_CHECKING:  # a type checker knows the names that stars import

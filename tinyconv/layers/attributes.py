@@ -222,6 +222,15 @@ def remove(layer: Any, name: str) -> bool:
     return any(gone)
 
 
+def check_shared(layer: Any) -> None:
+    """Check that the layers which are shared are in the model, too."""
+    present = {id(one) for one in layer.modules()}
+    for place, one in layer.named_modules():
+        shared = vars(one).get("_shared")
+        if shared is not None and id(shared) not in present and shared.arrays():
+            raise ValueError(f"layer {place!r} shares a {type(shared).__name__} that is not in the model")
+
+
 def check_whole(layer: Any) -> None:
     """See `Layer.check_whole`."""
     layers: dict[int, str] = {}

@@ -1,6 +1,6 @@
 """What layers and losses keep from one pass to the next, and passes that do not modify them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from typing import Any, Self
 
@@ -109,6 +109,19 @@ class ForwardCache:
         cache.tangents, cache.grad_output = tangents, None
         return output_dot
 
+    def _shared_tangents(self, params_dot: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Keep the tangents of parameters for a layer that shares them; return those for this layer."""
+        origin: ForwardCache | None = vars(self).get("_origin")
+        if origin is None:
+            cache = self._found()
+            if cache is not None:
+                cache.params_dot = params_dot
+            return params_dot
+        cache = origin._found()
+        if cache is None or cache.params_dot is None:
+            raise RuntimeError("forward and jvp must reach a layer before those that share it")
+        return cache.params_dot
+
     def saved_tangents(self, grad_output_dot: Array) -> tuple[tuple[Any, ...], tuple[Any, ...], Array]:
         """Return, once, what `save` and `save_tangents` kept, and the argument of backward.
 
@@ -163,6 +176,7 @@ class _Cache:
         self.values = values
         self.tangents: tuple[Any, ...] | None = None
         self.grad_output: Array | None = None
+        self.params_dot: Mapping[str, Array] | None = None
 
     def check(self, name: str, array: Array) -> None:
         """Check that `array` has the shape, dtype and device of the output."""

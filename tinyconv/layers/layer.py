@@ -221,7 +221,7 @@ class Layer(ForwardCache):
 
     def tangents_of(self, params_dot: Mapping[str, Array] | None, *names: str) -> list[Array | None]:
         """Return the tangents in `params_dot` of this layer's parameters `names`, checked; None for none."""
-        params_dot = params_dot or {}
+        params_dot = self._shared_tangents(params_dot or {}) if self._params else params_dot or {}
         unknown = [name for name in params_dot if name not in self._params]
         if unknown:
             raise ValueError(f"`params_dot` has unknown {unknown}")
@@ -317,7 +317,8 @@ class Layer(ForwardCache):
     @property
     def _grads_dot(self) -> dict[str, Array]:
         current = keeping_pass()
-        return self._own_grads_dot if current is None else current.grads_dot.setdefault(id(self), {})
+        own = vars(self).get("_origin", self)  # of a layer that shares the parameters of another
+        return self._own_grads_dot if current is None else current.grads_dot.setdefault(id(own), {})
 
     @property
     def children(self) -> MappingProxyType[str, "Layer"]:
@@ -357,9 +358,10 @@ class Layer(ForwardCache):
 
         Raises:
             ValueError: one layer object is in two places, but can keep what backward needs for one only; one
-                array has two names, or is an ordinary attribute, too.
+                array has two names, or is an ordinary attribute, too; a Shared whose layer is not here.
             TypeError: a container among the attributes has layers or parameters that are not registered.
         """
+        attributes.check_shared(self)
         attributes.check_whole(self)
 
     def has_grads(self) -> bool:
@@ -447,7 +449,7 @@ class Layer(ForwardCache):
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters and buffers, under the names that PyTorch gives them."""
-        self.check_whole()
+        attributes.check_whole(self)
         state = {name: array.copy() for name, array in {**self._params, **self._buffers}.items()}
         for name, child in self._children.items():
             state.update({f"{name}.{key}": array for key, array in child.state_dict().items()})

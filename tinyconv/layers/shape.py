@@ -1,14 +1,17 @@
-"""Flatten, Unflatten and Upsample."""
+"""Flatten, Identity, Unflatten and Upsample."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import integer, integers, one_of
+from tinyconv.arguments import check_arrays, integer, integers, one_of
+from tinyconv.arrays import Array
 from tinyconv.functional.interpolate import MODES, interpolate_indices
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
 from tinyconv.layers.function import LinearMap
+from tinyconv.layers.layer import Layer
 
-__all__ = ["Flatten", "Unflatten", "Upsample"]
+__all__ = ["Flatten", "Identity", "Unflatten", "Upsample"]
 
 
 class Flatten(LinearMap, function=F.flatten, options=("start_dim", "end_dim")):
@@ -30,6 +33,39 @@ class Flatten(LinearMap, function=F.flatten, options=("start_dim", "end_dim")):
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return flatten_shape(tuple(input_shape), self.start_dim, self.end_dim)
+
+
+class Identity(Layer):
+    """Return the input.
+
+    Args:
+        args, kwargs: accepted for PyTorch's signature and ignored.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Identity.html
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Array) -> Array:
+        check_arrays(x=x)
+        return self.save(x)
+
+    def backward(self, grad_output: Array) -> Array:
+        self.saved(grad_output)
+        return grad_output
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        self.kept()
+        self.tangents_of(params_dot)
+        return self.save_tangents(x_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        self.saved_tangents(grad_output_dot)
+        return grad_output_dot
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(input_shape)
 
 
 class Unflatten(LinearMap, function=F.unflatten, options=("dim", "unflattened_size")):

@@ -25,6 +25,7 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
         ValueError: a parameter or buffer is NaN or infinite, or has a name that looks like a path.
         OSError: the file cannot be written; an existing file is not changed.
     """
+    model.check_whole()
     write_arrays(path, model.state_dict())
 
 

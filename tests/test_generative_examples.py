@@ -177,3 +177,51 @@ def test_the_discriminators_steps_tell_the_images_apart_and_leave_the_generator(
     assert losses[0] == pytest.approx(2 * np.log(2), rel=0.3)
     assert losses[-1] < 0.5 * losses[0]
     assert all((before[name] == param).all() for name, param in gan.generator.params.items())
+
+
+def test_the_critics_gradients_with_the_penalty_are_pytorchs(example: Callable[[str], ModuleType]) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch differentiates twice with a tape")
+    module = example("wgan_gp")
+    gan = module.WGAN(np.random.default_rng(0))
+    gan.critic.to(np.float64)
+    real, fake, between = (np.random.default_rng(seed).standard_normal((6, 2)) for seed in (1, 2, 3))
+    loss = gan.critic_gradients(real, fake, between)
+    theirs: Any = tc.to_torch(gan.critic)
+    points = torch.tensor(between, requires_grad=True)
+    (slopes,) = torch.autograd.grad(theirs(points).sum(), points, create_graph=True)
+    penalty = ((slopes.norm(dim=1) - 1) ** 2).mean()
+    expected = theirs(torch.tensor(fake)).mean() - theirs(torch.tensor(real)).mean() + module.LAMBDA * penalty
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    for name, param in theirs.named_parameters():
+        found = gan.critic.grads[name]
+        if param.grad is not None:  # the last bias has no influence
+            np.testing.assert_allclose(found, param.grad.numpy(), rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+def test_the_wgan_reaches_the_gaussians(
+    run: Callable[..., str], example: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    printed = run("wgan_gp", tmp_path, "--steps", "150")
+    found = re.findall(r"(\d+)% of the points are near one of the 8 centres, (\d) of which", printed)
+    assert len(found) == 10
+    assert int(found[-1][0]) > 20
+    assert int(found[-1][1]) >= 5
+    assert (tmp_path / "wgan_gp.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_gradient_layer_runs_each_pass_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("forward", "backward", "jvp", "backward_jvp"):
+        method = getattr(tc.Linear, name)
+
+        def counted(self: Any, *args: Any, name: str = name, method: Any = method) -> Any:
+            calls.append(name)
+            return method(self, *args)
+
+        monkeypatch.setattr(tc.Linear, name, counted)
+    layer = tc.GradientLayer(tc.Sequential(tc.Linear(3, 4), tc.Tanh()))
+    gradient = layer.forward(np.ones((2, 3), np.float32))
+    layer.backward(gradient)
+    assert calls == ["forward", "backward", "jvp", "backward_jvp"]

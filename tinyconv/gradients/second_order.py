@@ -198,7 +198,6 @@ class GradientLayer(Layer):
         passed.grads_dot.clear()
         with passed:
             output_dot = self.energy.jvp(grad_gradient)
-            self.energy.backward(array_module(output_dot).ones_like(output_dot))
             product = self.energy.backward_jvp(array_module(output_dot).zeros_like(output_dot))
             products = _grads_dot(self.energy)
         for name, grad in self.energy.grads.items():

@@ -14,7 +14,8 @@ class Pass:
     """A pass that does not modify layers and losses, for any number of threads at once.
 
     Within `with Pass(...)`, what forward, jvp and backward would keep in layers and losses is kept here, and
-    gradients of parameters are not added. A pass can be entered again, and then continues.
+    gradients of parameters are not added. A pass can be entered again, and then continues: a jvp may follow a
+    backward, and a backward_jvp then is the tangent of that backward.
 
     Args:
         keeps: whether forward keeps what backward needs. A backward does not release it.
@@ -83,9 +84,9 @@ class ForwardCache:
         """
         cache = self._cache("backward")
         cache.check("grad_output", grad_output)
-        if cache.tangents is not None:
+        if cache.tangents is not None or current_pass() is not None:  # a Pass keeps all for another one
             cache.grad_output = grad_output
-        elif current_pass() is None:  # a Pass keeps it for another backward
+        else:
             self._own_caches.clear()
         return cache.values
 
@@ -106,7 +107,9 @@ class ForwardCache:
         """
         cache = self._cache("jvp")
         cache.check("the tangent of the output", output_dot)
-        cache.tangents, cache.grad_output = tangents, None
+        cache.tangents = tangents
+        if current_pass() is None:
+            cache.grad_output = None
         return output_dot
 
     def _shared_tangents(self, params_dot: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -134,7 +137,7 @@ class ForwardCache:
             raise RuntimeError("backward_jvp needs a forward, a jvp and a backward before it, in this order")
         cache.check("grad_output_dot", grad_output_dot)
         values, tangents, grad_output = cache.values, cache.tangents, cache.grad_output
-        cache.tangents = cache.grad_output = None
+        cache.tangents = None
         if current_pass() is None:
             self._own_caches.clear()
         return values, tangents, grad_output

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,62 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
         optim.AdamW,
         {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.3},
     ),
+    "Adam with amsgrad": (optim.Adam, {"lr": 0.1, "betas": (0.5, 0.6), "amsgrad": True}),
+    "AdamW with amsgrad": (optim.AdamW, {"lr": 0.1, "betas": (0.5, 0.6), "eps": 1e-3, "amsgrad": True}),
+    "NAdam": (optim.NAdam, {"lr": 0.1}),
+    "NAdam without betas": (optim.NAdam, {"lr": 0.1, "betas": (0.0, 0.0)}),
+    "NAdam with everything": (
+        optim.NAdam,
+        {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1, "momentum_decay": 0.5},
+    ),
+    "NAdam with decoupled weight decay": (
+        optim.NAdam,
+        {"lr": 0.1, "weight_decay": 0.3, "momentum_decay": 0.0, "decoupled_weight_decay": True},
+    ),
+    "RMSprop": (optim.RMSprop, {"lr": 0.1}),
+    "RMSprop with momentum": (optim.RMSprop, {"lr": 0.01, "alpha": 0.8, "momentum": 0.9}),
+    "RMSprop, centered": (optim.RMSprop, {"lr": 0.01, "centered": True}),
+    "RMSprop with everything": (
+        optim.RMSprop,
+        {"lr": 0.01, "alpha": 0.7, "eps": 1e-2, "weight_decay": 0.1, "momentum": 0.5, "centered": True},
+    ),
+    "Adagrad": (optim.Adagrad, {"lr": 0.1}),
+    "Adagrad with everything": (
+        optim.Adagrad,
+        {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.3, "initial_accumulator_value": 0.5, "eps": 1e-2},
+    ),
+    "Adadelta": (optim.Adadelta, {}),
+    "Adadelta with everything": (
+        optim.Adadelta,
+        {"lr": 0.5, "rho": 0.6, "eps": 1e-3, "weight_decay": 0.2},
+    ),
 }
+EACH = [
+    optim.SGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.NAdam,
+    optim.RMSprop,
+    optim.Adagrad,
+    optim.Adadelta,
+]
 
 
-@pytest.mark.parametrize("case", OPTIMIZERS, ids=str)
-def test_fifty_steps_agree_with_pytorch(case: str) -> None:
+@pytest.fixture
+def torch64() -> Iterator[Any]:
+    """PyTorch with float64 as its default, in which NAdam keeps the product of its momenta."""
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    torch.set_default_dtype(torch.float64)
+    yield torch
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", OPTIMIZERS, ids=str)
+def test_fifty_steps_agree_with_pytorch(case: str, dtype: Any, torch64: Any) -> None:
+    torch = torch64
     make, options = OPTIMIZERS[case]
-    model = Linear(3, 2, dtype=np.float64, generator=0)
+    model = Linear(3, 2, dtype=dtype, generator=0)
     theirs = {name: torch.tensor(param) for name, param in model.params.items()}
     ours = make(model, **options)
     expected = getattr(torch.optim, make.__name__)(list(theirs.values()), **options)
@@ -53,7 +102,7 @@ def test_fifty_steps_agree_with_pytorch(case: str) -> None:
     assert not any(grad.any() for grad in model.grads.values())
 
 
-@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("make", EACH)
 def test_defaults_are_pytorchs(make: type[optim.Optimizer]) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     ours = make(Linear(1, 1))  # type: ignore[call-arg]
@@ -61,12 +110,15 @@ def test_defaults_are_pytorchs(make: type[optim.Optimizer]) -> None:
     assert set(ours.options) <= set(defaults)
     for name in ours.options:
         assert getattr(ours, name) == defaults[name], name
+    theirs = list(inspect.signature(getattr(torch.optim, make.__name__)).parameters)[1:]
+    own = list(inspect.signature(make).parameters)[1:-1]
+    assert own == [name for name in theirs if name in own]
 
 
 def test_parameters_keep_their_dtype_and_identity() -> None:
     model = Linear(3, 2, generator=0)
     weight = model.params["weight"]
-    for make in (optim.SGD, optim.Adam, optim.AdamW):
+    for make in EACH:
         model.grads["weight"] += 1
         make(model, lr=0.1).step()
     assert model.params["weight"] is weight
@@ -102,11 +154,11 @@ SCHEDULES: dict[str, tuple[type[optim.Schedule], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", SCHEDULES, ids=str)
-@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.NAdam, optim.RMSprop])
 def test_schedules_agree_with_pytorch(case: str, make: type[optim.Optimizer]) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     schedule, options = SCHEDULES[case]
-    momentum: dict[str, Any] = {"momentum": 0.9} if make is optim.SGD else {}
+    momentum: dict[str, Any] = {"momentum": 0.9} if "momentum" in make.options else {}
     ours = make(Linear(1, 1), lr=0.2, **momentum)
     theirs = getattr(torch.optim, make.__name__)([torch.zeros(1)], lr=0.2, **momentum)
     mine = schedule(ours, **options)
@@ -114,10 +166,8 @@ def test_schedules_agree_with_pytorch(case: str, make: type[optim.Optimizer]) ->
     for _ in range(21):
         group = theirs.param_groups[0]
         assert ours.lr == pytest.approx(group["lr"], rel=1e-12, abs=1e-16)
-        if isinstance(ours, optim.SGD):
-            assert ours.momentum == pytest.approx(group["momentum"], rel=1e-12)
-        elif isinstance(ours, optim.Adam):
-            assert ours.betas == pytest.approx(group["betas"], rel=1e-12)
+        for name in {"momentum", "betas"} & ours.options.keys():
+            assert getattr(ours, name) == pytest.approx(group[name], rel=1e-12)
         theirs.step()
         if mine.count < 20 or schedule is not optim.OneCycleLR:
             mine.step()
@@ -260,6 +310,19 @@ def test_one_cycle_works_for_very_short_runs(total_steps: int) -> None:
         lambda m: optim.Adam(m, betas=0.9),  # type: ignore[arg-type]
         lambda m: optim.Adam(m, betas=("a", "b")),  # type: ignore[arg-type]
         lambda m: optim.SGD(m, groups={"params": ["weight"]}),  # type: ignore[arg-type]
+        lambda m: optim.Adam(m, amsgrad=1),  # type: ignore[arg-type]
+        lambda m: optim.NAdam(m, betas=(1.0, 0.9)),
+        lambda m: optim.NAdam(m, momentum_decay=-1),
+        lambda m: optim.NAdam(m, decoupled_weight_decay="yes"),  # type: ignore[arg-type]
+        lambda m: optim.RMSprop(m, alpha=1.5),
+        lambda m: optim.RMSprop(m, momentum=-0.5),
+        lambda m: optim.RMSprop(m, centered=None),  # type: ignore[arg-type]
+        lambda m: optim.Adagrad(m, initial_accumulator_value=-1),
+        lambda m: optim.Adagrad(m, lr_decay=-1),
+        lambda m: optim.Adadelta(m, rho=1.1),
+        lambda m: optim.Adadelta(m, eps=-1e-6),
+        lambda m: optim.OneCycleLR(optim.RMSprop(m), 0.1, total_steps=5),
+        lambda m: optim.OneCycleLR(optim.Adagrad(m), 0.1, total_steps=5),
         lambda m: optim.StepLR(optim.SGD(m), 0),
         lambda m: optim.StepLR(m, 1),
         lambda m: optim.CosineAnnealingLR(optim.SGD(m), 0),
@@ -288,9 +351,9 @@ def test_an_optimizer_updates_all_parameters_of_a_network() -> None:
         np.testing.assert_allclose(param, before[name] - 0.5, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW])
-def test_groups_have_options_of_their_own_and_follow_the_schedule(make: Any) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+@pytest.mark.parametrize("make", EACH)
+def test_groups_have_options_of_their_own_and_follow_the_schedule(make: Any, torch64: Any) -> None:
+    torch = torch64
     model = Sequential(
         Linear(3, 2, dtype=np.float64, generator=0), Linear(2, 2, dtype=np.float64, generator=1)
     )
@@ -329,13 +392,16 @@ def test_groups_that_are_wrong_are_refused(groups: Any, message: str) -> None:
         optim.SGD(Sequential(Linear(1, 1)), groups=groups)
 
 
-def test_frozen_layers_stay_as_they_are_and_start_later_as_in_pytorch() -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+@pytest.mark.parametrize("case", ["Adam", "NAdam", "Adagrad with everything"])
+def test_frozen_layers_stay_as_they_are_and_start_later_as_in_pytorch(case: str, torch64: Any) -> None:
+    torch = torch64
+    make, options = OPTIMIZERS[case]
     model = Sequential(
         Linear(3, 2, dtype=np.float64, generator=0), Linear(2, 2, dtype=np.float64, generator=1)
     )
     theirs = {name: torch.tensor(param) for name, param in model.params.items()}
-    ours, expected = optim.Adam(model, lr=0.1), torch.optim.Adam(list(theirs.values()), lr=0.1)
+    ours = make(model, **options)
+    expected = getattr(torch.optim, make.__name__)(list(theirs.values()), **options)
     before = model[0].state_dict()
     model[0].requires_grad_(False)
     rng = np.random.default_rng(0)
@@ -382,6 +448,44 @@ def test_a_state_dict_takes_an_optimiser_on(case: str) -> None:
         np.testing.assert_array_equal(second.model.params[name], param)
 
 
+def test_a_group_has_an_initial_accumulator_value_of_its_own() -> None:
+    model = Sequential(Linear(2, 1), Linear(1, 1))
+    groups = [{"params": ["0"], "initial_accumulator_value": 3.0}]
+    optimizer = optim.Adagrad(model, initial_accumulator_value=0.5, groups=groups)
+    optimizer.step()
+    optimizer.initial_accumulator_value = 7.0  # too late
+    optimizer.step()
+    found = {name: np.unique(own["sum"]).tolist() for name, own in optimizer.state.items()}
+    assert found == {"0.weight": [3.0], "0.bias": [3.0], "1.weight": [0.5], "1.bias": [0.5]}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_centered_rmsprop_stays_finite_where_the_gradient_never_changes(dtype: Any) -> None:
+    model = Linear(300, 1, dtype=dtype, generator=0)
+    optimizer = optim.RMSprop(model, alpha=0.5, centered=True)
+    model.grads["weight"][...] = np.random.default_rng(0).standard_normal((1, 300))
+    for _ in range(100):
+        optimizer.step()
+    assert np.isfinite(model.weight).all()
+
+
+def test_nadams_momentum_may_change_from_step_to_step_as_pytorchs(torch64: Any) -> None:
+    torch = torch64
+    model = Linear(2, 2, dtype=np.float64, generator=0)
+    theirs = {name: torch.tensor(param) for name, param in model.params.items()}
+    ours, expected = optim.NAdam(model, lr=0.1), torch.optim.NAdam(list(theirs.values()), lr=0.1)
+    rng = np.random.default_rng(0)
+    for betas in ((0.9, 0.99), (0.5, 0.9), (0.1, 0.5), (0.8, 0.7)):
+        ours.betas = expected.param_groups[0]["betas"] = betas
+        for name, grad in model.grads.items():
+            grad[...] = rng.standard_normal(grad.shape)
+            theirs[name].grad = torch.tensor(grad)
+        ours.step()
+        expected.step()
+    for name, param in model.params.items():
+        assert_close(param, theirs[name].numpy(), name)
+
+
 def test_a_state_dict_of_another_model_is_refused() -> None:
     optimizer = optim.SGD(Linear(2, 1), momentum=0.9)
     optimizer.step()
@@ -402,6 +506,7 @@ NUMBERS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
         {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.1, "nesterov": True},
     ),
     "Adam": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    **{case: OPTIMIZERS[case] for case in OPTIMIZERS if "with everything" in case},
 }
 
 
@@ -435,7 +540,7 @@ def test_numbers_of_numpy_become_pythons_wherever_they_are_given(case: str, kind
         for group in each.groups:
             assert all(plain(group[name]) for name in options), group
             assert all(plain(x) for x in (getattr(each, name) for name in options))
-        numbers = [each._numbers(1, group) for group in each.groups]
+        numbers = [each._numbers({"step": 1, "mu_product": 0.4}, group) for group in each.groups]
         assert all(plain(x) for found in numbers for x in found if x is not None)
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tinyconv.arguments import above_zero, boolean, given, instance, integer, number, one_of
-from tinyconv.optim.optimizers import SGD, Adam, Optimizer
+from tinyconv.optim.optimizers import Optimizer
 from tinyconv.signature import shown_arguments
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "OneCycleLR", "Schedule", "StepLR"]
@@ -128,8 +128,8 @@ class CosineAnnealingLR(Schedule):
 class OneCycleLR(Schedule):
     """Rise from max_lr / div_factor to max_lr, then fall to max_lr / div_factor / final_div_factor.
 
-    It is stepped after each optimiser step. The momentum (SGD's, or Adam's beta1) changes in the opposite
-    direction, from max_momentum down to base_momentum and up again.
+    It is stepped after each optimiser step. The momentum (or Adam's beta1) changes in the opposite direction,
+    from max_momentum down to base_momentum and up again.
 
     Args:
         optimizer: its own learning rates, and those of its groups, are not used.
@@ -182,7 +182,7 @@ class OneCycleLR(Schedule):
         self.max_momentum = number("max_momentum", max_momentum, 0.0)
         self.div_factor = above_zero("div_factor", div_factor)
         self.final_div_factor = above_zero("final_div_factor", final_div_factor)
-        if self.cycle_momentum and not (isinstance(optimizer, Adam) or getattr(optimizer, "momentum", None)):
+        if self.cycle_momentum and not ("betas" in optimizer.options or getattr(optimizer, "momentum", None)):
             raise ValueError("`cycle_momentum` needs an `optimizer` with momentum")
         self.max_lr, max_lrs = _max_lrs(max_lr, len(optimizer.groups))
         # A later schedule starts from where this one began, as in PyTorch.
@@ -201,10 +201,10 @@ class OneCycleLR(Schedule):
             return
         momentum = self._at(self.max_momentum, self.base_momentum, self.max_momentum)
         for group in self.optimizer.groups:
-            if isinstance(self.optimizer, SGD):
-                group["momentum"] = momentum
-            else:
+            if "betas" in group:
                 group["betas"] = momentum, group["betas"][1]
+            else:
+                group["momentum"] = momentum
 
     def _next(self, lr: float, base_lr: float) -> float:
         return self._at(base_lr, base_lr * self.div_factor, base_lr / self.final_div_factor)

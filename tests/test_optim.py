@@ -130,6 +130,15 @@ SCHEDULES: dict[str, tuple[type[optim.Schedule], dict[str, Any]]] = {
     "constant with arguments": (optim.ConstantLR, {"factor": 0.5, "total_iters": 3}),
     "step": (optim.StepLR, {"step_size": 4}),
     "step with gamma": (optim.StepLR, {"step_size": 3, "gamma": 0.5}),
+    "several steps": (optim.MultiStepLR, {"milestones": [3, 4, 11]}),
+    "several steps, some at once": (optim.MultiStepLR, {"milestones": [6, 0, 6], "gamma": 0.5}),
+    "exponential": (optim.ExponentialLR, {"gamma": 0.9}),
+    "linear": (optim.LinearLR, {}),
+    "linear with arguments": (
+        optim.LinearLR,
+        {"start_factor": 0.75, "end_factor": 0.25, "total_iters": 7},
+    ),
+    "linear to 0": (optim.LinearLR, {"start_factor": 1.0, "end_factor": 0.0, "total_iters": 9}),
     "cosine": (optim.CosineAnnealingLR, {"T_max": 20}),
     "cosine with eta_min": (optim.CosineAnnealingLR, {"T_max": 7, "eta_min": 0.01}),
     "one cycle": (optim.OneCycleLR, {"max_lr": 0.3, "total_steps": 20}),
@@ -245,6 +254,193 @@ def test_a_second_schedule_has_the_base_rates_of_the_first_as_pytorchs() -> None
         assert ours.lr == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12, abs=1e-16)
 
 
+def two_groups() -> tuple[optim.SGD, Any]:
+    """Our optimiser and PyTorch's, of two groups with rates of their own."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    own: dict[str, Any] = {"lr": 0.03}
+    ours = optim.SGD(
+        Sequential(Linear(1, 1), Linear(1, 1)), lr=0.2, momentum=0.9, groups=[{"params": ["1"], **own}]
+    )
+    theirs = torch.optim.SGD([{"params": [torch.zeros(1)], **o} for o in ({}, own)], lr=0.2, momentum=0.9)
+    return ours, theirs
+
+
+def assert_same_rates(ours: optim.Optimizer, theirs: Any) -> None:
+    for group, other in zip(ours.groups, theirs.param_groups, strict=True):
+        assert group["lr"] == pytest.approx(other["lr"], rel=1e-12, abs=1e-16)
+        assert group["momentum"] == pytest.approx(other["momentum"], rel=1e-12)
+
+
+PLATEAUS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "no patience": {"patience": 0},
+    "highest": {"mode": "max", "patience": 1},
+    "a little at a time": {"patience": 2, "factor": 0.7, "threshold": 0.05},
+    "absolute": {"patience": 1, "factor": 0.5, "threshold": 0.1, "threshold_mode": "abs"},
+    "highest, absolute": {
+        "mode": "max",
+        "patience": 1,
+        "factor": 0.5,
+        "threshold": 0.1,
+        "threshold_mode": "abs",
+    },
+    "cooldown": {"patience": 1, "cooldown": 3, "factor": 0.5},
+    "lowest rate": {"patience": 0, "factor": 0.5, "min_lr": 0.01},
+    "a lowest rate for each": {"patience": 0, "factor": 0.5, "min_lr": [0.05, 0.02]},
+    "no small reductions": {"patience": 0, "factor": 0.5, "eps": 0.01},
+    "to 0": {"mode": "max", "patience": 3, "factor": 0.0},
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("case", PLATEAUS, ids=str)
+def test_plateaus_are_pytorchs(case: str, seed: int) -> None:
+    ours, theirs = two_groups()
+    schedules = pytest.importorskip("torch", reason="PyTorch is the oracle").optim.lr_scheduler
+    mine = optim.ReduceLROnPlateau(ours, **PLATEAUS[case])
+    expected = schedules.ReduceLROnPlateau(theirs, **PLATEAUS[case])
+    rng = np.random.default_rng(seed)
+    rates = set()
+    for epoch in range(60):
+        metrics = float(rng.normal(-epoch / 20 if seed % 2 else 1.0, 0.3))
+        if seed == 4 and epoch % 7 == 3:
+            metrics = float("nan")
+        mine.step(metrics)
+        expected.step(metrics)
+        assert_same_rates(ours, theirs)
+        assert (mine.best, mine.num_bad_epochs, mine.cooldown_counter) == (
+            expected.best,
+            expected.num_bad_epochs,
+            expected.cooldown_counter,
+        )
+        rates.add(ours.lr)
+    assert len(rates) > 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.array])
+def test_a_plateau_takes_figures_as_losses_give_them(kind: Any) -> None:
+    half: Any = np.float32(0.5)
+    optimizer = optim.SGD(Linear(1, 1), lr=half)
+    schedule = optim.ReduceLROnPlateau(optimizer, patience=0, factor=half, min_lr=[half / 4])
+    for loss in (0.5, 1.5):
+        schedule.step(kind(loss))
+    assert optimizer.lr == 0.25
+    assert json.loads(json.dumps(schedule.state_dict())) == schedule.state_dict()
+    wrongs: list[Any] = ["0.5", None, np.zeros(2)]
+    for wrong in wrongs:
+        with pytest.raises((TypeError, ValueError)):
+            schedule.step(wrong)
+    assert schedule.count == 2
+
+
+SEQUENCES: dict[str, tuple[list[str], list[int]]] = {
+    "warm-up and cosine": (["linear with arguments", "cosine"], [5]),
+    "constant and exponential": (["constant", "exponential"], [3]),
+    "three": (["exponential", "several steps", "step"], [4, 9]),
+    "with a milestone in each": (["several steps", "several steps, some at once"], [7]),
+    "one alone": (["step"], []),
+    "two milestones at once": (["exponential", "linear", "step with gamma"], [6, 6]),
+    "the second at once": (["linear", "exponential"], [0]),
+    "one cycle first": (["one cycle", "exponential"], [19]),
+    "one cycle last": (["linear", "one cycle"], [2]),
+}
+
+
+def made_sequence(case: str, optimizer: Any, home: Any) -> Any:
+    names, milestones = SEQUENCES[case]
+    made = [
+        getattr(home, kind.__name__)(optimizer, **options) for kind, options in (SCHEDULES[n] for n in names)
+    ]
+    for one in made:
+        one.interval = "step"  # that of the one cycle
+    return home.SequentialLR(optimizer, made, milestones)
+
+
+@pytest.mark.parametrize("change", [1.0, 0.5])
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_sequences_are_pytorchs(case: str, change: float) -> None:
+    ours, theirs = two_groups()
+    schedules = pytest.importorskip("torch", reason="PyTorch is the oracle").optim.lr_scheduler
+    mine, expected = made_sequence(case, ours, optim), made_sequence(case, theirs, schedules)
+    for epoch in range(20):
+        assert_same_rates(ours, theirs)
+        if epoch in (2, 12):
+            halved(theirs.param_groups[0], change)
+            halved(ours.groups[0], change)
+        theirs.step()
+        mine.step()
+        expected.step()
+
+
+@pytest.mark.parametrize("steps", [2, 5, 6, 12])
+@pytest.mark.parametrize("case", [*SEQUENCES, "of sequences"], ids=str)
+def test_a_state_dict_takes_a_sequence_on(case: str, steps: int) -> None:
+    def made(optimizer: optim.Optimizer) -> optim.Schedule:
+        if case != "of sequences":
+            sequence: optim.Schedule = made_sequence(case, optimizer, optim)
+            return sequence
+        inner = [made_sequence(name, optimizer, optim) for name in ("three", "warm-up and cosine")]
+        return optim.SequentialLR(optimizer, inner, [8])
+
+    optimizers = [optim.SGD(Linear(1, 1), lr=lr, momentum=0.9) for lr in (0.2, 0.7)]
+    first, second = map(made, optimizers)
+    for _ in range(steps):
+        first.step()
+    optimizers[0].lr *= 0.5
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for _ in range(7):
+        assert optimizers[0].groups == optimizers[1].groups
+        first.step()
+        second.step()
+    state = second.state_dict()
+    wrong_last = {**state["schedulers"][-1], "count": -1}
+    for wrong in (
+        {**state, "schedulers": []},
+        {**state, "count": "6"},
+        {**state, "count": 0, "schedulers": [*state["schedulers"][:-1], wrong_last]},
+    ):
+        with pytest.raises((ValueError, TypeError), match="`"):
+            second.load_state_dict(wrong)
+    assert second.state_dict() == state
+
+
+def test_a_sequence_of_sequences_begins_each_anew() -> None:
+    optimizer = optim.SGD(Linear(1, 1), lr=1.0)
+    inner = optim.SequentialLR(
+        optimizer, [optim.ConstantLR(optimizer, 0.5, 9), optim.ExponentialLR(optimizer, 0.1)], [2]
+    )
+    outer, rates = optim.SequentialLR(optimizer, [optim.LinearLR(optimizer, 0.25, 1.0, 3), inner], [2]), []
+    for _ in range(6):
+        rates.append(optimizer.lr)
+        outer.step()
+    assert rates == pytest.approx([0.25, 0.5, 0.5, 0.5, 1.0, 0.1])
+
+
+def test_a_state_dict_takes_a_plateau_on() -> None:
+    optimizers = [optim.SGD(Linear(1, 1), lr=0.2) for _ in range(2)]
+    first, second = (optim.ReduceLROnPlateau(o, patience=2, cooldown=2, factor=0.5) for o in optimizers)
+    fresh = json.loads(json.dumps(second.state_dict()))
+    second.load_state_dict(fresh)  # with an infinite best figure
+    for loss in (3.0, 2.0, 2.5, 2.5):
+        first.step(loss)
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    rates = []
+    for loss in (2.1, 2.0, 2.0, 2.0, 1.5, 2.0, 2.0, 2.0, 2.0):
+        first.step(loss)
+        second.step(loss)
+        rates.append(optimizers[0].lr)
+        assert optimizers[0].groups == optimizers[1].groups
+    assert rates == [0.1] * 7 + [0.05] * 2
+    state = second.state_dict()
+    for wrong in ({**state, "best": "low"}, {**state, "num_bad_epochs": -1}, {**state, "base_lrs": []}):
+        with pytest.raises((ValueError, TypeError), match="`"):
+            second.load_state_dict(wrong)
+    assert second.state_dict() == state
+
+
 def test_a_constant_schedule_from_0_comes_back_to_the_first_rate() -> None:
     optimizer = optim.SGD(Linear(1, 1), lr=0.2)
     schedule, rates = optim.ConstantLR(optimizer, factor=0, total_iters=2), []
@@ -292,6 +488,11 @@ def test_one_cycle_works_for_very_short_runs(total_steps: int) -> None:
         schedule.step()
 
 
+def sequence(model: Any, makes: list[Any], milestones: list[int]) -> optim.Schedule:
+    optimizer = optim.Adam(model)
+    return optim.SequentialLR(optimizer, [make(optimizer) for make in makes], milestones)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -323,6 +524,31 @@ def test_one_cycle_works_for_very_short_runs(total_steps: int) -> None:
         lambda m: optim.Adadelta(m, eps=-1e-6),
         lambda m: optim.OneCycleLR(optim.RMSprop(m), 0.1, total_steps=5),
         lambda m: optim.OneCycleLR(optim.Adagrad(m), 0.1, total_steps=5),
+        lambda m: optim.MultiStepLR(optim.SGD(m), 3),  # type: ignore[arg-type]
+        lambda m: optim.MultiStepLR(optim.SGD(m), [-1]),
+        lambda m: optim.ExponentialLR(optim.SGD(m), -0.5),
+        lambda m: optim.LinearLR(optim.SGD(m), 0.0),
+        lambda m: optim.LinearLR(optim.SGD(m), 1.5),
+        lambda m: optim.LinearLR(optim.SGD(m), end_factor=1.5),
+        lambda m: optim.LinearLR(optim.SGD(m), total_iters=0),
+        lambda m: optim.ReduceLROnPlateau(m),
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), "lowest"),
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), factor=1.0),
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), patience=-1),
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), threshold=-1),
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), threshold_mode="both"),
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), cooldown=0.5),  # type: ignore[arg-type]
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), min_lr=[0.1, 0.2]),
+        lambda m: optim.ReduceLROnPlateau(optim.SGD(m), eps=-1),
+        lambda m: optim.SequentialLR(optim.SGD(m), [], []),
+        lambda m: optim.SequentialLR(optim.SGD(m), [optim.StepLR(optim.SGD(m), 1)], []),
+        lambda m: sequence(m, [lambda o: optim.StepLR(o, 1)] * 2, []),
+        lambda m: sequence(m, [lambda o: optim.StepLR(o, 1)] * 3, [3, 2]),
+        lambda m: sequence(m, [lambda o: optim.StepLR(o, 1), optim.ReduceLROnPlateau], [2]),
+        lambda m: sequence(
+            m, [lambda o: optim.StepLR(o, 1), lambda o: optim.OneCycleLR(o, 0.1, total_steps=3)], [2]
+        ),
+        lambda m: sequence(m, [lambda o: o], []),
         lambda m: optim.StepLR(optim.SGD(m), 0),
         lambda m: optim.StepLR(m, 1),
         lambda m: optim.CosineAnnealingLR(optim.SGD(m), 0),
@@ -549,6 +775,7 @@ def test_numbers_of_numpy_become_pythons_wherever_they_are_given(case: str, kind
 def test_schedules_of_numpys_numbers_set_plain_ones(case: str, kind: Any) -> None:
     schedule, options = SCHEDULES[case]
     kinds: dict[type, Any] = {float: kind, int: np.int64, bool: np.bool_, str: str}
+    kinds[list] = lambda values: [np.int64(value) for value in values]
     optimizer = optim.Adam(Linear(1, 1), lr=kind(0.1))
     made = schedule(optimizer, **{name: kinds[type(value)](value) for name, value in options.items()})
     for _ in range(5):
@@ -584,6 +811,13 @@ def test_what_an_optimizer_and_a_schedule_are_is_said_in_short() -> None:
     assert repr(adam) == "AdamW(1 parameter, 1 group, lr=0.001)"
     assert repr(optim.StepLR(optim.SGD(model, 0.1), 1, 0.7)) == (
         "StepLR(SGD(10 parameters, lr=0.1), 1, gamma=0.7)"
+    )
+    one = optim.SGD(model, 0.1)
+    assert repr(optim.SequentialLR(one, [optim.ExponentialLR(one, 0.5)], [])) == (
+        "SequentialLR(SGD(10 parameters, lr=0.1), (ExponentialLR(SGD(10 parameters, lr=0.1), 0.5),), ())"
+    )
+    assert repr(optim.ReduceLROnPlateau(one, patience=3)) == (
+        "ReduceLROnPlateau(SGD(10 parameters, lr=0.1), patience=3)"
     )
     assert repr(optim.OneCycleLR(adam, 0.25, epochs=2, steps_per_epoch=3)) == (
         "OneCycleLR(AdamW(1 parameter, 1 group, lr=0.01, betas=(0.95, 0.999)), "

@@ -18,6 +18,7 @@ __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "NAdam", "Optimizer", 
 
 T = TypeVar("T")
 Groups: TypeAlias = Sequence[Mapping[str, Any]]
+State: TypeAlias = Array | None  # an array of a parameter's state that not all options need
 
 
 class Option(Generic[T]):
@@ -187,7 +188,8 @@ class Optimizer:
                 numbers = self._placed(alike, self._numbers(state, options), param)
                 needed[alike] = self._arrays(options), numbers
             names, numbers = needed[alike]
-            arrays = [_own_array(state, own, param, self._first(options)) for own in names]
+            first = options.get("initial_accumulator_value", 0.0)  # Adagrad's
+            arrays = [_own_array(state, own, param, first) for own in names]
             updates.append(partial(self._update_in_parts, numbers, param, grad, *arrays))
         return updates
 
@@ -212,10 +214,6 @@ class Optimizer:
         They are the same for the parameters of a group that have made as many steps.
         """
         raise NotImplementedError
-
-    def _first(self, options: Mapping[str, Any]) -> float:
-        """The value that the arrays in a parameter's state have at first."""
-        return 0.0
 
     def _count(self, state: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Count a step in a parameter's `state`, and update the numbers in it."""
@@ -291,6 +289,11 @@ class Optimizer:
             self.state[name] = {key: _copied(value, params[name]) for key, value in own.items()}
 
 
+def _with_decay(grad: Array, param: Array, weight_decay: Any) -> Array:
+    """The gradient, with that of the decay of weights; None for none."""
+    return grad if weight_decay is None else grad + weight_decay * param
+
+
 def _own_array(state: dict[str, Any], name: str | None, like: Array, first: float) -> Array | None:
     """The array `name` of a parameter's state, with the value `first` at first; None for None."""
     if name is not None and name not in state:
@@ -363,10 +366,9 @@ class SGD(Optimizer):
 
     @staticmethod
     @fused
-    def _update(xp: Any, param: Array, grad: Array, velocity: Array | None, *numbers: Any) -> None:
+    def _update(xp: Any, param: Array, grad: Array, velocity: State, *numbers: Any) -> None:
         lr, momentum, undamped, ahead, weight_decay = numbers
-        if weight_decay is not None:
-            grad = grad + weight_decay * param
+        grad = _with_decay(grad, param, weight_decay)
         if velocity is not None:
             velocity *= momentum
             velocity += grad if undamped is None else undamped * grad
@@ -435,11 +437,10 @@ class Adam(Optimizer):
     @staticmethod
     @fused
     def _update(
-        xp: Any, param: Array, grad: Array, mean: Array, square: Array, largest: Array | None, *numbers: Any
+        xp: Any, param: Array, grad: Array, mean: Array, square: Array, largest: State, *numbers: Any
     ) -> None:
         lr, share, ahead, root, beta1, rest1, beta2, rest2, eps, added, kept = numbers
-        if added is not None:
-            grad = grad + added * param
+        grad = _with_decay(grad, param, added)
         if kept is not None:
             param *= kept
         mean *= beta1
@@ -564,8 +565,7 @@ class NAdam(Optimizer):
 
 
 def _momentum(step: int, options: Mapping[str, Any]) -> float:
-    momentum: float = options["betas"][0] * (1 - 0.5 * 0.96 ** (step * options["momentum_decay"]))
-    return momentum
+    return float(options["betas"][0] * (1 - 0.5 * 0.96 ** (step * options["momentum_decay"])))
 
 
 class RMSprop(Optimizer):
@@ -624,17 +624,10 @@ class RMSprop(Optimizer):
     @staticmethod
     @fused
     def _update(
-        xp: Any,
-        param: Array,
-        grad: Array,
-        square: Array,
-        mean: Array | None,
-        velocity: Array | None,
-        *numbers: Any,
+        xp: Any, param: Array, grad: Array, square: Array, mean: State, velocity: State, *numbers: Any
     ) -> None:
         lr, alpha, rest, eps, momentum, weight_decay = numbers
-        if weight_decay is not None:
-            grad = grad + weight_decay * param
+        grad = _with_decay(grad, param, weight_decay)
         square *= alpha
         square += rest * grad * grad
         variance = square
@@ -689,10 +682,6 @@ class Adagrad(Optimizer):
         own = {"lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps}
         super().__init__(model, groups, lr=lr, weight_decay=weight_decay, **own)
 
-    def _first(self, options: Mapping[str, Any]) -> float:
-        first: float = options["initial_accumulator_value"]
-        return first
-
     def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
         return ("sum",)
 
@@ -704,8 +693,7 @@ class Adagrad(Optimizer):
     @fused
     def _update(xp: Any, param: Array, grad: Array, total: Array, *numbers: Any) -> None:
         lr, eps, weight_decay = numbers
-        if weight_decay is not None:
-            grad = grad + weight_decay * param
+        grad = _with_decay(grad, param, weight_decay)
         total += grad * grad
         param -= lr * (grad / (xp.sqrt(total) + eps))
 
@@ -758,8 +746,7 @@ class Adadelta(Optimizer):
     @fused
     def _update(xp: Any, param: Array, grad: Array, square: Array, deltas: Array, *numbers: Any) -> None:
         lr, rho, rest, eps, weight_decay = numbers
-        if weight_decay is not None:
-            grad = grad + weight_decay * param
+        grad = _with_decay(grad, param, weight_decay)
         square *= rho
         square += rest * grad * grad
         delta = xp.sqrt(deltas + eps) / xp.sqrt(square + eps) * grad

@@ -226,6 +226,11 @@ OPTIMIZERS: dict[str, Callable[[Layer], optim.Optimizer]] = {
     "SGD": lambda model: optim.SGD(model, 0.1, momentum=0.9, weight_decay=1e-3, nesterov=True),
     "Adam": lambda model: optim.Adam(model, 0.01, weight_decay=1e-3),
     "AdamW": lambda model: optim.AdamW(model, 0.01),
+    "AdamW, amsgrad": lambda model: optim.AdamW(model, 0.01, betas=(0.5, 0.6), amsgrad=True),
+    "NAdam": lambda model: optim.NAdam(model, 0.01, weight_decay=1e-3, momentum_decay=0.1),
+    "RMSprop": lambda model: optim.RMSprop(model, 0.01, momentum=0.9, weight_decay=1e-3, centered=True),
+    "Adagrad": lambda model: optim.Adagrad(model, 0.01, 0.1, 1e-3, initial_accumulator_value=0.1),
+    "Adadelta": lambda model: optim.Adadelta(model, weight_decay=1e-3),
 }
 
 
@@ -251,7 +256,8 @@ def test_training_gives_the_same_on_the_gpu(cupy: Any, make: Callable[[Layer], o
     for device in ("cpu", "cuda"):
         model = small_network()
         optimizer = make(model)
-        schedule = optim.OneCycleLR(optimizer, 0.1, total_steps=23)
+        cycles = not isinstance(optimizer, (optim.Adagrad, optim.Adadelta))
+        schedule = optim.OneCycleLR(optimizer, 0.1, total_steps=23, cycle_momentum=cycles)
         trainer = Trainer(model, CrossEntropyLoss(), optimizer, schedule, device=device, progress=False)
         trainer.fit((images, labels), 2, batch_size=8, validation=(images, labels), generator=0)
         batches = data.DataLoader((images, labels), 8, shuffle=True, generator=1)

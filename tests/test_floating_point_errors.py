@@ -174,6 +174,12 @@ OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
     "SGD, momentum": lambda model: optim.SGD(model, 0.1, 0.9, weight_decay=1e-4, nesterov=True),
     "Adam": lambda model: optim.Adam(model, weight_decay=1e-4),
     "AdamW": optim.AdamW,
+    "AdamW, amsgrad": partial(optim.AdamW, amsgrad=True),
+    "NAdam": optim.NAdam,
+    "RMSprop": partial(optim.RMSprop, momentum=0.9, weight_decay=1e-4),
+    "RMSprop, centered": partial(optim.RMSprop, centered=True),
+    "Adagrad": optim.Adagrad,
+    "Adadelta": optim.Adadelta,
 }
 
 

@@ -296,6 +296,8 @@ OTHERS: dict[str, Callable[[Array, Array], Any]] = {
     "SGD": lambda x, g: stepped(tc.optim.SGD, x, g, momentum=0.9, nesterov=True, weight_decay=0.1),
     "SGD without momentum": lambda x, g: stepped(tc.optim.SGD, x, g),
     "AdamW": lambda x, g: stepped(tc.optim.AdamW, x, g, weight_decay=0.1),
+    "NAdam": lambda x, g: stepped(tc.optim.NAdam, x, g, weight_decay=0.1),
+    "RMSprop": lambda x, g: stepped(tc.optim.RMSprop, x, g, momentum=0.9, centered=True),
     "matmul": lambda x, g: matmul(x[:, 0, 0], g[:, 0, 0].T),
     "matmul, wide": lambda x, g: matmul(x[0, 0, :5], g[:, 0].reshape(-1, 20).T),
 }

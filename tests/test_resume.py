@@ -61,6 +61,28 @@ def adamw(folder: Path | None, **options: Any) -> tc.Trainer:
     return trainer(model, optimizer, schedule, folder, **options)
 
 
+def nadam(folder: Path | None, **options: Any) -> tc.Trainer:
+    model = small_model()
+    optimizer = tc.optim.NAdam(model, groups=[{"params": ["5"], "lr": 0.01, "weight_decay": 0.1}])
+    schedule = tc.optim.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.5)
+    return trainer(model, optimizer, schedule, folder, **options)
+
+
+def rmsprop(folder: Path | None, **options: Any) -> tc.Trainer:
+    model = small_model()
+    optimizer = tc.optim.RMSprop(model, lr=1e-3, momentum=0.9, centered=True)
+    linear, exponential = tc.optim.LinearLR(optimizer), tc.optim.ExponentialLR(optimizer, 0.9)
+    linear.interval = exponential.interval = "step"
+    schedule = tc.optim.SequentialLR(optimizer, [linear, exponential], [8])
+    return trainer(model, optimizer, schedule, folder, **options)
+
+
+def adagrad(folder: Path | None, **options: Any) -> tc.Trainer:
+    model = small_model()
+    optimizer = tc.optim.Adagrad(model, lr_decay=0.1, initial_accumulator_value=0.1)
+    return trainer(model, optimizer, tc.optim.MultiStepLR(optimizer, [1, 2]), folder, **options)
+
+
 def trainer(model: Any, optimizer: Any, schedule: Any, folder: Path | None, **options: Any) -> tc.Trainer:
     others = {name: options.pop(name) for name in ("workers", "accumulate") if name in options}
     kept = callbacks(model, folder, **options)
@@ -72,12 +94,16 @@ def trainer(model: Any, optimizer: Any, schedule: Any, folder: Path | None, **op
 RUNS: dict[str, tuple[Callable[..., tc.Trainer], dict[str, Any]]] = {
     "SGD": (sgd, {}),
     "AdamW": (adamw, {}),
+    "NAdam and a plateau": (nadam, {}),
+    "RMSprop and a sequence": (rmsprop, {}),
+    "Adagrad": (adagrad, {}),
     "average, accumulation and clipping": (
         adamw,
         {"average": 0.9, "accumulate": 2, "norm": 0.5, "value": 0.1},
     ),
     "augmented": (sgd, {"augmented": True}),
     "two workers": (sgd, {"workers": 2}),
+    "two workers and a plateau": (nadam, {"workers": 2}),
     "two workers, augmented": (adamw, {"workers": 2, "augmented": True}),
 }
 
@@ -253,6 +279,30 @@ def test_a_run_goes_on_with_the_rates_and_options_that_were_set_by_hand(tmp_path
         resumed.fit(small_data(), EPOCHS - len(resumed.history.epochs))
         assert_equal(end_of(resumed), end_of(expected))
         assert resumed.optimizer.groups == expected.optimizer.groups
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_plateau_of_the_validation_goes_on_after_every_checkpoint(mode: str, tmp_path: Path) -> None:
+    x, y = small_data().dataset
+
+    def run(folder: Path | None, resumed: Path | None = None) -> tc.Trainer:
+        adadelta = tc.optim.Adadelta(small_model())
+        schedule = tc.optim.ReduceLROnPlateau(adadelta, mode, 0.5, patience=1, threshold=0.3, cooldown=1)
+        own = trainer(adadelta.model, adadelta, schedule, folder)
+        if resumed is not None:
+            own.resume(resumed)
+        own.fit(small_data(), 6 - len(own.history.epochs), validation=(x[:20], y[:20]))
+        return own
+
+    expected = run(None)
+    assert_equal(end_of(run(tmp_path)), end_of(expected))
+    assert expected.optimizer.lr < 1
+    for path in Checkpoints(tmp_path).paths()[::5]:
+        resumed = run(None, path)
+        assert_equal(end_of(resumed), end_of(expected))
+        assert resumed.schedule is not None
+        assert expected.schedule is not None
+        assert resumed.schedule.state_dict() == expected.schedule.state_dict()
 
 
 def test_data_of_another_length_are_refused(folder: Path) -> None:

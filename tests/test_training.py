@@ -173,6 +173,52 @@ def test_schedules_step_by_epoch_or_by_step() -> None:
     assert one_cycle.count == 14
 
 
+def test_a_warm_up_may_count_steps() -> None:
+    model = Linear(1, 1, generator=0)
+    optimizer = optim.SGD(model, lr=0.1)
+    warmup = optim.LinearLR(optimizer, 0.5, total_iters=2)
+    cosine = optim.CosineAnnealingLR(optimizer, 12)
+    warmup.interval = cosine.interval = "step"
+    schedule = optim.SequentialLR(optimizer, [warmup, cosine], [2])
+    history = Trainer(model, MSELoss(), optimizer, schedule, progress=False).fit(line(), 2, batch_size=10)
+    expected = [0.05, 0.075, *(0.05 * (1 + np.cos(np.pi * step / 12)) for step in range(12))]
+    np.testing.assert_allclose(history.step_lrs, expected)
+    schedule.interval = "steps"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"`schedule.interval` \(='steps'\) must be one of 'epoch', 'step'"):
+        Trainer(model, MSELoss(), optimizer, schedule)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_plateau_is_that_of_the_validation_or_else_of_the_training(mode: str, validates: bool) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 3)), rng.integers(0, 3, 40)
+    model = Linear(3, 3, dtype=np.float64, generator=0)
+    options: dict[str, Any] = {"mode": mode, "patience": 1, "factor": 0.5, "threshold": 0.02, "cooldown": 1}
+    optimizer = optim.SGD(model, lr=2.0)
+    schedule = optim.ReduceLROnPlateau(optimizer, **options)
+    trainer = Trainer(model, CrossEntropyLoss(), optimizer, schedule, progress=False)
+    validation = (x[:15], y[::-1][:15]) if validates else None
+    epochs = trainer.fit((x, y), 20, batch_size=10, validation=validation, generator=0).epochs
+    theirs = torch.optim.SGD([torch.zeros(1)], lr=2.0)
+    expected = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, **options)
+    figure = f"{'validation' if validates else 'train'}_{'loss' if mode == 'min' else 'accuracy'}"
+    for epoch in epochs:
+        assert epoch.lr == theirs.param_groups[0]["lr"]
+        expected.step(getattr(epoch, figure))
+    assert optimizer.lr == theirs.param_groups[0]["lr"] < 1
+    assert (schedule.count, schedule.best) == (20, expected.best)
+
+
+def test_a_plateau_of_accuracies_needs_classes() -> None:
+    model = Linear(1, 1, generator=0)
+    optimizer = optim.SGD(model)
+    trainer = Trainer(model, MSELoss(), optimizer, optim.ReduceLROnPlateau(optimizer, "max"), progress=False)
+    with pytest.raises(ValueError, match=r"`mode` \(='max'\) needs an accuracy"):
+        trainer.fit(line())
+
+
 def test_data_may_be_any_iterable_that_can_be_iterated_again() -> None:
     class Stream:
         def __iter__(self) -> Iterator[tuple[Array, Array]]:

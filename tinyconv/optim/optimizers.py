@@ -14,10 +14,11 @@ from tinyconv.arrays import Array, array_module, by_values, fused, moved, underf
 from tinyconv.layers import Layer
 from tinyconv.signature import shown_arguments
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "NAdam", "Optimizer", "RMSprop"]
 
 T = TypeVar("T")
 Groups: TypeAlias = Sequence[Mapping[str, Any]]
+State: TypeAlias = Array | None  # an array of a parameter's state that not all options need
 
 
 class Option(Generic[T]):
@@ -180,14 +181,15 @@ class Optimizer:
         params = self.model.params
         for name, grad in self.model.grads.items():
             param, state, group = params[name], self.state[name], self._group_of[name]
-            state["step"] = state.get("step", 0) + 1
+            options = self.groups[group]
+            self._count(state, options)
             alike = group, self._steps - state["step"], param.dtype
             if alike not in needed:
-                options = self.groups[group]
-                numbers = self._placed(alike, self._numbers(state["step"], options), param)
+                numbers = self._placed(alike, self._numbers(state, options), param)
                 needed[alike] = self._arrays(options), numbers
             names, numbers = needed[alike]
-            arrays = [_own_array(state, own, param) for own in names]
+            first = options.get("initial_accumulator_value", 0.0)  # Adagrad's
+            arrays = [_own_array(state, own, param, first) for own in names]
             updates.append(partial(self._update_in_parts, numbers, param, grad, *arrays))
         return updates
 
@@ -206,9 +208,16 @@ class Optimizer:
         """The names of the arrays in a parameter's state; None for one that it does not need."""
         raise NotImplementedError
 
-    def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
-        """The numbers for the update, in a parameter's `step`; None for those that it does not need."""
+    def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        """The numbers for the update, in a parameter's `state`; None for those that it does not need.
+
+        They are the same for the parameters of a group that have made as many steps.
+        """
         raise NotImplementedError
+
+    def _count(self, state: dict[str, Any], options: Mapping[str, Any]) -> None:
+        """Count a step in a parameter's `state`, and update the numbers in it."""
+        state["step"] = state.get("step", 0) + 1
 
     def _placed(self, alike: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
         """`numbers`, those of the parameters that are `alike`, on the device of `like`."""
@@ -280,10 +289,15 @@ class Optimizer:
             self.state[name] = {key: _copied(value, params[name]) for key, value in own.items()}
 
 
-def _own_array(state: dict[str, Any], name: str | None, like: Array) -> Array | None:
-    """The array `name` of a parameter's state, zeros at first; None for None."""
+def _with_decay(grad: Array, param: Array, weight_decay: Any) -> Array:
+    """The gradient, with that of the decay of weights; None for none."""
+    return grad if weight_decay is None else grad + weight_decay * param
+
+
+def _own_array(state: dict[str, Any], name: str | None, like: Array, first: float) -> Array | None:
+    """The array `name` of a parameter's state, with the value `first` at first; None for None."""
     if name is not None and name not in state:
-        state[name] = array_module(like).zeros_like(like)
+        state[name] = array_module(like).full_like(like, first)
     return None if name is None else state[name]
 
 
@@ -344,18 +358,17 @@ class SGD(Optimizer):
     def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
         return ("momentum_buffer" if options["momentum"] else None,)
 
-    def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
+    def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         momentum, dampening = options["momentum"], options["dampening"]
-        undamped = None if dampening == 0 or step == 1 else 1 - dampening
+        undamped = None if dampening == 0 or state["step"] == 1 else 1 - dampening
         ahead = momentum if options["nesterov"] else None
         return options["lr"], momentum or None, undamped, ahead, options["weight_decay"] or None
 
     @staticmethod
     @fused
-    def _update(xp: Any, param: Array, grad: Array, velocity: Array | None, *numbers: Any) -> None:
+    def _update(xp: Any, param: Array, grad: Array, velocity: State, *numbers: Any) -> None:
         lr, momentum, undamped, ahead, weight_decay = numbers
-        if weight_decay is not None:
-            grad = grad + weight_decay * param
+        grad = _with_decay(grad, param, weight_decay)
         if velocity is not None:
             velocity *= momentum
             velocity += grad if undamped is None else undamped * grad
@@ -382,6 +395,7 @@ class Adam(Optimizer):
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: added to the denominator.
         weight_decay: as above.
+        amsgrad: whether to divide by the root of the largest v until now, in place of v (AMSGrad).
         groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
             of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
             changes the learning rate of each group.
@@ -390,11 +404,14 @@ class Adam(Optimizer):
         ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
 
     Source: Kingma and Ba, https://arxiv.org/abs/1412.6980;
+        Reddi, Kale and Kumar (AMSGrad), https://arxiv.org/abs/1904.09237;
         https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
     """
 
     betas = Option(_betas)
     eps = Option(partial(number, low=0.0))
+    amsgrad = Option(boolean)
+    _decoupled: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -403,42 +420,50 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
         *,
         groups: Groups = (),
     ) -> None:
-        super().__init__(model, groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        own = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        super().__init__(model, groups, lr=lr, **own)
 
     def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        return "exp_avg", "exp_avg_sq"
+        return "exp_avg", "exp_avg_sq", "max_exp_avg_sq" if options["amsgrad"] else None
 
-    def _numbers(self, step: int, options: Mapping[str, Any]) -> tuple[float | None, ...]:
-        lr, (beta1, beta2) = options["lr"], options["betas"]
-        corrected = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-        decay = self._decay(lr, options["weight_decay"])
-        return *corrected, beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], *decay
-
-    def _decay(self, lr: float, weight_decay: float) -> tuple[float | None, float | None]:
-        """The factor of the parameter in its gradient, and the factor of the parameter itself."""
-        return weight_decay or None, None
+    def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        lr = options["lr"] / (1 - options["betas"][0] ** state["step"])
+        return lr, None, None, *_adams(state["step"], options, self._decoupled)
 
     @staticmethod
     @fused
-    def _update(xp: Any, param: Array, grad: Array, mean: Array, square: Array, *numbers: Any) -> None:
-        lr, root, beta1, rest1, beta2, rest2, eps, added, kept = numbers
-        if added is not None:
-            grad = grad + added * param
+    def _update(
+        xp: Any, param: Array, grad: Array, mean: Array, square: Array, largest: State, *numbers: Any
+    ) -> None:
+        lr, share, ahead, root, beta1, rest1, beta2, rest2, eps, added, kept = numbers
+        grad = _with_decay(grad, param, added)
         if kept is not None:
             param *= kept
         mean *= beta1
         mean += rest1 * grad
         square *= beta2
         square += rest2 * grad * grad
-        denominator = xp.sqrt(square)
+        if ahead is not None:
+            mean = share * mean + ahead * grad
+        if largest is not None:
+            largest[...] = xp.maximum(largest, square)
+        denominator = xp.sqrt(square if largest is None else largest)
         denominator /= root
         denominator += eps
         update = mean / denominator
         update *= lr
         param -= update
+
+
+def _adams(step: int, options: Mapping[str, Any], decoupled: bool) -> tuple[float | None, ...]:
+    """Numbers of Adam's update; the last are the factors of the parameter in its gradient, and of itself."""
+    (beta1, beta2), decay = options["betas"], options["weight_decay"] or None
+    decays = (None, 1 - options["lr"] * decay) if decay and decoupled else (decay, None)
+    return math.sqrt(1 - beta2**step), beta1, 1 - beta1, beta2, 1 - beta2, options["eps"], *decays
 
 
 class AdamW(Adam):
@@ -450,6 +475,7 @@ class AdamW(Adam):
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: added to the denominator.
         weight_decay: as above.
+        amsgrad: whether to divide by the root of the largest v until now, in place of v (AMSGrad).
         groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
             of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
             changes the learning rate of each group.
@@ -461,6 +487,8 @@ class AdamW(Adam):
         https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
     """
 
+    _decoupled = True
+
     def __init__(
         self,
         model: Layer,
@@ -468,10 +496,260 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
         *,
         groups: Groups = (),
     ) -> None:
-        super().__init__(model, lr, betas, eps, weight_decay, groups=groups)
+        super().__init__(model, lr, betas, eps, weight_decay, amsgrad, groups=groups)
 
-    def _decay(self, lr: float, weight_decay: float) -> tuple[float | None, float | None]:
-        return None, 1 - lr * weight_decay if weight_decay else None
+
+class NAdam(Optimizer):
+    """Implement NAdam, Adam with Nesterov momentum.
+
+    m and v are those of Adam;  u_t = beta1 * (1 - 0.96^(t * momentum_decay) / 2);  p_t = u_1 * ... * u_t;
+    param -= lr * (u_(t+1) / (1 - p_(t+1)) * m + (1 - u_t) / (1 - p_t) * g) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        betas: (beta1, beta2), each at least 0 and less than 1.
+        eps: added to the denominator.
+        weight_decay: its product with param is added to the gradient g.
+        momentum_decay: how fast the momentum u_t rises from beta1 / 2 to beta1.
+        decoupled_weight_decay: whether each step first multiplies param by 1 - lr * weight_decay instead.
+        groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
+            of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes the learning rate of each group.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
+
+    Source: Dozat, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.NAdam.html
+    """
+
+    betas = Option(_betas)
+    eps = Option(partial(number, low=0.0))
+    momentum_decay = Option(partial(number, low=0.0))
+    decoupled_weight_decay = Option(boolean)
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        groups: Groups = (),
+    ) -> None:
+        own = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay}
+        super().__init__(model, groups, lr=lr, decoupled_weight_decay=decoupled_weight_decay, **own)
+
+    def _count(self, state: dict[str, Any], options: Mapping[str, Any]) -> None:
+        super()._count(state, options)
+        state["mu_product"] = state.get("mu_product", 1.0) * _momentum(state["step"], options)
+
+    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
+        return "exp_avg", "exp_avg_sq", None
+
+    def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        step, product = state["step"], state["mu_product"]
+        now, later = _momentum(step, options), _momentum(step + 1, options)
+        factors = options["lr"], later / (1 - product * later), (1 - now) / (1 - product)
+        return *factors, *_adams(step, options, options["decoupled_weight_decay"])
+
+    _update = staticmethod(Adam._update)
+
+
+def _momentum(step: int, options: Mapping[str, Any]) -> float:
+    return float(options["betas"][0] * (1 - 0.5 * 0.96 ** (step * options["momentum_decay"])))
+
+
+class RMSprop(Optimizer):
+    """Implement RMSprop, which divides the gradient by the root of a running average of its square.
+
+    g = grad + weight_decay * param;  s = alpha * s + (1 - alpha) * g^2;  d = g / (sqrt(s) + eps);
+    param -= lr * d, or with a momentum  b = momentum * b + d;  param -= lr * b
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        alpha: as in the formula, from 0 to 1.
+        eps: added to the denominator.
+        weight_decay, momentum: as in the formula.
+        centered: whether to divide by sqrt(s - a^2) instead, an estimate of the standard deviation, with the
+            running average of the gradient a = alpha * a + (1 - alpha) * g. If rounding makes s - a^2
+            negative, as where the gradient stays the same, it counts as 0. (PyTorch's parameter becomes NaN.)
+        groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
+            of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes the learning rate of each group.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
+    """
+
+    alpha = Option(partial(number, low=0.0, high=1.0))
+    eps = Option(partial(number, low=0.0))
+    momentum = Option(partial(number, low=0.0))
+    centered = Option(boolean)
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        *,
+        groups: Groups = (),
+    ) -> None:
+        own = {"alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
+        super().__init__(model, groups, lr=lr, weight_decay=weight_decay, **own)
+
+    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
+        mean = "grad_avg" if options["centered"] else None
+        return "square_avg", mean, "momentum_buffer" if options["momentum"] else None
+
+    def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        alpha, optional = options["alpha"], (options["momentum"] or None, options["weight_decay"] or None)
+        return options["lr"], alpha, 1 - alpha, options["eps"], *optional
+
+    @staticmethod
+    @fused
+    def _update(
+        xp: Any, param: Array, grad: Array, square: Array, mean: State, velocity: State, *numbers: Any
+    ) -> None:
+        lr, alpha, rest, eps, momentum, weight_decay = numbers
+        grad = _with_decay(grad, param, weight_decay)
+        square *= alpha
+        square += rest * grad * grad
+        variance = square
+        if mean is not None:
+            mean += rest * (grad - mean)
+            variance = xp.maximum(square - mean * mean, 0)  # rounding may make it negative
+        grad = grad / (xp.sqrt(variance) + eps)
+        if velocity is not None:
+            velocity *= momentum
+            velocity += grad
+            grad = velocity
+        param -= lr * grad
+
+
+class Adagrad(Optimizer):
+    """Implement Adagrad, which divides the gradient by the root of the sum of all its squares.
+
+    g = grad + weight_decay * param;  s = s + g^2  (s = initial_accumulator_value at first);
+    param -= lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        lr_decay, weight_decay, initial_accumulator_value: as in the formula.
+        eps: added to the denominator.
+        groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
+            of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes the learning rate of each group.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
+
+    Source: Duchi, Hazan and Singer, https://jmlr.org/papers/v12/duchi11a.html;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html
+    """
+
+    lr_decay = Option(partial(number, low=0.0))
+    initial_accumulator_value = Option(partial(number, low=0.0))
+    eps = Option(partial(number, low=0.0))
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        *,
+        groups: Groups = (),
+    ) -> None:
+        own = {"lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps}
+        super().__init__(model, groups, lr=lr, weight_decay=weight_decay, **own)
+
+    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
+        return ("sum",)
+
+    def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        lr = options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"])
+        return lr, options["eps"], options["weight_decay"] or None
+
+    @staticmethod
+    @fused
+    def _update(xp: Any, param: Array, grad: Array, total: Array, *numbers: Any) -> None:
+        lr, eps, weight_decay = numbers
+        grad = _with_decay(grad, param, weight_decay)
+        total += grad * grad
+        param -= lr * (grad / (xp.sqrt(total) + eps))
+
+
+class Adadelta(Optimizer):
+    """Implement Adadelta, whose steps are as large as the last ones were.
+
+    g = grad + weight_decay * param;  s = rho * s + (1 - rho) * g^2;  d = g * sqrt(u + eps) / sqrt(s + eps);
+    u = rho * u + (1 - rho) * d^2;  param -= lr * d
+
+    Args:
+        model: the layer whose parameters are updated.
+        lr: learning rate.
+        rho: as in the formula, from 0 to 1.
+        eps, weight_decay: as in the formula.
+        groups: parameters with their own options: mappings with "params", names of parameters ("0.weight") or
+            of layers ("0"), and any of the options above, e.g. {"params": ["0"], "lr": 1e-3}. A schedule
+            changes the learning rate of each group.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
+
+    Source: Zeiler, https://arxiv.org/abs/1212.5701;
+        https://docs.pytorch.org/docs/stable/generated/torch.optim.Adadelta.html
+    """
+
+    rho = Option(partial(number, low=0.0, high=1.0))
+    eps = Option(partial(number, low=0.0))
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        groups: Groups = (),
+    ) -> None:
+        super().__init__(model, groups, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
+
+    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
+        return "square_avg", "acc_delta"
+
+    def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
+        rho = options["rho"]
+        return options["lr"], rho, 1 - rho, options["eps"], options["weight_decay"] or None
+
+    @staticmethod
+    @fused
+    def _update(xp: Any, param: Array, grad: Array, square: Array, deltas: Array, *numbers: Any) -> None:
+        lr, rho, rest, eps, weight_decay = numbers
+        grad = _with_decay(grad, param, weight_decay)
+        square *= rho
+        square += rest * grad * grad
+        delta = xp.sqrt(deltas + eps) / xp.sqrt(square + eps) * grad
+        deltas *= rho
+        deltas += rest * delta * delta
+        param -= lr * delta

@@ -1,16 +1,19 @@
 """Schedules, which change an optimiser's learning rates after each epoch or step."""
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from tinyconv.arguments import above_zero, boolean, given, instance, integer, number, one_of
-from tinyconv.optim.optimizers import SGD, Adam, Optimizer
+from tinyconv.arguments import above_zero, boolean, given, instance, integer, integers, number, one_of
+from tinyconv.optim.optimizers import Optimizer
 from tinyconv.signature import shown_arguments
 
-__all__ = ["ConstantLR", "CosineAnnealingLR", "OneCycleLR", "Schedule", "StepLR"]
+__all__ = ["ConstantLR", "CosineAnnealingLR", "ExponentialLR", "LinearLR", "MultiStepLR", "OneCycleLR"]
+__all__ += ["ReduceLROnPlateau", "Schedule", "SequentialLR", "StepLR"]
 
 
 class Schedule:
@@ -20,13 +23,15 @@ class Schedule:
     lasting effect. (Only OneCycleLR depends on the number of steps alone.)
 
     Attributes:
-        interval: when a Trainer calls `step`: after each "epoch" or after each optimiser "step".
+        interval: when a Trainer calls `step`: after each "epoch" or after each optimiser "step". Assign the
+            other one, before the Trainer is created, to count in it: `schedule.interval = "step"`.
         optimizer: the argument; all arguments of a schedule are attributes of it.
         base_lrs: the groups' learning rates when the optimiser's first schedule was created.
         count: number of calls of `step`.
     """
 
-    interval: ClassVar[Literal["epoch", "step"]] = "epoch"
+    interval: Literal["epoch", "step"] = "epoch"
+    _state: ClassVar[dict[str, Callable[[str, Any], float]]] = {"count": partial(integer, minimum=0)}
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = instance("optimizer", optimizer, Optimizer)
@@ -44,9 +49,16 @@ class Schedule:
         self.count += 1
         self._apply()
 
+    def end_epoch(self, loss: float, accuracy: float | None) -> None:
+        """Set the next learning rate, at the end of a Trainer's epoch with these figures.
+
+        They are those of the validation, or of the training if there is none.
+        """
+        self.step()
+
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run needs to continue, besides the optimiser's: "count" and "base_lrs"."""
-        return {"count": self.count, "base_lrs": list(self.base_lrs)}
+        """Return what a run needs to continue, besides the optimiser's: "count", "base_lrs" and the like."""
+        return {"base_lrs": list(self.base_lrs), **{name: getattr(self, name) for name in self._state}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned. The learning rates are in the optimiser's own `state_dict`.
@@ -54,11 +66,22 @@ class Schedule:
         Raises:
             ValueError, TypeError: a value that is out of range or not a number; nothing is changed then.
         """
-        count = integer("count", state_dict["count"], minimum=0)
+        vars(self).update(self._checked(state_dict))
+
+    def _checked(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes in `state_dict`, if they are those of such a schedule."""
+        found = {name: check(name, state_dict[name]) for name, check in self._state.items()}
         base_lrs = [number("base_lrs", lr) for lr in state_dict["base_lrs"]]
         if len(base_lrs) != len(self.base_lrs):
             raise ValueError(f"`state_dict` has {len(base_lrs)} base_lrs for {len(self.base_lrs)} groups")
-        self.count, self.base_lrs = count, base_lrs
+        return {"base_lrs": base_lrs, **found}
+
+    def _begin(self, lrs: Sequence[float]) -> None:
+        """Begin again, from the learning rates `lrs`."""
+        for group, lr in zip(self.optimizer.groups, lrs, strict=True):
+            group["lr"] = lr
+        self.count = 0
+        self._apply()
 
     def _apply(self) -> None:
         for group, base_lr in zip(self.optimizer.groups, self.base_lrs, strict=True):
@@ -105,6 +128,67 @@ class StepLR(Schedule):
         return lr * self.gamma if self.count and self.count % self.step_size == 0 else lr
 
 
+class MultiStepLR(Schedule):
+    """Multiply the learning rate by gamma at each of the epochs `milestones`.
+
+    An epoch that is there twice counts twice.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.MultiStepLR.html
+    """
+
+    def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
+        self.milestones = integers("milestones", milestones, minimum=0)
+        self.gamma = number("gamma", gamma, 0.0)
+        super().__init__(optimizer)
+
+    def _next(self, lr: float, base_lr: float) -> float:
+        return float(lr * self.gamma ** self.milestones.count(self.count))
+
+
+class ExponentialLR(Schedule):
+    """Use lr * gamma^epoch.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ExponentialLR.html
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        self.gamma = number("gamma", gamma, 0.0)
+        super().__init__(optimizer)
+
+    def _next(self, lr: float, base_lr: float) -> float:
+        return lr * self.gamma if self.count else lr
+
+
+class LinearLR(Schedule):
+    """Use lr * (start_factor + (end_factor - start_factor) * min(1, epoch / total_iters)).
+
+    It is the usual warm-up; see `SequentialLR`. `total_iters` is at least 1. (With 0, PyTorch's stays at
+    start_factor.)
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LinearLR.html
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ) -> None:
+        self.start_factor = number("start_factor", above_zero("start_factor", start_factor), 0.0, 1.0)
+        self.end_factor = number("end_factor", end_factor, 0.0, 1.0)
+        self.total_iters = integer("total_iters", total_iters)
+        super().__init__(optimizer)
+
+    def _next(self, lr: float, base_lr: float) -> float:
+        if self.count == 0:
+            return lr * self.start_factor
+        if self.count > self.total_iters:
+            return lr
+        change = self.end_factor - self.start_factor
+        return lr * (1 + change / (self.total_iters * self.start_factor + (self.count - 1) * change))
+
+
 class CosineAnnealingLR(Schedule):
     """Use eta_min + (lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2.
 
@@ -128,8 +212,8 @@ class CosineAnnealingLR(Schedule):
 class OneCycleLR(Schedule):
     """Rise from max_lr / div_factor to max_lr, then fall to max_lr / div_factor / final_div_factor.
 
-    It is stepped after each optimiser step. The momentum (SGD's, or Adam's beta1) changes in the opposite
-    direction, from max_momentum down to base_momentum and up again.
+    It is stepped after each optimiser step. The momentum (or Adam's beta1) changes in the opposite direction,
+    from max_momentum down to base_momentum and up again.
 
     Args:
         optimizer: its own learning rates, and those of its groups, are not used.
@@ -182,9 +266,9 @@ class OneCycleLR(Schedule):
         self.max_momentum = number("max_momentum", max_momentum, 0.0)
         self.div_factor = above_zero("div_factor", div_factor)
         self.final_div_factor = above_zero("final_div_factor", final_div_factor)
-        if self.cycle_momentum and not (isinstance(optimizer, Adam) or getattr(optimizer, "momentum", None)):
+        if self.cycle_momentum and not ("betas" in optimizer.options or getattr(optimizer, "momentum", None)):
             raise ValueError("`cycle_momentum` needs an `optimizer` with momentum")
-        self.max_lr, max_lrs = _max_lrs(max_lr, len(optimizer.groups))
+        self.max_lr, max_lrs = _lrs("max_lr", max_lr, optimizer)
         # A later schedule starts from where this one began, as in PyTorch.
         optimizer.initial_lrs = [highest / self.div_factor for highest in max_lrs]
         super().__init__(optimizer)
@@ -201,10 +285,10 @@ class OneCycleLR(Schedule):
             return
         momentum = self._at(self.max_momentum, self.base_momentum, self.max_momentum)
         for group in self.optimizer.groups:
-            if isinstance(self.optimizer, SGD):
-                group["momentum"] = momentum
-            else:
+            if "betas" in group:
                 group["betas"] = momentum, group["betas"][1]
+            else:
+                group["momentum"] = momentum
 
     def _next(self, lr: float, base_lr: float) -> float:
         return self._at(base_lr, base_lr * self.div_factor, base_lr / self.final_div_factor)
@@ -218,14 +302,190 @@ class OneCycleLR(Schedule):
         return anneal(peak, end, (self.count - top) / (last - top) if last > top else 1.0)
 
 
-def _max_lrs(value: Any, count: int) -> tuple[float | list[float], list[float]]:
-    """`max_lr` as it was passed, in Python's numbers, and as a list of one for each of the groups."""
+class ReduceLROnPlateau(Schedule):
+    """Multiply the learning rate by `factor` when a figure has not become better for a time.
+
+    A Trainer passes the loss after each epoch, or with mode "max" the accuracy: that of the validation, or of
+    the training if there is none. By hand: `schedule.step(loss)`.
+
+    Args:
+        optimizer: the optimiser.
+        mode: "min" or "max": whether a lower or a higher figure is better.
+        factor: as above, from 0 to less than 1.
+        patience: the number of epochs that may be no better; the next one is one too many.
+        threshold, threshold_mode: a figure is better if it is below best * (1 - threshold), or for "abs"
+            below best - threshold; in mode "max" above best * (1 + threshold) or best + threshold. NaN never
+            is.
+        cooldown: number of epochs after a reduction that are not counted.
+        min_lr: the lowest learning rate: a number, or a list with one for each of `optimizer.groups`.
+        eps: smaller reductions are not made.
+
+    Attributes:
+        best: the best figure until now.
+        num_bad_epochs: the number of epochs since then, or since the last reduction.
+        cooldown_counter: the number of epochs that are left of the cooldown.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type. `end_epoch`, which a Trainer
+            calls, raises ValueError in mode "max" if there is no accuracy.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule = ReduceLROnPlateau(SGD(Linear(1, 1), lr=0.5), patience=1)
+    >>> for loss in (0.9, 0.8, 0.8, 0.8):
+    ...     schedule.step(loss)
+    >>> schedule.optimizer.lr, schedule.best
+    (0.05, 0.8)
+    """
+
+    _state = dict.fromkeys(("count", "num_bad_epochs", "cooldown_counter"), Schedule._state["count"])
+    _state["best"] = number
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.mode = one_of("mode", mode, ("min", "max"))
+        self.factor = number("factor", factor, 0.0)
+        if self.factor >= 1:
+            raise ValueError(f"`factor` (={factor!r}) must be less than 1")
+        self.patience = integer("patience", patience, minimum=0)
+        self.threshold = number("threshold", threshold, 0.0)
+        self.threshold_mode = one_of("threshold_mode", threshold_mode, ("rel", "abs"))
+        self.cooldown = integer("cooldown", cooldown, minimum=0)
+        self.eps = number("eps", eps, 0.0)
+        self.min_lr, self._min_lrs = _lrs("min_lr", min_lr, optimizer)
+        self.best = math.inf if self.mode == "min" else -math.inf
+        self.num_bad_epochs = self.cooldown_counter = 0
+        super().__init__(optimizer)
+
+    def step(self, metrics: float) -> None:  # type: ignore[override]
+        """Reduce the learning rate if the figure `metrics` of an epoch is one too many that is no better."""
+        figure = number("metrics", float(metrics) if hasattr(metrics, "dtype") else metrics)
+        if self._is_better(figure):
+            self.best, self.num_bad_epochs = figure, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        super().step()
+
+    def end_epoch(self, loss: float, accuracy: float | None) -> None:
+        """Step with the loss, or in mode "max" with the accuracy."""
+        figure = loss if self.mode == "min" else accuracy
+        if figure is None:
+            raise ValueError("`mode` (='max') needs an accuracy, but the targets are no classes: use 'min'")
+        self.step(figure)
+
+    def _is_better(self, figure: float) -> bool:
+        margin = self.threshold if self.mode == "max" else -self.threshold
+        bound = self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
+        return figure > bound if self.mode == "max" else figure < bound
+
+    def _apply(self) -> None:
+        if self.num_bad_epochs <= self.patience:
+            return
+        self.num_bad_epochs, self.cooldown_counter = 0, self.cooldown
+        for group, lowest in zip(self.optimizer.groups, self._min_lrs, strict=True):
+            reduced = max(group["lr"] * self.factor, lowest)
+            if group["lr"] - reduced > self.eps:
+                group["lr"] = reduced
+
+
+class SequentialLR(Schedule):
+    """Use one schedule after the other, each from its milestone on.
+
+    Each begins with the optimiser's first learning rate, and counts from its milestone.
+
+    Args:
+        optimizer: the optimiser.
+        schedulers: schedules of it, with the same `interval`. They are no longer stepped by themselves.
+        milestones: the epochs at which the second, third... begin, in ascending order.
+
+    Raises:
+        ValueError, TypeError: schedules of other optimisers or intervals, a ReduceLROnPlateau, as it needs
+            a figure; not one milestone fewer than schedules.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.SequentialLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD, CosineAnnealingLR, LinearLR
+    >>> optimizer = SGD(Linear(1, 1), lr=0.1)
+    >>> warmup, cosine = LinearLR(optimizer, 0.1, total_iters=2), CosineAnnealingLR(optimizer, 4)
+    >>> schedule, lrs = SequentialLR(optimizer, [warmup, cosine], milestones=[2]), []
+    >>> for epoch in range(6):
+    ...     lrs.append(round(optimizer.lr, 4))
+    ...     schedule.step()
+    >>> lrs
+    [0.01, 0.055, 0.1, 0.0854, 0.05, 0.0146]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]
+    ) -> None:
+        self.schedulers = [instance("schedulers", one, Schedule) for one in schedulers]
+        self.milestones = integers("milestones", milestones, minimum=0)
+        if len(self.milestones) != len(self.schedulers) - 1 or self.milestones != sorted(self.milestones):
+            raise ValueError(
+                f"`milestones` (={self.milestones}) must be in ascending order, and one fewer than the "
+                f"{len(self.schedulers)} `schedulers`"
+            )
+        for one in self.schedulers:
+            if isinstance(one, ReduceLROnPlateau) or one.optimizer is not optimizer:
+                raise ValueError(f"`schedulers`: {one} is not of `optimizer`, or needs figures as it steps")
+            if one.interval != self.schedulers[0].interval:
+                raise ValueError(f"`schedulers` must have one `interval`, but {one} steps by {one.interval}")
+        self.interval = self.schedulers[0].interval
+        super().__init__(optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run needs to continue, with "schedulers", a list of the states of each."""
+        return {**super().state_dict(), "schedulers": [one.state_dict() for one in self.schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned; see `Schedule.load_state_dict`."""
+        super().load_state_dict(state_dict)
+        for one, state in zip(self.schedulers, state_dict["schedulers"], strict=True):
+            one.load_state_dict(state)
+
+    def _checked(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        states = state_dict["schedulers"]
+        if len(states) != len(self.schedulers):
+            raise ValueError(f"`state_dict` has {len(states)} schedulers, not {len(self.schedulers)}")
+        for one, state in zip(self.schedulers, states, strict=True):
+            one._checked(state)
+        return super()._checked(state_dict)
+
+    def _apply(self) -> None:
+        present = self.schedulers[bisect_right(self.milestones, self.count)]
+        if self.count == 0:
+            present._begin(self.optimizer.initial_lrs)
+        elif self.count in self.milestones:
+            present._begin(present.base_lrs)
+        else:
+            present.step()
+
+
+def _lrs(name: str, value: Any, optimizer: Optimizer) -> tuple[float | list[float], list[float]]:
+    """Learning rates as they were passed, in Python's numbers, and as a list with one for each group."""
+    count = len(instance("optimizer", optimizer, Optimizer).groups)
     if not isinstance(value, (list, tuple, np.ndarray)):
-        highest = number("max_lr", value, 0.0)
-        return highest, [highest] * count
+        one = number(name, value, 0.0)
+        return one, [one] * count
     if len(value) != count:
-        raise ValueError(f"`max_lr` ({given(value)}) must be a number, or {count}, one for each group")
-    each = [number("max_lr", highest, 0.0) for highest in value]
+        raise ValueError(f"`{name}` ({given(value)}) must be a number, or {count}, one for each group")
+    each = [number(name, lr, 0.0) for lr in value]
     return each, each
 
 

@@ -65,9 +65,12 @@ class Loop:
             run.synchronize()
             while len(run.history.epochs) < run.last_epoch and not run.stop:
                 record = self._train_epoch()
+                loss, accuracy = record.train_loss, record.train_accuracy
                 if self.validation is not None:
                     loss, accuracy = evaluate(run, self.validation, communicator, "validation")
                     record = replace(record, validation_loss=loss, validation_accuracy=accuracy)
+                if run.schedule is not None and run.schedule.interval == "epoch":
+                    run.schedule.end_epoch(loss, accuracy)
                 run.history.epochs.append(record)
                 run.call("on_epoch_end")
                 run.synchronize()
@@ -103,10 +106,7 @@ class Loop:
             run.call("on_batch_end")
         if run.pending:
             self._step()
-        record = run.end_epoch(time.perf_counter() - start)
-        if run.schedule is not None and run.schedule.interval == "epoch":
-            run.schedule.step()
-        return record
+        return run.end_epoch(time.perf_counter() - start)
 
     def _batches(self) -> Iterator[tuple[Array, ...]]:
         """What `add_gradients`, or the graph, is called with, for each batch that is left in the epoch."""

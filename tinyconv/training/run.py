@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from tinyconv.arguments import instance, integer
+from tinyconv.arguments import instance, integer, one_of
 from tinyconv.arrays import Array, array_module, moved
 from tinyconv.data.loader import DataLoader
 from tinyconv.layers import Layer
@@ -124,6 +124,8 @@ class Run:
             raise ValueError("`optimizer` must have been created for `model`")
         if schedule is not None and instance("schedule", schedule, Schedule).optimizer is not optimizer:
             raise ValueError("`schedule` must have been created for `optimizer`")
+        if schedule is not None:
+            one_of("schedule.interval", schedule.interval, ("epoch", "step"))
         self.model, self.criterion, self.optimizer, self.schedule = model, criterion, optimizer, schedule
         self.callbacks = [instance("callbacks", one, Callback) for one in callbacks]
         for one in self.callbacks:

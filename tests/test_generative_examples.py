@@ -1,4 +1,4 @@
-"""The autoencoder and the DCGAN: run as a user runs them, on a few images."""
+"""The autoencoder, the GANs and PyTorch's MNIST script: run as a user runs them, on a few images."""
 
 import gzip
 import importlib.util
@@ -225,3 +225,54 @@ def test_a_gradient_layer_runs_each_pass_once(monkeypatch: pytest.MonkeyPatch) -
     gradient = layer.forward(np.ones((2, 3), np.float32))
     layer.backward(gradient)
     assert calls == ["forward", "backward", "jvp", "backward_jvp"]
+
+
+def test_pytorchs_mnist_example_prints_what_the_original_prints(
+    example: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    few: str,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--data", few, "--epochs", "2", "--subset", "640", "--save-model"]
+    monkeypatch.setattr(sys, "argv", ["pytorch_mnist.py", *arguments])
+    example("pytorch_mnist").main()
+    printed = capsys.readouterr().out
+    assert re.search(r"^Train Epoch: 1 \[0/640 \(0%\)\]\tLoss: 2\.\d{6}$", printed, re.MULTILINE)
+    right = re.findall(
+        r"^Test set: Average loss: \d\.\d{4}, Accuracy: (\d+)/100 \(\d+%\)$", printed, re.MULTILINE
+    )
+    assert len(right) == 2
+    assert int(right[1]) > 60
+    saved = load_file(tmp_path / "mnist_cnn.safetensors")
+    assert saved["7.weight"].shape == (128, 9216)
+
+
+def test_pytorchs_mnist_example_takes_the_originals_steps(example: Callable[[str], ModuleType]) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the original")
+    module = example("pytorch_mnist")
+    model = module.make_net(np.random.default_rng(0)).to(np.float64)
+    for layer in model:
+        if isinstance(layer, tc.Dropout):
+            layer.p = 0.0  # whose numbers are drawn differently
+    theirs: Any = tc.to_torch(model).train()
+    x = np.random.default_rng(1).standard_normal((192, 1, 28, 28))
+    labels = np.arange(192) % 10
+    ours = tc.optim.Adadelta(model, lr=1.0)
+    schedule = tc.optim.StepLR(ours, step_size=1, gamma=0.7)
+    optimizer = torch.optim.Adadelta(theirs.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
+    for epoch in range(2):
+        losses = module.train(model, tc.data.DataLoader((x, labels), 64), ours, epoch, 100)
+        schedule.step()
+        expected = []
+        for start in range(0, 192, 64):
+            optimizer.zero_grad()
+            output = theirs(torch.tensor(x[start : start + 64]))
+            loss = torch.nn.functional.nll_loss(output, torch.tensor(labels[start : start + 64]))
+            loss.backward()
+            optimizer.step()
+            expected.append(loss.item())
+        scheduler.step()
+        np.testing.assert_allclose(losses, expected, rtol=1e-7)

@@ -55,6 +55,27 @@ def gradient_steps() -> tc.Sequential:
     return tc.Sequential(*steps, tc.Residual(tc.ReLU()))
 
 
+@pytest.mark.parametrize("format", ["svg", "dot"])
+def test_what_joins_branches_is_written(format: str) -> None:
+    joints = {tc.Residual(tc.ReLU()): "add", tc.Concat(tc.Identity()): "", tc.Gate(tc.Sigmoid()): "multiply"}
+    joints[tc.Concat(tc.Identity(), tc.ReLU())] = "concatenate"
+    for layer, joint in joints.items():
+        text = draw(layer, (1, 2), format=format)
+        found = [
+            word for word in ("add", "concatenate", "multiply") if f">{word}<" in text or f'"{word}"' in text
+        ]
+        assert found == [joint] * bool(joint)
+
+
+def test_the_maps_of_branches_are_their_own() -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    model = tc.Concat(tc.Identity(), tc.Gate(tc.Sequential(tc.AdaptiveAvgPool2d(1), tc.Sigmoid())))
+    figure = tc.plots.activations(model, np.ones((2, 4, 4), np.float32))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [title.split(",")[0] for title in titles if title][-1].startswith("Concat")
+    assert any("(1, 4, 4, 4): 4 channels, 0.731 to 1" in title for title in titles)
+
+
 MODELS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
     "lenet5": (tc.models.lenet5, (1, 1, 28, 28)),
     "mnist_cnn": (tc.models.mnist_cnn, (2, 1, 28, 28)),
@@ -62,6 +83,12 @@ MODELS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
     "one layer": (lambda: tc.Conv2d(3, 2, 3), (1, 3, 5, 5)),
     "nothing": (tc.Sequential, (1, 2)),
     "the input twice": (lambda: tc.Residual(tc.Sequential()), (1, 2)),
+    "three branches": (
+        lambda: tc.Concat(tc.Identity(), tc.Conv2d(2, 3, 1), tc.Sequential(tc.ReLU(), tc.Conv2d(2, 1, 1))),
+        (1, 2, 5, 5),
+    ),
+    "gate": (lambda: tc.Gate(tc.Sequential(tc.AdaptiveAvgPool2d(1), tc.Sigmoid())), (1, 2, 5, 5)),
+    "unet": (lambda: tc.models.unet(width=2, depth=2), (1, 1, 8, 8)),
     "gradient steps": (gradient_steps, (1, 1, 5, 5)),
     "long names": (lambda: tc.Sequential({"名" * 40: block(4, 8), "x" * 90: tc.ReLU()}), (1, 4, 5, 5)),
 }

@@ -1,7 +1,7 @@
 """Branches: several layers whose outputs are joined, by a sum, a product, or one beside the other."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from tinyconv.arguments import instance, integer
 from tinyconv.arrays import Array, array_module, as_logical, as_stored, storage_axes
@@ -20,13 +20,16 @@ class Branches(Layer):
     arrays as there are children, each child gets its own; backward then returns a tuple of gradients, and jvp
     takes a tuple of tangents.
 
-    A subclass joins outputs, splits a gradient among them, and does the same with tangents. What `_join`
-    returns beside the output is handed to the others. Unless it is linear, it implements all four.
+    A subclass joins outputs, splits a gradient among them, and does the same with tangents. What `join`
+    returns beside the output is handed to the others. Unless it is linear, it implements all four. Its
+    `joint` says in a word how it joins.
     """
+
+    joint: ClassVar[str]
 
     def forward(self, x: Any) -> Array:
         inputs = x if isinstance(x, tuple) else (x,)
-        output, *kept = self._join(self._each(lambda layer, own: layer.forward(own), inputs))
+        output, *kept = self.join(self._each(lambda layer, own: layer.forward(own), inputs))
         return self.save(output, isinstance(x, tuple), *kept)
 
     def backward(self, grad_output: Array) -> Any:
@@ -52,18 +55,19 @@ class Branches(Layer):
     def multiply_adds(self, input_shape: Shape) -> int:
         return sum(layer.multiply_adds(input_shape) for layer in self._children.values())
 
-    def _branches(self) -> list[tuple[str, Layer | None]]:
-        """The branches by name; None passes its input on."""
+    def branches(self) -> list[tuple[str, Layer | None]]:
+        """Return the branches by name; None passes its input on."""
         return list(self._children.items())
 
-    def _join(self, outputs: list[Array]) -> tuple[Any, ...]:
+    def join(self, outputs: list[Array]) -> tuple[Any, ...]:
+        """Return the output, and what its derivatives need."""
         raise NotImplementedError
 
     def _split(self, grad_output: Array, *kept: Any) -> list[Array]:
         raise NotImplementedError
 
     def _join_jvp(self, outputs_dot: list[Array], *kept: Any) -> Array:
-        joined: Array = self._join(outputs_dot)[0]
+        joined: Array = self.join(outputs_dot)[0]
         return joined
 
     def _split_jvp(
@@ -77,7 +81,7 @@ class Branches(Layer):
 
     def _each(self, call: Callable[[Layer, T], T], inputs: Sequence[T]) -> list[T]:
         """What `call` returns for each branch and its input."""
-        branches = self._branches()
+        branches = self.branches()
         if len(inputs) not in (1, len(branches)):
             raise ValueError(f"there must be one input or one for each of {len(branches)}, got {len(inputs)}")
         given = inputs if len(inputs) == len(branches) else list(inputs) * len(branches)
@@ -121,17 +125,19 @@ class Residual(Branches):
     (2, 8, 5, 5)
     """
 
+    joint = "add"
+
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         super().__init__()
         self.body = instance("body", body, Layer)
         self.shortcut = shortcut if shortcut is None else instance("shortcut", shortcut, Layer)
 
-    def _branches(self) -> list[tuple[str, Layer | None]]:
+    def branches(self) -> list[tuple[str, Layer | None]]:
         if "body" not in self._children:
             raise ValueError("a Residual must have a `body`, which has been removed")
         return [("body", self._children["body"]), ("shortcut", self._children.get("shortcut"))]
 
-    def _join(self, outputs: list[Array]) -> tuple[Any, ...]:
+    def join(self, outputs: list[Array]) -> tuple[Any, ...]:
         body, shortcut = outputs
         self._joined_shape((body.shape, shortcut.shape))
         return (body + shortcut,)
@@ -165,6 +171,8 @@ class Concat(Branches):
     (2, 12, 5, 5)
     """
 
+    joint = "concatenate"
+
     def __init__(self, *layers: Layer, dim: int = 1) -> None:
         super().__init__()
         if not layers:
@@ -176,7 +184,7 @@ class Concat(Branches):
     def extra_repr(self) -> str:
         return "" if self.dim == 1 else f"dim={self.dim}"
 
-    def _join(self, outputs: list[Array]) -> tuple[Any, ...]:
+    def join(self, outputs: list[Array]) -> tuple[Any, ...]:
         self._joined_shape([output.shape for output in outputs])
         axis = storage_axes(outputs[0].ndim).index(self.dim % outputs[0].ndim)
         joined = array_module(*outputs).concatenate([as_stored(output) for output in outputs], axis)
@@ -226,17 +234,19 @@ class Gate(Branches):
     (2, 8, 5, 5)
     """
 
+    joint = "multiply"
+
     def __init__(self, gate: Layer, body: Layer | None = None) -> None:
         super().__init__()
         self.gate = instance("gate", gate, Layer)
         self.body = body if body is None else instance("body", body, Layer)
 
-    def _branches(self) -> list[tuple[str, Layer | None]]:
+    def branches(self) -> list[tuple[str, Layer | None]]:
         if "gate" not in self._children:
             raise ValueError("a Gate must have a `gate`, which has been removed")
         return [("gate", self._children["gate"]), ("body", self._children.get("body"))]
 
-    def _join(self, outputs: list[Array]) -> tuple[Any, ...]:
+    def join(self, outputs: list[Array]) -> tuple[Any, ...]:
         gate, body = outputs
         self._joined_shape((gate.shape, body.shape))
         return body * gate, gate, body

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from tinyconv.arguments import instance, integer, one_of
 from tinyconv.files import write_whole
-from tinyconv.layers import Layer, Residual, Sequential
+from tinyconv.layers import Layer, Sequential
+from tinyconv.layers.branches import Branches
 from tinyconv.layers.layer import ERRORS
 from tinyconv.plots.figure import Path, format_of
 
@@ -29,11 +30,12 @@ NARROWEST = 40
 
 
 class Node(NamedTuple):
-    """A box: its label and, side by side, the columns of boxes in it, which are added up if there are two."""
+    """A box: its label and, side by side, the columns in it, which are joined if there are several."""
 
     label: tuple[str, ...]
     fill: str = WITHOUT
     columns: tuple[Column, ...] = ()
+    joint: str = ""  # how they are joined
 
     @property
     def header(self) -> float:
@@ -73,10 +75,10 @@ def draw(
     """Draw the graph of a model's layers, with the paths of forward and backward.
 
     Every layer shows its name (that of its parameters in the state), class, arguments, output shape and
-    number of parameters; those with parameters are blue. A layer with children is a frame around them. Except
-    in a Residual, they are drawn one under another, with the shapes that they have if each takes the output
-    of the one before; a layer of another class than Sequential whose children do not fit in this way is one
-    box.
+    number of parameters; those with parameters are blue. A layer with children is a frame around them. The
+    branches of a Residual, Concat or Gate are drawn side by side. Other children are drawn one under another,
+    with the shapes that they have if each takes the output of the one before; a layer of another class than
+    Sequential whose children do not fit in this way is one box.
 
     Args:
         model: any layer.
@@ -131,14 +133,15 @@ def _node(layer: Layer, path: str, shape: tuple[int, ...]) -> Node:
     fill = WITH_PARAMETERS if count else WITHOUT
     columns = _columns(layer, f"{path}." if path else "", shape)
     lines = (title, *textwrap.wrap(layer.extra_repr(), 48), size)
-    return Node(tuple(map(_printable, lines)), FRAME if columns else fill, columns)
+    joint = layer.joint if isinstance(layer, Branches) else ""
+    return Node(tuple(map(_printable, lines)), FRAME if columns else fill, columns, joint)
 
 
 def _columns(layer: Layer, prefix: str, shape: tuple[int, ...]) -> tuple[Column, ...]:
     """The boxes in that of `layer`."""
-    if isinstance(layer, Residual):
-        branches = [(_node(child, prefix + name, shape),) for name, child in layer.children.items()]
-        return (*branches, ()) if len(branches) == 1 else tuple(branches)
+    if isinstance(layer, Branches):
+        branches = layer.branches()
+        return tuple(() if one is None else (_node(one, prefix + name, shape),) for name, one in branches)
     if not layer.children and not isinstance(layer, Sequential):
         return ()
     try:
@@ -212,7 +215,7 @@ def _box(node: Node, axis: float, top: float) -> Iterator[str]:
         yield from _arrows(axis, bottom - GAP, bottom)
         bottom -= GAP + ADD
         yield _rectangle(left, bottom, node.inside, ADD, WITHOUT)
-        yield _text("add", axis, bottom + ADD / 2 + 4, "middle")
+        yield _text(node.joint, axis, bottom + ADD / 2 + 4, "middle")
     for column in node.columns:
         yield from _column(column, left + _width(column) / 2, start, bottom)
         left += _width(column) + BESIDE
@@ -290,7 +293,7 @@ class _Dot:
         self.clusters += 1
         self.lines.append(f"label={_quoted(*node.label)};")
         ends = [self.column(column, source) for column in node.columns]
-        end = ends[0] if len(ends) == 1 else self.box(Node(("add",)), *ends)
+        end = ends[0] if len(ends) == 1 else self.box(Node((node.joint,)), *ends)
         self.lines.append("}")
         return end
 

@@ -8,7 +8,8 @@ import numpy as np
 from tinyconv.arguments import check_arrays, given, instance, integer
 from tinyconv.arrays import Array
 from tinyconv.functional import softmax
-from tinyconv.layers import Conv2d, Layer, Residual, Sequential
+from tinyconv.layers import Conv2d, Layer, Sequential
+from tinyconv.layers.branches import Branches
 from tinyconv.layers.cache import Pass
 from tinyconv.layers.layer import named_in_errors
 from tinyconv.plots.figure import Path, new_figure, saved
@@ -92,7 +93,7 @@ def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
     layer are drawn, each row on its own scale of values, which its title has.
 
     Args:
-        model: a Sequential or Residual (also nested), whose layers are drawn, or another layer.
+        model: a Sequential, Residual, Concat or Gate (also nested), whose layers are drawn, or another layer.
         image: (C, H, W) or (1, C, H, W).
         path: the picture's file, if any; its ending is the format, one of matplotlib's.
 
@@ -132,11 +133,10 @@ def _run(layer: Layer, path: str, x: Array, found: list[tuple[str, Array]]) -> A
             with named_in_errors(name, child):
                 x = _run(child, prefix + name, x, found)
         return x
-    if isinstance(layer, Residual):
-        layer.output_shape(x.shape)
-        branches = layer.children.items()
-        summands = [_run(child, prefix + name, x, found) for name, child in branches]
-        output: Array = summands[0] + (x if len(summands) == 1 else summands[1])
+    if isinstance(layer, Branches):
+        branches = layer.branches()
+        outputs = [x if one is None else _run(one, prefix + name, x, found) for name, one in branches]
+        output: Array = layer.join(outputs)[0]
     else:
         output = layer.predict(x)
     found.append((_label(path, layer), output))

@@ -125,7 +125,8 @@ class DataLoader:
     @property
     def gathers(self) -> bool:
         """Return whether a batch depends on its indices alone, so that a GPU can gather it."""
-        known = self.transform is None or self.transform is normalize
+        transform = getattr(self.transform, "func", self.transform)  # of a functools.partial
+        known = transform is None or transform is normalize
         return is_pair(self.dataset) and self.augment is None and known and iterates_by_parts(self)
 
     def indices(self, skip: int = 0) -> Iterator[Array]:

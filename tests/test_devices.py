@@ -745,7 +745,13 @@ def test_pooling_on_the_gpu_takes_the_first_of_equal_values_and_nan(cupy: Any, o
 
 
 @pytest.mark.parametrize(
-    "transform", [None, data.normalize, lambda images: images[:, None] / np.float32(255)]
+    "transform",
+    [
+        None,
+        data.normalize,
+        partial(data.normalize, std=0.5),
+        lambda images: images[:, None] / np.float32(255),
+    ],
 )
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_graph_gathers_the_samples_of_a_data_loader(cupy: Any, transform: Any, shuffle: bool) -> None:

@@ -381,11 +381,14 @@ def test_skipped_batches_are_not_made() -> None:
 
 
 @needs_workers
-def test_workers_train_on_the_images_of_one_process() -> None:
+@pytest.mark.parametrize(("augment", "side", "size"), [(noisy, 28, 8), (RandomCrop(20), 20, 20)])
+def test_workers_train_on_the_images_of_one_process(augment: Any, side: int, size: int) -> None:
+    """Also where one has no image of the last batch, and the images are cut."""
+
     def trained(workers: int) -> Array:
-        model = Sequential(Flatten(), Linear(784, 21, generator=0))
+        model = Sequential(Flatten(), Linear(side * side, 21, generator=0))
         trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model, lr=0.1), workers=workers)
-        trainer.fit(batches(transform=normalize), epochs=2)
+        trainer.fit(batches(size, augment=augment, transform=normalize), epochs=2)
         return model.params["1.weight"]
 
     np.testing.assert_array_equal(trained(2), trained(2))

@@ -13,7 +13,17 @@ from tests.forking import needs_workers
 from tests.trainers import parts
 from tinyconv import CrossEntropyLoss, Flatten, Linear, Sequential, Trainer, optim
 from tinyconv.arrays import Array
-from tinyconv.data import DataLoader, RandomAffine, affine, gaussian_noise, normalize, random_affine
+from tinyconv.data import (
+    Compose,
+    DataLoader,
+    RandomAffine,
+    RandomCrop,
+    RandomHorizontalFlip,
+    affine,
+    gaussian_noise,
+    normalize,
+    random_affine,
+)
 
 DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 both = partial(random_affine, degrees=15, translate=2)
@@ -166,9 +176,98 @@ def test_wrong_arguments_are_named() -> None:
             augment(images.astype(np.int64), 0)
 
 
+@DTYPES
+@pytest.mark.parametrize("shape", [(7, 9, 6), (7, 3, 9, 6)])
+def test_a_crop_is_a_rectangle_of_the_padded_image(shape: tuple[int, ...], dtype: Any) -> None:
+    images = (np.random.default_rng(0).random(shape) * 250 + 1).astype(dtype)
+    before, augment = images.copy(), RandomCrop((8, 5), padding=2)
+    cropped = augment(images, augment.draw(7, 1))
+    np.testing.assert_array_equal(images, before)
+    assert (cropped.shape, cropped.dtype) == ((*shape[:-2], 8, 5), dtype)
+    padded = np.zeros((*shape[:-2], 13, 10), dtype)
+    padded[..., 2:-2, 2:-2] = images
+    for image, crop in zip(padded, cropped, strict=True):
+        places = [(i, j) for i in range(6) for j in range(6)]
+        assert sum(np.array_equal(image[..., i : i + 8, j : j + 5], crop) for i, j in places) == 1
+
+
+def test_crops_are_everywhere_alike_and_channels_are_cut_together() -> None:
+    count = 5000
+    numbers = np.arange(20.0).reshape(4, 5)[None, None] + np.array([0.0, 100.0])[:, None, None]
+    images = np.broadcast_to(numbers, (count, 2, 4, 5))
+    augment = RandomCrop((2, 2))
+    cropped = augment(images, augment.draw(count, 0))
+    np.testing.assert_array_equal(cropped[:, 0] + 100, cropped[:, 1])
+    corners, counts = np.unique(cropped[:, 0, 0, 0], return_counts=True)
+    assert corners.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13]
+    np.testing.assert_allclose(counts, count / 12, rtol=0.2)
+    whole_images = RandomCrop((4, 5))
+    np.testing.assert_array_equal(whole_images(images, whole_images.draw(count, 0)), images)
+    last = augment(images[:1], np.array([[1 - 2**-53, 0.0]]))
+    assert last[0, 0].tolist() == [[10, 11], [15, 16]]
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(400, 5, 6), (400, 3, 5, 6)])
+def test_a_share_of_the_images_is_mirrored(shape: tuple[int, ...], dtype: Any) -> None:
+    images = (np.random.default_rng(0).random(shape) * 250).astype(dtype)
+    before = images.copy()
+    for p, low, high in ((0.0, 0, 0), (0.3, 90, 150), (1.0, 400, 400)):
+        augment = RandomHorizontalFlip(p)
+        found = augment(images, augment.draw(400, 0))
+        assert found.dtype == dtype
+        mirrored = [np.array_equal(a, b[..., ::-1]) for a, b in zip(found, images, strict=True)]
+        same = [np.array_equal(a, b) for a, b in zip(found, images, strict=True)]
+        assert [not one for one in mirrored] == same
+        assert low <= sum(mirrored) <= high
+        np.testing.assert_array_equal(images, before)
+
+
+def test_composed_augmentations_are_done_one_after_the_other() -> None:
+    class Added:
+        def draw(self, count: int, generator: np.random.Generator) -> Array:
+            return generator.integers(1, 9, (count, 1, 1, 1), dtype=np.uint8)
+
+        def __call__(self, images: Array, amounts: Array) -> Array:
+            added: Array = images + amounts
+            return added
+
+    images = digits(6).reshape(2, 3, 28, 28)
+    steps: list[Any] = [Added(), RandomCrop(20, padding=1), RandomHorizontalFlip(), RandomAffine(20, 3)]
+    augment = Compose(steps)
+    rng, expected = np.random.default_rng(5), images
+    drawn = [step.draw(2, rng) for step in steps]
+    for step, own in zip(steps, drawn, strict=True):
+        expected = step(expected, own)
+    np.testing.assert_array_equal(augment(images, augment.draw(2, 5)), expected)
+    assert augment(images[:0], augment.draw(0, 5)).shape == (0, 3, 20, 20)
+    nothing = Compose([])
+    np.testing.assert_array_equal(nothing(images, nothing.draw(2, 5)), images)
+
+
+def test_wrong_crops_and_flips_are_named() -> None:
+    images = digits(2)
+    makes: list[tuple[Callable[[], object], str]] = [
+        (lambda: RandomCrop(0), "`size`"),
+        (lambda: RandomCrop(3, padding=-1), "`padding`"),
+        (lambda: RandomHorizontalFlip(1.5), "`p`"),
+        (lambda: Compose([RandomCrop(3), gaussian_noise]), "`transforms`.*method `draw`"),
+        (lambda: RandomCrop((20, 31), 1)(images, np.zeros((2, 2))), r"`size` \(=\(20, 31\)\).* \(30, 30\)"),
+        (lambda: RandomCrop(20)(images, np.zeros((1, 2))), "`amounts`"),
+        (lambda: RandomHorizontalFlip()(images, np.zeros(1)), "`amounts`"),
+    ]
+    for augment in (RandomCrop(20), RandomHorizontalFlip()):
+        makes.append((lambda own=augment: own(images[0], own.draw(28, 0)), "`images`"))  # type: ignore[misc]
+        makes.append((lambda own=augment: own(images.astype(int), own.draw(2, 0)), "`images`"))  # type: ignore[misc]
+    for make, message in makes:
+        with pytest.raises((ValueError, TypeError), match=message):
+            make()
+
+
 # Batches
 
-AUGMENTS = pytest.mark.parametrize("augment", [noisy, RandomAffine(15, 2)])
+CROPPED = Compose([RandomCrop(28, padding=3), RandomHorizontalFlip(), RandomAffine(15, 2)])
+AUGMENTS = pytest.mark.parametrize("augment", [noisy, RandomAffine(15, 2), RandomCrop(20), CROPPED])
 
 
 def batches(size: int = 8, **arguments: Any) -> DataLoader:
@@ -236,7 +335,7 @@ def test_an_augmentation_leaves_the_order_of_the_first_epoch_alone() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("augment", [None, noisy, RandomAffine(15, 2)])
+@pytest.mark.parametrize("augment", [None, noisy, RandomAffine(15, 2), CROPPED])
 def test_an_epoch_goes_on_after_the_batches_that_it_skips(count: int, augment: Any) -> None:
     interrupted, resumed = batches(augment=augment), batches(augment=augment)
     whole(parts(interrupted, 1))
@@ -282,11 +381,14 @@ def test_skipped_batches_are_not_made() -> None:
 
 
 @needs_workers
-def test_workers_train_on_the_images_of_one_process() -> None:
+@pytest.mark.parametrize(("augment", "side", "size"), [(noisy, 28, 8), (RandomCrop(20), 20, 20)])
+def test_workers_train_on_the_images_of_one_process(augment: Any, side: int, size: int) -> None:
+    """Also where one has no image of the last batch, and the images are cut."""
+
     def trained(workers: int) -> Array:
-        model = Sequential(Flatten(), Linear(784, 21, generator=0))
+        model = Sequential(Flatten(), Linear(side * side, 21, generator=0))
         trainer = Trainer(model, CrossEntropyLoss(), optim.SGD(model, lr=0.1), workers=workers)
-        trainer.fit(batches(transform=normalize), epochs=2)
+        trainer.fit(batches(size, augment=augment, transform=normalize), epochs=2)
         return model.params["1.weight"]
 
     np.testing.assert_array_equal(trained(2), trained(2))

@@ -235,6 +235,11 @@ OPTIMIZERS: dict[str, Callable[[Layer], optim.Optimizer]] = {
 }
 
 
+def one_cycle(optimizer: optim.Optimizer, steps: int) -> optim.Schedule:
+    has_momentum = bool({"betas", "momentum"} & optimizer.options.keys())
+    return optim.OneCycleLR(optimizer, 0.1, total_steps=steps, cycle_momentum=has_momentum)
+
+
 def small_network() -> Sequential:
     """With a layer of each kind that training treats in its own way."""
     return Sequential(
@@ -257,8 +262,7 @@ def test_training_gives_the_same_on_the_gpu(cupy: Any, make: Callable[[Layer], o
     for device in ("cpu", "cuda"):
         model = small_network()
         optimizer = make(model)
-        cycles = not isinstance(optimizer, (optim.Adagrad, optim.Adadelta))
-        schedule = optim.OneCycleLR(optimizer, 0.1, total_steps=23, cycle_momentum=cycles)
+        schedule = one_cycle(optimizer, 23)
         trainer = Trainer(model, CrossEntropyLoss(), optimizer, schedule, device=device, progress=False)
         trainer.fit((images, labels), 2, batch_size=8, validation=(images, labels), generator=0)
         batches = data.DataLoader((images, labels), 8, shuffle=True, generator=1)
@@ -407,7 +411,7 @@ def trained(device: str, cuda_graph: bool | None, make: Callable[[Layer], optim.
     """A trainer after two epochs of four batches, the last of them smaller."""
     images, labels = normal((29, 1, 8, 8), 0), np.random.default_rng(0).integers(0, 3, 29)
     optimizer = make(small_network())
-    schedule = optim.OneCycleLR(optimizer, 0.1, total_steps=9)
+    schedule = one_cycle(optimizer, 9)
     trainer = Trainer(
         optimizer.model,
         CrossEntropyLoss(),

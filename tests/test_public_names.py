@@ -56,6 +56,7 @@ MODULES = (
     "convert",
     "data",
     "functional",
+    "init",
     "models",
     "optim",
     "plots",
@@ -70,7 +71,9 @@ MODULES = (
 
 def test_submodules_are_loaded_when_they_are_first_used() -> None:
     later = tuple(
-        name for name in MODULES if name not in ("functional", "gradients", "layers", "models", "optim")
+        name
+        for name in MODULES
+        if name not in ("functional", "gradients", "init", "layers", "models", "optim")
     )
     code = f"""
 import sys

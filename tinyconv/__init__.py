@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyconv import functional as functional
 from tinyconv import gradients as gradients
+from tinyconv import init as init
 from tinyconv import layers as layers
 from tinyconv import models as models
 from tinyconv import optim as optim
@@ -59,7 +60,7 @@ _LATER = {
 }
 
 if not TYPE_CHECKING:  # a type checker knows the imported names, and would take any name for granted
-    _own = ("F", "functional", "gradcheck", "gradients", "layers", "models", "optim")
+    _own = ("F", "functional", "gradcheck", "gradients", "init", "layers", "models", "optim")
     _named_later = (name for module, names in _LATER.items() for name in (module, *names) if "." not in name)
     __all__ = sorted([*layers.__all__, *_own, *_named_later])
 

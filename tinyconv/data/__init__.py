@@ -3,7 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tinyconv.data.augment import RandomAffine, affine, gaussian_noise, random_affine
+from tinyconv.data import augment
+from tinyconv.data.augment import *
 from tinyconv.data.loader import DataLoader
 
 if TYPE_CHECKING:
@@ -14,15 +15,12 @@ if TYPE_CHECKING:
 __all__ = [
     "MNIST",
     "DataLoader",
-    "RandomAffine",
-    "affine",
     "find_digit",
-    "gaussian_noise",
     "load_mnist",
     "normalize",
-    "random_affine",
     "read_idx",
 ]
+__all__ += augment.__all__
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Augmentation: random shifts, rotations and noise, so that images differ in each epoch.
+"""Augmentation: random shifts, crops, flips, rotations and noise, so that images differ in each epoch.
 
-`DataLoader(augment=...)` calls a `RandomAffine` with whole batches, and a function of images and a generator
-with one sample at a time:
+`DataLoader(augment=...)` calls a `RandomAffine`, `RandomCrop`, `RandomHorizontalFlip` or a `Compose` of them
+with whole batches, and a function of images and a generator with one sample at a time:
 
 >>> import numpy as np
 >>> from functools import partial
@@ -18,12 +18,16 @@ with one sample at a time:
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from tinyconv.arguments import Generator, check_ndim, check_shape, number
+from tinyconv.arguments import Generator, IntOrPair, check_ndim, check_shape, given, integer, number, pair
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array
+
+__all__ = ["Compose", "RandomAffine", "RandomCrop", "RandomHorizontalFlip", "affine"]
+__all__ += ["gaussian_noise", "random_affine"]
 
 _SCALES = {np.dtype(np.uint8): 255.0, np.dtype(np.float32): 1.0, np.dtype(np.float64): 1.0}
 
@@ -122,6 +126,113 @@ class RandomAffine:
     def __call__(self, images: Array, amounts: Array) -> Array:
         """Move `images` by the `amounts` that were drawn for them; see `affine`."""
         return affine(images, amounts[:, 0], amounts[:, 1:])
+
+
+class RandomCrop:
+    """Pad images with zeros, and cut a rectangle out of each at a random place; whole batches at once.
+
+    Args:
+        size: height and width of the rectangle.
+        padding: number of zeros that are added on each side before.
+
+    Raises:
+        ValueError, TypeError: `size` or `padding` is out of range or not an integer. Calling it raises
+            ValueError for images that are smaller than `size` after the padding, or of another shape than
+            (N, H, W) or (N, C, H, W), or for amounts of another number of images, and TypeError for another
+            dtype than uint8, float32 and float64.
+
+    Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.RandomCrop.html
+
+    >>> augment = RandomCrop(32, padding=4)
+    >>> amounts = augment.draw(3, generator=0)
+    >>> amounts.shape, augment(np.zeros((3, 1, 32, 32), np.uint8), amounts).shape
+    ((3, 2), (3, 1, 32, 32))
+    """
+
+    def __init__(self, size: IntOrPair, padding: int = 0) -> None:
+        self.size, self.padding = pair("size", size), integer("padding", padding, minimum=0)
+
+    def draw(self, count: int, generator: Generator) -> Array:
+        """Draw the places for `count` images: (count, 2), from 0 at the top and left to 1."""
+        return as_generator(generator).random((count, 2))
+
+    def __call__(self, images: Array, amounts: Array) -> Array:
+        """Return new images, cut out at the places `amounts`, that were drawn for them."""
+        _scale(images)
+        check_shape("amounts", amounts, (len(images), 2), "for as many `images`")
+        padded = np.pad(images, [(0, 0)] * (images.ndim - 2) + [(self.padding, self.padding)] * 2)
+        places = np.subtract(padded.shape[-2:], self.size) + 1
+        if places.min() < 1:
+            raise ValueError(f"`size` (={self.size}) must not exceed the padded images, {padded.shape[-2:]}")
+        top, left = (amounts * places).astype(np.intp).T
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.size, (-2, -1))
+        return windows[np.arange(len(images)), ..., top, left, :, :]
+
+
+class RandomHorizontalFlip:
+    """Mirror each image with probability `p`, left to right; whole batches at once.
+
+    Raises:
+        ValueError, TypeError: `p` is not a number from 0 to 1. Calling it raises ValueError for images of
+            another shape than (N, H, W) or (N, C, H, W), or for amounts of another number of images, and
+            TypeError for another dtype than uint8, float32 and float64.
+
+    Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.RandomHorizontalFlip.html
+
+    >>> augment = RandomHorizontalFlip(p=1.0)
+    >>> augment(np.arange(4.0).reshape(1, 2, 2), augment.draw(1, generator=0)).tolist()
+    [[[1.0, 0.0], [3.0, 2.0]]]
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = number("p", p, 0.0, 1.0)
+
+    def draw(self, count: int, generator: Generator) -> Array:
+        """Draw numbers from 0 to 1 for `count` images, (count,): those below `p` are mirrored."""
+        return as_generator(generator).random(count)
+
+    def __call__(self, images: Array, amounts: Array) -> Array:
+        """Return new images, mirrored where the `amounts` that were drawn for them are below `p`."""
+        _scale(images)
+        check_shape("amounts", amounts, (len(images),), "for as many `images`")
+        return np.where((amounts < self.p).reshape(-1, *[1] * (images.ndim - 1)), images[..., ::-1], images)
+
+
+class Compose:
+    """Augment images by one after the other, whole batches at once.
+
+    Args:
+        transforms: augmentations with a method `draw`, see `DataLoader`.
+
+    Raises:
+        TypeError: one of the `transforms` does not have it.
+
+    Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.Compose.html
+
+    >>> augment = Compose([RandomCrop(28, padding=2), RandomHorizontalFlip()])
+    >>> augment(np.zeros((3, 28, 28)), augment.draw(3, generator=0)).shape
+    (3, 28, 28)
+    """
+
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        self.transforms = list(transforms)
+        if wrong := [one for one in self.transforms if not hasattr(one, "draw")]:
+            raise TypeError(f"`transforms`: one ({given(wrong[0])}) does not have a method `draw`")
+
+    def draw(self, count: int, generator: Generator) -> Array:
+        """Draw what each of `transforms` does for `count` images: a structured array, (count,)."""
+        rng = as_generator(generator)
+        drawn = [one.draw(count, rng) for one in self.transforms]
+        rows = np.empty(count, [(str(i), own.dtype, own.shape[1:]) for i, own in enumerate(drawn)])
+        for name, own in zip(rows.dtype.names or (), drawn, strict=True):
+            rows[name] = own
+        return rows
+
+    def __call__(self, images: Array, amounts: Array) -> Array:
+        """Augment `images` by the `amounts` that were drawn for them."""
+        for name, one in zip(amounts.dtype.names or (), self.transforms, strict=True):
+            images = one(images, amounts[name])
+        return images
 
 
 def random_affine(images: Array, generator: Generator, degrees: float = 0.0, translate: float = 0.0) -> Array:

@@ -30,13 +30,13 @@ class DataLoader:
         transform: applied to the inputs of each batch, e.g. `normalize` to uint8 images, so that only a batch
             of them is floating at a time. If workers share a batch, each may apply it to its own part: it
             should treat each sample separately, without state.
-        augment: changes inputs at random, before `transform`, e.g. a `RandomAffine`. It is called with one
-            sample at a time, as a batch of one, and a numpy.random.Generator for this sample. If it has a
-            method `draw`, it is called with all samples of a batch at once, which is faster:
-            `draw(count, generator)` returns an array with a row for each sample of an epoch, and the second
-            argument is the rows of these samples. Either way the result depends on `generator` and the
-            sample's place in the epoch, not on the size of batches or the number of workers. It runs on the
-            CPU, where arrays then stay; only batches are moved to a GPU.
+        augment: changes inputs at random, before `transform`, e.g. a `RandomCrop`; several in a `Compose`. It
+            is called with one sample at a time, as a batch of one, and a numpy.random.Generator for this
+            sample. If it has a method `draw`, it is called with all samples of a batch at once (or none),
+            which is faster: `draw(count, generator)` returns an array with a row for each sample of an epoch,
+            and the second argument is the rows of these samples. Either way the result depends on
+            `generator` and the sample's place in the epoch, not on the size of batches or the number of
+            workers. It runs on the CPU, where arrays then stay; only batches are moved to a GPU.
 
     `transform` and `augment` may write to their arguments, which are copies. Without them, the batches of a
     pair of arrays that is not shuffled are views of it.
@@ -201,7 +201,7 @@ class DataLoader:
 
     def _augmented(self, inputs: Array, drawn: Any, place: int) -> Array:
         """`inputs`, the first of which has that `place` in the epoch, augmented by what `part` has drawn."""
-        if self.augment is None or not len(inputs):
+        if self.augment is None:
             return inputs
         inputs = moved(inputs, np)
         if hasattr(self.augment, "draw"):
@@ -210,7 +210,7 @@ class DataLoader:
             self.augment(inputs[index : index + 1], np.random.default_rng((drawn, place + index)))
             for index in range(len(inputs))
         ]
-        return np.concatenate(samples)
+        return np.concatenate(samples) if samples else inputs
 
 
 def iterates_by_parts(batches: Any) -> TypeGuard[DataLoader]:

@@ -176,7 +176,7 @@ class Optimizer:
                 "parameters: create another optimiser"
             )
         self._steps += 1
-        needed: dict[Any, tuple[Any, ...]] = {}
+        needed: dict[Any, tuple[list[str | None], tuple[Any, ...]]] = {}
         updates: list[Callable[[], None]] = []
         params = self.model.params
         for name, grad in self.model.grads.items():
@@ -186,10 +186,10 @@ class Optimizer:
             alike = group, self._steps - state["step"], param.dtype
             if alike not in needed:
                 numbers = self._placed(alike, self._numbers(state, options), param)
-                needed[alike] = self._arrays(options), numbers
+                names = [key if not on or options.get(on) else None for key, on in self._arrays.items()]
+                needed[alike] = names, numbers
             names, numbers = needed[alike]
-            first = options.get("initial_accumulator_value", 0.0)  # Adagrad's
-            arrays = [_own_array(state, own, param, first) for own in names]
+            arrays = [_own_array(state, own, param, options) for own in names]
             updates.append(partial(self._update_in_parts, numbers, param, grad, *arrays))
         return updates
 
@@ -202,11 +202,10 @@ class Optimizer:
 
         by_values(update, *(array for array in arrays if array is not None))
 
-    _update: Callable[..., None]  # changes a parameter, given its gradient and what these two return:
+    _update: Callable[..., None]  # changes a parameter, given its gradient, its arrays and its numbers:
 
-    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        """The names of the arrays in a parameter's state; None for one that it does not need."""
-        raise NotImplementedError
+    # Name of an array in a parameter's state -> the option without which it is not needed; None for always.
+    _arrays: ClassVar[Mapping[str, str | None]]
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         """The numbers for the update, in a parameter's `state`; None for those that it does not need.
@@ -294,10 +293,10 @@ def _with_decay(grad: Array, param: Array, weight_decay: Any) -> Array:
     return grad if weight_decay is None else grad + weight_decay * param
 
 
-def _own_array(state: dict[str, Any], name: str | None, like: Array, first: float) -> Array | None:
-    """The array `name` of a parameter's state, with the value `first` at first; None for None."""
+def _own_array(state: dict[str, Any], name: str | None, like: Array, options: Mapping[str, Any]) -> State:
+    """The array `name` of a parameter's state, zeros at first, or Adagrad's value; None for None."""
     if name is not None and name not in state:
-        state[name] = array_module(like).full_like(like, first)
+        state[name] = array_module(like).full_like(like, options.get("initial_accumulator_value", 0.0))
     return None if name is None else state[name]
 
 
@@ -334,6 +333,7 @@ class SGD(Optimizer):
     momentum = Option(partial(number, low=0.0))
     dampening = Option(_not_nan)
     nesterov = Option(boolean)
+    _arrays: ClassVar = {"momentum_buffer": "momentum"}
 
     def __init__(
         self,
@@ -354,9 +354,6 @@ class SGD(Optimizer):
                     f"`nesterov` needs a `momentum` above 0 (got {group['momentum']}) "
                     f"and a `dampening` of 0 (got {group['dampening']})"
                 )
-
-    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        return ("momentum_buffer" if options["momentum"] else None,)
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         momentum, dampening = options["momentum"], options["dampening"]
@@ -411,6 +408,7 @@ class Adam(Optimizer):
     betas = Option(_betas)
     eps = Option(partial(number, low=0.0))
     amsgrad = Option(boolean)
+    _arrays: ClassVar = {"exp_avg": None, "exp_avg_sq": None, "max_exp_avg_sq": "amsgrad"}
     _decoupled: ClassVar[bool] = False
 
     def __init__(
@@ -426,9 +424,6 @@ class Adam(Optimizer):
     ) -> None:
         own = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
         super().__init__(model, groups, lr=lr, **own)
-
-    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        return "exp_avg", "exp_avg_sq", "max_exp_avg_sq" if options["amsgrad"] else None
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         lr = options["lr"] / (1 - options["betas"][0] ** state["step"])
@@ -532,6 +527,7 @@ class NAdam(Optimizer):
     eps = Option(partial(number, low=0.0))
     momentum_decay = Option(partial(number, low=0.0))
     decoupled_weight_decay = Option(boolean)
+    _arrays, _update = Adam._arrays, staticmethod(Adam._update)
 
     def __init__(
         self,
@@ -552,16 +548,11 @@ class NAdam(Optimizer):
         super()._count(state, options)
         state["mu_product"] = state.get("mu_product", 1.0) * _momentum(state["step"], options)
 
-    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        return "exp_avg", "exp_avg_sq", None
-
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         step, product = state["step"], state["mu_product"]
         now, later = _momentum(step, options), _momentum(step + 1, options)
         factors = options["lr"], later / (1 - product * later), (1 - now) / (1 - product)
         return *factors, *_adams(step, options, options["decoupled_weight_decay"])
-
-    _update = staticmethod(Adam._update)
 
 
 def _momentum(step: int, options: Mapping[str, Any]) -> float:
@@ -597,6 +588,7 @@ class RMSprop(Optimizer):
     eps = Option(partial(number, low=0.0))
     momentum = Option(partial(number, low=0.0))
     centered = Option(boolean)
+    _arrays: ClassVar = {"square_avg": None, "grad_avg": "centered", "momentum_buffer": "momentum"}
 
     def __init__(
         self,
@@ -612,10 +604,6 @@ class RMSprop(Optimizer):
     ) -> None:
         own = {"alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
         super().__init__(model, groups, lr=lr, weight_decay=weight_decay, **own)
-
-    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        mean = "grad_avg" if options["centered"] else None
-        return "square_avg", mean, "momentum_buffer" if options["momentum"] else None
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         alpha, optional = options["alpha"], (options["momentum"] or None, options["weight_decay"] or None)
@@ -667,6 +655,7 @@ class Adagrad(Optimizer):
     lr_decay = Option(partial(number, low=0.0))
     initial_accumulator_value = Option(partial(number, low=0.0))
     eps = Option(partial(number, low=0.0))
+    _arrays: ClassVar = {"sum": None}
 
     def __init__(
         self,
@@ -681,9 +670,6 @@ class Adagrad(Optimizer):
     ) -> None:
         own = {"lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps}
         super().__init__(model, groups, lr=lr, weight_decay=weight_decay, **own)
-
-    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        return ("sum",)
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         lr = options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"])
@@ -722,6 +708,7 @@ class Adadelta(Optimizer):
 
     rho = Option(partial(number, low=0.0, high=1.0))
     eps = Option(partial(number, low=0.0))
+    _arrays: ClassVar = {"square_avg": None, "acc_delta": None}
 
     def __init__(
         self,
@@ -735,12 +722,9 @@ class Adadelta(Optimizer):
     ) -> None:
         super().__init__(model, groups, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
 
-    def _arrays(self, options: Mapping[str, Any]) -> tuple[str | None, ...]:
-        return "square_avg", "acc_delta"
-
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
-        rho = options["rho"]
-        return options["lr"], rho, 1 - rho, options["eps"], options["weight_decay"] or None
+        decay = options["weight_decay"] or None
+        return options["lr"], options["rho"], 1 - options["rho"], options["eps"], decay
 
     @staticmethod
     @fused

@@ -145,18 +145,14 @@ class MultiStepLR(Schedule):
         return float(lr * self.gamma ** self.milestones.count(self.count))
 
 
-class ExponentialLR(Schedule):
+class ExponentialLR(StepLR):
     """Use lr * gamma^epoch.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ExponentialLR.html
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        self.gamma = number("gamma", gamma, 0.0)
-        super().__init__(optimizer)
-
-    def _next(self, lr: float, base_lr: float) -> float:
-        return lr * self.gamma if self.count else lr
+        super().__init__(optimizer, 1, gamma)
 
 
 class LinearLR(Schedule):
@@ -169,11 +165,7 @@ class LinearLR(Schedule):
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        start_factor: float = 1 / 3,
-        end_factor: float = 1.0,
-        total_iters: int = 5,
+        self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
     ) -> None:
         self.start_factor = number("start_factor", above_zero("start_factor", start_factor), 0.0, 1.0)
         self.end_factor = number("end_factor", end_factor, 0.0, 1.0)
@@ -372,13 +364,10 @@ class ReduceLROnPlateau(Schedule):
     def step(self, metrics: float) -> None:  # type: ignore[override]
         """Reduce the learning rate if the figure `metrics` of an epoch is one too many that is no better."""
         figure = number("metrics", float(metrics) if hasattr(metrics, "dtype") else metrics)
-        if self._is_better(figure):
-            self.best, self.num_bad_epochs = figure, 0
-        else:
-            self.num_bad_epochs += 1
-        if self.cooldown_counter:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
+        better = self._is_better(figure)
+        self.best = figure if better else self.best
+        self.num_bad_epochs = 0 if better or self.cooldown_counter else self.num_bad_epochs + 1
+        self.cooldown_counter = max(0, self.cooldown_counter - 1)
         super().step()
 
     def end_epoch(self, loss: float, accuracy: float | None) -> None:
@@ -431,9 +420,7 @@ class SequentialLR(Schedule):
     [0.01, 0.055, 0.1, 0.0854, 0.05, 0.0146]
     """
 
-    def __init__(
-        self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: list[int]) -> None:
         self.schedulers = [instance("schedulers", one, Schedule) for one in schedulers]
         self.milestones = integers("milestones", milestones, minimum=0)
         if len(self.milestones) != len(self.schedulers) - 1 or self.milestones != sorted(self.milestones):

@@ -28,7 +28,7 @@ from tinyconv.arrays import Array
 _FUNCTIONS = {
     "input weight bias": "conv1d conv2d conv_transpose2d linear batch_norm layer_norm group_norm",
     "input target": "mse_loss l1_loss smooth_l1_loss cross_entropy nll_loss binary_cross_entropy "
-    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits huber_loss kl_div hinge_embedding_loss",
     "input": "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
     "softplus pad interpolate upsample_nearest dropout dropout2d",
 }
@@ -47,6 +47,7 @@ _MODULES = """
     BatchNorm1d BatchNorm2d LayerNorm GroupNorm
     ReLU LeakyReLU ELU GELU SiLU Softplus Sigmoid Tanh Softmax LogSoftmax
     MSELoss L1Loss SmoothL1Loss CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss
+    HuberLoss KLDivLoss HingeEmbeddingLoss
     ZeroPad2d ConstantPad2d ReflectionPad2d ReplicationPad2d CircularPad2d
 """
 MODULES = _MODULES.split()
@@ -300,8 +301,11 @@ def module_info(module: str) -> Any:
 
 
 def forward_inputs(entry: Any) -> list[Any]:
-    """What forward is given; its one keyword is the input."""
-    return [*entry.forward_input.args, *entry.forward_input.kwargs.values()] if entry.forward_input else []
+    """What forward is given; its one keyword is the input. Of a tensor that is given twice, a copy."""
+    if not entry.forward_input:
+        return []
+    inputs: list[Any] = [*entry.forward_input.args, *entry.forward_input.kwargs.values()]
+    return inputs[:1] + [copy.deepcopy(v.detach()) if v is inputs[0] else v for v in inputs[1:]]
 
 
 def check_module(info: Any, entry: Any, dtype: Any, training: bool) -> bool:

@@ -6,11 +6,20 @@ from typing import Any, Self
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
+from tinyconv.arguments import (
+    REDUCTIONS,
+    above_zero,
+    boolean,
+    check_shape,
+    conversion,
+    integer,
+    number,
+    one_of,
+)
 from tinyconv.arrays import Array, array_module, is_array, underflow_allowed
 from tinyconv.functional.losses.cross_entropy import class_denominator
 from tinyconv.functional.losses.elementwise import check_elements
-from tinyconv.functional.losses.reduction import reduce
+from tinyconv.functional.losses.reduction import by_batch, reduce
 from tinyconv.layers.cache import ForwardCache
 from tinyconv.layers.function import OfFunction
 from tinyconv.signature import shown_arguments
@@ -19,6 +28,9 @@ __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
+    "KLDivLoss",
     "L1Loss",
     "Loss",
     "MSELoss",
@@ -43,9 +55,11 @@ class Loss(OfFunction, ForwardCache, options=("reduction",)):
         ValueError: another `reduction`.
     """
 
+    _reductions: tuple[str, ...] = REDUCTIONS
+
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = one_of("reduction", reduction, REDUCTIONS)
+        self.reduction = one_of("reduction", reduction, self._reductions)
 
     def denominator(self, prediction: Array, target: Array) -> Any:
         """Return what the reduction "mean" divides the sum of the losses by, whatever `reduction` is.
@@ -161,11 +175,15 @@ class ElementLoss(Loss):
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
         ones = array_module(prediction).ones_like(prediction)
         slopes, _ = self._function_backward(ones, prediction, target, **{**options, "reduction": "none"})
-        return self.save_tangents(reduce(slopes * prediction_dot, options["reduction"]), prediction_dot)
+        moved = reduce(slopes * prediction_dot, *by_batch(prediction, options["reduction"]))
+        return self.save_tangents(moved, prediction_dot)
 
     def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
         (prediction, target, options), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
+        if self._function_backward_jvp is None:  # the gradient is piecewise constant in the prediction
+            grad_dot: Array = self._function_backward(grad_output_dot, prediction, target, **options)[0]
+            return grad_dot
         given = (grad_output, prediction, target)
         return self._function_backward_jvp(grad_output_dot, prediction_dot, *given, **options)
 
@@ -212,6 +230,67 @@ class SmoothL1Loss(ElementLoss, function=F.smooth_l1_loss, options=("reduction",
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
         self.beta = number("beta", beta, 0.0)
+
+
+class HuberLoss(ElementLoss, function=F.huber_loss, options=("reduction", "delta")):
+    """Compute half the squared error near 0, a straight line beyond `delta`; see `functional.huber_loss`.
+
+    Args:
+        reduction: "none", "mean" or "sum".
+        delta: the distance, above 0, at which the parabola becomes a straight line.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html
+    """
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = above_zero("delta", delta)
+
+
+class KLDivLoss(ElementLoss, function=F.kl_div, options=("reduction", "log_target")):
+    """Compute the Kullback-Leibler divergence of log-probabilities from a target; see `functional.kl_div`.
+
+    Args:
+        reduction: "none", "mean", "sum" or "batchmean"; "mean" divides by the number of elements,
+            "batchmean" by that of samples.
+        log_target: whether the target has log-probabilities.
+
+    Raises:
+        ValueError, TypeError: another `reduction`, a `log_target` that is not a bool.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html
+    """
+
+    _reductions = (*REDUCTIONS, "batchmean")
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = boolean("log_target", log_target)
+
+    def denominator(self, prediction: Array, target: Array) -> Any:
+        size = super().denominator(prediction, target)
+        return by_batch(prediction, self.reduction)[1] or size
+
+
+class HingeEmbeddingLoss(ElementLoss, function=F.hinge_embedding_loss, options=("margin", "reduction")):
+    """Compute distances, or what they lack to a margin; see `functional.hinge_embedding_loss`.
+
+    Args:
+        margin: the distance from which pairs with the target -1 do not count.
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html
+    """
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = number("margin", margin)
 
 
 class BCELoss(ElementLoss, function=F.binary_cross_entropy, options=("weight", "reduction")):
@@ -292,12 +371,7 @@ class NLLLoss(ClassLoss, ElementLoss, function=F.nll_loss):
     def jvp(self, prediction_dot: Array) -> Array:
         prediction, target, options = self.kept()
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
-        return self.save_tangents(F.nll_loss(prediction_dot, target, **options))
-
-    def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
-        grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
-        (prediction, target, options), _, _ = self.saved_tangents(grad_output_dot)
-        return F.nll_loss_backward(grad_output_dot, prediction, target, **options)[0]
+        return self.save_tangents(F.nll_loss(prediction_dot, target, **options), prediction_dot)
 
 
 class CrossEntropyLoss(ClassLoss, options=("weight", "ignore_index", "reduction", "label_smoothing")):

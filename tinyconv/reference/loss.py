@@ -56,6 +56,58 @@ def smooth_l1_loss_backward(
     return g * slopes, g * -slopes
 
 
+def huber_loss(x: Array, t: Array, delta: float = 1.0, reduction: str = "mean") -> Array:
+    """Compute d^2 / 2 where d = |x - t| is below delta, else delta * (d - delta / 2)."""
+
+    def loss(x: float, t: float) -> float:
+        d = abs(x - t)
+        return d * d / 2 if d < delta else delta * (d - delta / 2)
+
+    return loops.reduce(loops.each(loss, x, t), reduction)
+
+
+def huber_loss_backward(
+    x: Array, t: Array, delta: float = 1.0, reduction: str = "mean", g: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """Return the gradient for x, g * (x - t), the difference clipped to +-delta, and for t, its negative."""
+    g = loops.reduce_backward(g, x.shape, reduction)
+    dx = g * loops.each(lambda x, t: max(-delta, min(delta, x - t)), x, t)
+    return dx, -dx
+
+
+def kl_div(x: Array, t: Array, log_target: bool = False, reduction: str = "mean") -> Array:
+    """Compute p * (log p - x), with p = exp(t) for a `log_target`, else t; the first term is 0 for p = 0."""
+
+    def loss(x: float, t: float) -> float:
+        p = math.exp(t) if log_target else t
+        return (p * math.log(p) if p else 0.0) - p * x
+
+    return loops.reduce(loops.each(loss, x, t), reduction)
+
+
+def kl_div_backward(
+    x: Array, t: Array, log_target: bool = False, reduction: str = "mean", g: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """Return the gradients for x, -g * p, and for t, g * (log p + 1 - x), times p for a `log_target`."""
+    g = loops.reduce_backward(g, x.shape, reduction)
+    p, log_p = (np.exp(t), t) if log_target else (t, np.log(t))
+    return -g * p, g * (log_p + 1 - x) * (p if log_target else 1)
+
+
+def hinge_embedding_loss(x: Array, t: Array, margin: float = 1.0, reduction: str = "mean") -> Array:
+    """Compute x where t is 1, and max(0, margin - x) where it is -1."""
+    losses = loops.each(lambda x, t: x if t == 1 else max(0.0, margin - x), x, t)
+    return loops.reduce(losses, reduction)
+
+
+def hinge_embedding_loss_backward(
+    x: Array, t: Array, margin: float = 1.0, reduction: str = "mean", g: Array | float = 1.0
+) -> Array:
+    """Return the gradient for x: g where t is 1, and -g where it is -1 and x is below the margin."""
+    g = loops.reduce_backward(g, x.shape, reduction)
+    return g * loops.each(lambda x, t: 1.0 if t == 1 else -1.0 * (x < margin), x, t)
+
+
 def binary_cross_entropy(x: Array, t: Array, w: Array | None = None, reduction: str = "mean") -> Array:
     """Compute -w * (t * log(x) + (1 - t) * log(1 - x)), with logarithms clamped to -100."""
     losses = loops.each(lambda x, t: -(t * _log(x) + (1 - t) * _log(1 - x)), x, t)

@@ -243,8 +243,8 @@ def test_a_repr_says_what_differs_from_the_defaults() -> None:
 
 
 INF, NAN = np.inf, np.nan
-# The arguments, at kinks and zeros and beyond: input, target and options.
-EDGES: dict[str, tuple[str, tuple[Any, Any], dict[str, Any]]] = {
+# The arguments, at kinks and zeros and beyond, and options.
+EDGES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "huber_loss at delta": ("huber_loss", ([-0.5, 0.5, 0, 2, NAN, INF], [0.0] * 6), {"delta": 0.5}),
     "huber_loss, a parabola": ("huber_loss", ([-3.0, 5.0, NAN], [0.0] * 3), {"delta": INF}),
     "kl_div at 0": ("kl_div", ([-1.0, -1.0, -INF, -INF, NAN], [0.0, 1.0, 0.0, 1.0, 1.0]), {}),
@@ -259,7 +259,47 @@ EDGES: dict[str, tuple[str, tuple[Any, Any], dict[str, Any]]] = {
         ([0.5, 0.4, 0.6, 0.5, 0.5, NAN, NAN, INF], [-1.0, -1.0, -1.0, 1.0, 0.0, -1.0, 1.0, -1.0]),
         {"margin": 0.5},
     ),
+    "margin_ranking_loss at the margin": (
+        "margin_ranking_loss",
+        ([0.0, 1.0, 2.0, 1.0, NAN, -INF], [0.0] * 6, [1.0, 1.0, 1.0, 0.0, 1.0, 1.0]),
+        {"margin": 1.0},
+    ),
+    "margin_ranking_loss of equal inputs": ("margin_ranking_loss", ([0.0, 1.0], [0.0, 1.0], [1.0, -1.0]), {}),
+    "cosine_embedding_loss of zeros": (
+        "cosine_embedding_loss",
+        (
+            [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0]],
+            [[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]],
+            [1.0, -1.0, -1.0, 1.0],
+        ),
+        {},
+    ),
+    "cosine_embedding_loss at the margin": (
+        "cosine_embedding_loss",
+        (
+            [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [NAN, 0.0]],
+            [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
+            [-1.0, 1.0, 2.0, 1.0],
+        ),
+        {},
+    ),
+    "triplet_margin_loss at the margin": (
+        "triplet_margin_loss",
+        ([[0.0, 0.0]] * 3, [[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [3.5, 0.0], [2.5, 0.0]]),
+        {"eps": 0.0},
+    ),
+    "triplet_margin_loss, swapping at a tie": (
+        "triplet_margin_loss",
+        ([[0.0, 0.0]] * 3, [[2.0, 0.0], [2.0, 1.0], [0.0, 2.0]], [[1.0, 0.0], [0.5, 0.0], [0.0, 5.0]]),
+        {"eps": 0.0, "swap": True, "margin": 9.0},
+    ),
 }
+for p in (0.5, 1.0, 1.5, 2.0, 3.0, INF, -INF, -1.0):
+    EDGES[f"triplet_margin_loss of lengths of 0, p={p}"] = (
+        "triplet_margin_loss",
+        ([[0.0, 0.0], [1.0, 2.0]], [[0.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [2.0, 3.0]]),
+        {"eps": 0.0, "margin": 9.0, "p": p},
+    )
 
 
 @pytest.mark.parametrize("name", EDGES)
@@ -268,13 +308,14 @@ def test_at_kinks_and_zeros_values_and_gradients_are_pytorchs(name: str) -> None
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     function, inputs, options = EDGES[name]
     arrays = [np.array(values) for values in inputs]
-    cotangent = np.linspace(1, 2, arrays[0].size)
     tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
     output = getattr(torch.nn.functional, function)(*tensors, reduction="none", **options)
+    cotangent = np.linspace(1, 2, len(output))
     expected = torch.autograd.grad(output, tensors, torch.tensor(cotangent), allow_unused=True)
     options = {"reduction": "none", **options}
     assert_close(getattr(F, function)(*arrays, **options), output.detach().numpy())
     grads = getattr(F, f"{function}_backward")(cotangent, *arrays, **options)
+    grads += (None,) * (len(expected) - len(grads))  # of what it is not differentiable in
     for grad, theirs in zip(grads, expected, strict=True):
         assert (grad is None) == (theirs is None)
         if theirs is not None:
@@ -292,6 +333,15 @@ def test_a_target_of_ones_and_minus_ones_may_have_an_integer_dtype() -> None:
         F.hinge_embedding_loss(x, target.astype(np.float64))
     with pytest.raises(ValueError, match="`target`"):
         F.hinge_embedding_loss(x, target[:1])
+
+
+def test_the_loss_of_the_edges_is_that_of_float32_as_well() -> None:
+    for function, inputs, options in EDGES.values():
+        if np.isfinite(np.concatenate([np.ravel(values) for values in inputs])).all():
+            arrays = [np.array(values) for values in inputs]
+            found = getattr(F, function)(*(array.astype(np.float32) for array in arrays), **options)
+            assert found.dtype == np.float32
+            assert_close(found, np.float32(getattr(F, function)(*arrays, **options)))
 
 
 def test_options_out_of_range_are_refused_by_name() -> None:

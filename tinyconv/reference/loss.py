@@ -58,21 +58,14 @@ def smooth_l1_loss_backward(
 
 def huber_loss(x: Array, t: Array, delta: float = 1.0, reduction: str = "mean") -> Array:
     """Compute d^2 / 2 where d = |x - t| is below delta, else delta * (d - delta / 2)."""
-
-    def loss(x: float, t: float) -> float:
-        d = abs(x - t)
-        return d * d / 2 if d < delta else delta * (d - delta / 2)
-
-    return loops.reduce(loops.each(loss, x, t), reduction)
+    return np.array(delta * smooth_l1_loss(x, t, delta, reduction))
 
 
 def huber_loss_backward(
     x: Array, t: Array, delta: float = 1.0, reduction: str = "mean", g: Array | float = 1.0
 ) -> tuple[Array, Array]:
     """Return the gradient for x, g * (x - t), the difference clipped to +-delta, and for t, its negative."""
-    g = loops.reduce_backward(g, x.shape, reduction)
-    dx = g * loops.each(lambda x, t: max(-delta, min(delta, x - t)), x, t)
-    return dx, -dx
+    return smooth_l1_loss_backward(x, t, delta, reduction, np.multiply(g, delta))
 
 
 def kl_div(x: Array, t: Array, log_target: bool = False, reduction: str = "mean") -> Array:

@@ -241,13 +241,8 @@ def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: boo
     >>> float(kl_div(np.log(np.full((1, 3), 1 / 3)), target, "batchmean").round(6))  # log 3/2
     0.405465
     """
-    xp = check_elements(input, target)
-    with np.errstate(divide="ignore", invalid="ignore"):  # what is not a probability gives NaN, as in PyTorch
-        if boolean("log_target", log_target):
-            losses = xp.exp(target) * (target - input)
-        else:
-            losses = xp.where(target == 0, 0, target * xp.log(target)) - target * input
-        return reduce(losses, *by_batch(input, reduction))
+    losses, _, _ = _divergences(input, target, log_target)
+    return reduce(losses, *by_batch(input, reduction))
 
 
 @underflow_allowed
@@ -259,15 +254,22 @@ def kl_div_backward(
     With `log_target` they are -exp(target) and exp(target) * (target + 1 - input). The second is NaN for
     probabilities of 0, as in PyTorch.
     """
-    xp = check_elements(input, target)
-    grads = reduce_backward(grad_output, input, *by_batch(input, reduction))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if boolean("log_target", log_target):
-            shares = xp.exp(target)
-            slope = shares * (target - input) + shares
-        else:
-            shares, slope = target, xp.log(target) + target / target - input
+    _, shares, slope = _divergences(input, target, log_target)
+    grads, xp = reduce_backward(grad_output, input, *by_batch(input, reduction)), array_module(input)
+    with np.errstate(invalid="ignore"):  # 0 * inf: NaN, as in PyTorch
         return xp.asarray(-shares * grads), xp.asarray(slope * grads)
+
+
+@np.errstate(divide="ignore", invalid="ignore")  # what is not a probability gives NaN, as in PyTorch
+def _divergences(input: Array, target: Array, log_target: bool) -> tuple[Array, Array, Array]:
+    """The losses of `kl_div`, and their slopes for `input`, with the opposite sign, and for `target`."""
+    xp = check_elements(input, target)
+    if boolean("log_target", log_target):
+        shares = xp.exp(target)
+        return shares * (target - input), shares, shares * (target - input) + shares
+    logs = xp.log(target)
+    losses = xp.where(target == 0, 0, target * logs) - target * input
+    return losses, target, logs + target / target - input
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:

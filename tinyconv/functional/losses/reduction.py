@@ -10,9 +10,8 @@ from tinyconv.arrays import Array, array_module, fused
 
 def by_batch(input: Array, reduction: str) -> tuple[str, int | None]:
     """Return how to reduce, and what "batchmean" divides by."""
-    if one_of("reduction", reduction, (*REDUCTIONS, "batchmean")) == "batchmean":
-        return "mean", len(input) if input.ndim else 1
-    return reduction, None
+    is_by_batch = one_of("reduction", reduction, (*REDUCTIONS, "batchmean")) == "batchmean"
+    return ("mean", len(input) if input.ndim else 1) if is_by_batch else (reduction, None)
 
 
 def reduce(losses: Array, reduction: str, total: Any = None) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 from tinyconv.arguments import Generator, given
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, is_array, moved
-from tinyconv.layers import Layer
+from tinyconv.layers import Layer, MultiInputLoss
 from tinyconv.layers.loss import Criterion
 
 MAX_ENTRIES = 1000
@@ -241,7 +241,7 @@ class _Module:
             module.check_whole()
         self.module: Any = copy.deepcopy(module).to(np.float64)
         self.params: dict[str, Array] = {}
-        names = getattr(module, "inputs", ("prediction",))
+        names = module.inputs if isinstance(module, MultiInputLoss) else ("prediction",)
         self.arguments = dict(zip(names, values, strict=False))
         if isinstance(self.module, Layer):
             self.module.zero_grad()

@@ -77,7 +77,6 @@ class Terms(NamedTuple):
 
 def _loss(terms: Callable[..., Terms]) -> Callable[..., Array]:
     """Decorate a function that returns the terms: it then returns the loss."""
-    takes = inspect.signature(terms)
 
     @underflow_allowed
     @functools.wraps(terms)
@@ -85,7 +84,8 @@ def _loss(terms: Callable[..., Terms]) -> Callable[..., Array]:
         found = terms(*args, **options)
         return reduce(found.losses, found.reduction)
 
-    vars(loss)["terms"], vars(loss)["__signature__"] = terms, takes.replace(return_annotation=Array)
+    shown = inspect.signature(terms).replace(return_annotation=Array)
+    vars(loss).update(terms=underflow_allowed(terms), __signature__=shown)
     return loss
 
 

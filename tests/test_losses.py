@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,7 @@ import tinyconv as tc
 import tinyconv.functional as F
 from tests import strict_arrays
 from tests.compare import assert_close
+from tinyconv import gradcheck
 from tinyconv.arrays import Array, moved
 
 WEIGHT = np.array([1.0, 0.25, 3.0])
@@ -102,6 +104,10 @@ def test_batchmean_divides_by_the_batch_size(shape: tuple[int, ...]) -> None:
     loss, grad, total = criterion(prediction, target), criterion.backward(), tc.KLDivLoss("sum")
     assert_close(loss, np.asarray(total(prediction, target) / size))
     assert_close(grad, total.backward() / size)
+    if prediction.size:
+        gradcheck(criterion, (prediction, target))
+        gradcheck(criterion, (prediction, target), second_order=True)
+        gradcheck(partial(F.kl_div, reduction="batchmean"), (prediction, target))
     for wrong in (tc.MSELoss, tc.HuberLoss):
         with pytest.raises(ValueError, match="`reduction`"):
             wrong("batchmean")

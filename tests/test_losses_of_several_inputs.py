@@ -161,6 +161,15 @@ def test_of_cosines_of_zeros_the_second_order_is_pytorchs() -> None:
         assert_close(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_cosines_of_numbers_whose_squares_overflow_are_nan_as_in_pytorch() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    x, target = np.array([1e200, 1.0]), np.array(1.0)
+    tensors = [torch.tensor(array) for array in (x, x, target)]
+    assert torch.nn.functional.cosine_embedding_loss(*tensors).isnan()
+    assert np.isnan(F.cosine_embedding_loss(x, x, target))
+
+
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
 def test_of_lengths_of_0_the_second_order_is_nan_as_in_pytorch_or_0(p: float) -> None:
     x = np.array([[1.0, 2.0]])

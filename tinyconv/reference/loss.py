@@ -89,8 +89,7 @@ def kl_div_backward(
 
 def hinge_embedding_loss(x: Array, t: Array, margin: float = 1.0, reduction: str = "mean") -> Array:
     """Compute x where t is 1, and max(0, margin - x) where it is -1."""
-    losses = loops.each(lambda x, t: x if t == 1 else max(0.0, margin - x), x, t)
-    return loops.reduce(losses, reduction)
+    return loops.reduce(loops.each(lambda x, t: x if t == 1 else max(0.0, margin - x), x, t), reduction)
 
 
 def hinge_embedding_loss_backward(

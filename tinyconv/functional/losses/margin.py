@@ -100,7 +100,7 @@ def _backward(loss: Callable[..., Array]) -> Callable[..., tuple[Array, ...]]:
     takes, (first, *_) = inspect.signature(loss), inspect.signature(backward).parameters.values()
     shown = takes.replace(parameters=[first, *takes.parameters.values()], return_annotation=tuple[Array, ...])
     backward.__name__ = backward.__qualname__ = f"{loss.__name__}_backward"
-    backward.__doc__ = f"Compute the gradients of `{loss.__name__}` with respect to its floating inputs."
+    backward.__doc__ = f"Compute the gradients of `{loss.__name__}`, which its documentation describes."
     vars(backward)["__signature__"] = shown
     return backward
 
@@ -108,6 +108,8 @@ def _backward(loss: Callable[..., Array]) -> Callable[..., tuple[Array, ...]]:
 @_loss
 def hinge_embedding_loss(input: Array, target: Array, margin: float = 1.0, reduction: str = "mean") -> Terms:
     """Compute `input` where `target` is 1, and max(0, margin - input) where it is -1.
+
+    The gradient with respect to `input` is 1 where the target is 1, -1 where it is -1 and input <= margin.
 
     Args:
         input: distances, any shape, float32 or float64.
@@ -145,6 +147,9 @@ def margin_ranking_loss(
     input1: Array, input2: Array, target: Array, margin: float = 0.0, reduction: str = "mean"
 ) -> Terms:
     """Compute max(0, margin - target * (input1 - input2)).
+
+    The gradients are -target, target and, if the target is not of an integer dtype, input2 - input1; or 0
+    where the loss is 0, unless the margin is exactly reached.
 
     Args:
         input1, input2: arrays that broadcast to one shape, with the same number of dimensions, float32 or
@@ -187,7 +192,10 @@ def cosine_embedding_loss(
 ) -> Terms:
     """Compute 1 - cos(input1, input2) where `target` is 1, and max(0, cos - margin) where it is -1.
 
-    cos = input1 . input2 / sqrt((|input1|^2 + 1e-12) * (|input2|^2 + 1e-12))
+        cos = input1 . input2 / sqrt((|input1|^2 + 1e-12) * (|input2|^2 + 1e-12))
+
+    There are two gradients, minus those of the cosine, those, or 0. That for `input1` is
+    input2 / (|input1| |input2|) - cos * input1 / |input1|^2, with 1e-12 added to the squares of the lengths.
 
     Args:
         input1, input2: rows, (N, D), or one, (D,), that broadcast, float32 or float64.
@@ -213,7 +221,8 @@ def cosine_embedding_loss(
     signs = signs_like("input1", input1, target)[..., None]
     check_ndim("target", target, (0, 1), "() or (N,)")
     xp = _check_broadcast(input1=input1, input2=input2, target=signs)
-    lengths = [xp.sqrt((x * x).sum(axis=-1, keepdims=True) + LEAST_SQUARE) for x in (input1, input2)]
+    squares = ((x * x).sum(axis=-1, keepdims=True) + LEAST_SQUARE for x in (input1, input2))
+    lengths = [square / xp.sqrt(square) for square in squares]  # NaN where the squares overflow
     units = [input1 / lengths[0], input2 / lengths[1]]
     cosine = (units[0] * units[1]).sum(axis=-1, keepdims=True)
     excess = cosine - number("margin", margin)
@@ -250,6 +259,10 @@ def triplet_margin_loss(
     reduction: str = "mean",
 ) -> Terms:
     """Compute max(0, margin + |anchor - positive + eps| - |anchor - negative + eps|).
+
+    With u and v the gradients of the two lengths, those of the loss are u - v, -u and v, or 0 where the loss
+    is 0, unless the margin is exactly reached. A length of 0 has the gradient 0; where entries (p = infinity)
+    or distances (`swap`) are equal, they share it.
 
     Args:
         anchor, positive, negative: rows, (N, D) or (..., D), that broadcast, with the same number of

@@ -249,6 +249,11 @@ def differences(draw: st.DrawFn, **options: tuple[Any, ...]) -> Comparison:
     return chosen, rng.standard_normal(shape), rng.standard_normal(shape)
 
 
+def signs(draw: st.DrawFn) -> Comparison:
+    options, prediction, target = differences(draw, margin=(-0.3, 1.0))
+    return options, prediction, np.sign(target)
+
+
 def binary(draw: st.DrawFn, *weights: str) -> Comparison:
     """Probabilities; the weights have the prediction's shape, or broadcast to it."""
     shape, rng = dims(draw, 1, 3), numbers(draw)
@@ -289,6 +294,9 @@ LOSSES: dict[str, Callable[[st.DrawFn], Comparison]] = {
     "MSELoss": differences,
     "L1Loss": differences,
     "SmoothL1Loss": partial(differences, beta=(0.0, 0.4, 1.0)),
+    "HuberLoss": partial(differences, delta=(0.2, 0.4, 1.0)),
+    "KLDivLoss": partial(differences, log_target=(True,)),
+    "HingeEmbeddingLoss": signs,
     "BCELoss": lambda draw: binary(draw, "weight"),
     "BCEWithLogitsLoss": logits,
     "NLLLoss": classes,

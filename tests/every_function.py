@@ -112,7 +112,12 @@ def _forward_calls(normal: Any, share: Any, drawn: Any) -> dict[str, Call]:
         "binary_cross_entropy": Call((share(3, 4), share(3, 4), share(4))),
         "binary_cross_entropy_with_logits": Call((values, share(3, 4, 2), share(4, 2)), {"reduction": "sum"}),
     }
-    for name in ("mse_loss", "l1_loss", "smooth_l1_loss"):
+    pair = normal(3, 4), normal(3, 4)
+    calls["margin_ranking_loss"] = Call((*pair, normal(1, 4)))
+    calls["cosine_embedding_loss"] = Call((*pair, np.sign(normal(3))), {"margin": -0.5})
+    calls["triplet_margin_loss"] = Call((*pair, normal(1, 4)), {"swap": True})
+    calls["kl_div"] = Call((values, share(3, 4, 2)), {"reduction": "batchmean"})
+    for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "hinge_embedding_loss"):
         calls[name] = Call((normal(3, 4), normal(3, 4)))
     for name in ("nhwc_to_nchw", "nchw_to_nhwc", "hwio_to_oihw", "oihw_to_hwio"):
         calls[name] = Call((image,))

@@ -189,7 +189,18 @@ def test_without_a_gpu_one_line_says_what_is_missing() -> None:
     assert not gpu_available()
 
 
-PREDICTIONS = {name: normal((4, 3), 6) for name in ("MSELoss", "L1Loss", "SmoothL1Loss", "BCEWithLogitsLoss")}
+PREDICTIONS = {
+    name: normal((4, 3), 6)
+    for name in (
+        "MSELoss",
+        "L1Loss",
+        "SmoothL1Loss",
+        "HuberLoss",
+        "KLDivLoss",
+        "HingeEmbeddingLoss",
+        "BCEWithLogitsLoss",
+    )
+}
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

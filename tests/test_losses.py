@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,7 @@ import tinyconv as tc
 import tinyconv.functional as F
 from tests import strict_arrays
 from tests.compare import assert_close
+from tinyconv import gradcheck
 from tinyconv.arrays import Array, moved
 
 WEIGHT = np.array([1.0, 0.25, 3.0])
@@ -19,6 +21,9 @@ FUNCTIONS: dict[Any, Any] = {
     tc.MSELoss: F.mse_loss,
     tc.L1Loss: F.l1_loss,
     tc.SmoothL1Loss: F.smooth_l1_loss,
+    tc.HuberLoss: F.huber_loss,
+    tc.KLDivLoss: F.kl_div,
+    tc.HingeEmbeddingLoss: F.hinge_embedding_loss,
     tc.BCELoss: F.binary_cross_entropy,
     tc.BCEWithLogitsLoss: F.binary_cross_entropy_with_logits,
     tc.NLLLoss: F.nll_loss,
@@ -31,7 +36,12 @@ WEIGHTED: dict[str, Any] = {"weight": WEIGHT}
 SMOOTHED: dict[str, Any] = {"label_smoothing": 0.2}
 # Losses with options, and with shapes of a prediction for each kind of target.
 CASES: list[tuple[list[Any], list[dict[str, Any]], tuple[Any, ...], str]] = [
-    ([tc.MSELoss, tc.L1Loss, tc.SmoothL1Loss], [{}], ((4, 3), (5,), (), (0, 3)), "elements"),
+    (
+        [tc.MSELoss, tc.L1Loss, tc.SmoothL1Loss, tc.HuberLoss, tc.KLDivLoss, tc.HingeEmbeddingLoss],
+        [{}],
+        ((4, 3), (5,), (), (0, 3)),
+        "elements",
+    ),
     ([tc.BCELoss, tc.BCEWithLogitsLoss], [{}, WEIGHTED], ((4, 3),), "elements"),
     (
         [tc.NLLLoss, tc.CrossEntropyLoss],
@@ -85,6 +95,42 @@ def test_the_mean_is_the_sum_over_the_denominator(
         assert np.isnan(mean)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (5,), (), (3, 0)])
+def test_batchmean_divides_by_the_batch_size(shape: tuple[int, ...]) -> None:
+    prediction, target = arrays_of(shape, "elements")
+    criterion = tc.KLDivLoss("batchmean")
+    size = shape[0] if shape else 1
+    assert criterion.denominator(prediction, target) == (size if prediction.size else 3)
+    loss, grad, total = criterion(prediction, target), criterion.backward(), tc.KLDivLoss("sum")
+    assert_close(loss, np.asarray(total(prediction, target) / size))
+    assert_close(grad, total.backward() / size)
+    if prediction.size:
+        gradcheck(criterion, (prediction, target))
+        gradcheck(criterion, (prediction, target), second_order=True)
+        gradcheck(partial(F.kl_div, reduction="batchmean"), (prediction, target))
+    for wrong in (tc.MSELoss, tc.HuberLoss):
+        with pytest.raises(ValueError, match="`reduction`"):
+            wrong("batchmean")
+
+
+def test_a_trainer_divides_what_it_adds_up_by_the_batch_size_for_batchmean() -> None:
+    rng = np.random.default_rng(0)
+    x, target = rng.standard_normal((10, 4)), rng.dirichlet(np.ones(3), 10)
+    weights = []
+    for accumulate, size in ((1, 10), (4, 3)):  # a last batch of one sample
+        linear = tc.Linear(4, 3, dtype=np.float64, generator=0)
+        model = tc.Sequential(linear, tc.LogSoftmax(1))
+        optimizer = tc.optim.SGD(model, lr=0.5)
+        trainer = tc.Trainer(
+            model, tc.KLDivLoss("batchmean"), optimizer, accumulate=accumulate, progress=False
+        )
+        expected = tc.KLDivLoss("batchmean")(model(x), target)
+        assert trainer.evaluate((x, target), batch_size=3).loss == pytest.approx(float(expected))
+        trainer.fit((x, target), 1, batch_size=size)
+        weights.append(linear.weight)
+    assert_close(weights[1], weights[0])
+
+
 def test_on_a_gpu_the_denominator_is_not_read() -> None:
     with strict_arrays.installed() as cupy:
         for options in ({}, {"weight": WEIGHT}, {"ignore_index": 1}):
@@ -131,7 +177,7 @@ def test_arguments_are_pytorchs_by_position_and_attributes_by_name(kind: Any) ->
     for parameters in (found, function, backward):
         assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters.values())
     values: dict[str, Any] = {"reduction": "sum", "ignore_index": 3, "label_smoothing": 0.5, "beta": 2.0}
-    values |= {"weight": WEIGHT, "pos_weight": WEIGHT}
+    values |= {"weight": WEIGHT, "pos_weight": WEIGHT, "delta": 2.0, "margin": 2.0, "log_target": True}
     criterion = kind(*[values[name] for name in expected])
     assert all(getattr(criterion, name) is values[name] for name in expected)
 
@@ -142,6 +188,9 @@ def test_what_is_assigned_to_an_attribute_takes_effect(kind: Any) -> None:
     prediction, target = arrays_of((6, 3), "classes" if classes else "elements")
     values: dict[str, Any] = {
         "beta": 0.1,
+        "delta": 0.1,
+        "margin": 0.4,
+        "log_target": True,
         "weight": WEIGHT,
         "pos_weight": WEIGHT,
         "ignore_index": 1,
@@ -197,3 +246,122 @@ def test_a_repr_says_what_differs_from_the_defaults() -> None:
     criterion = tc.NLLLoss()
     criterion.ignore_index = 7
     assert repr(criterion) == "NLLLoss(ignore_index=7)"
+
+
+INF, NAN = np.inf, np.nan
+# The arguments, at kinks and zeros and beyond, and options.
+EDGES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
+    "huber_loss at delta": ("huber_loss", ([-0.5, 0.5, 0, 2, NAN, INF], [0.0] * 6), {"delta": 0.5}),
+    "huber_loss, a parabola": ("huber_loss", ([-3.0, 5.0, NAN], [0.0] * 3), {"delta": INF}),
+    "kl_div at 0": ("kl_div", ([-1.0, -1.0, -INF, -INF, NAN], [0.0, 1.0, 0.0, 1.0, 1.0]), {}),
+    "kl_div, no probabilities": ("kl_div", ([0.0, 0.0, -1.0, 2.0], [-1.0, NAN, 3.0, -0.0]), {}),
+    "kl_div, log_target": (
+        "kl_div",
+        ([-1.0, -INF, -1.0, 0.0, -INF], [-INF, -INF, 0.0, 2.0, -1.0]),
+        {"log_target": True},
+    ),
+    "hinge_embedding_loss at the margin": (
+        "hinge_embedding_loss",
+        ([0.5, 0.4, 0.6, 0.5, 0.5, NAN, NAN, INF], [-1.0, -1.0, -1.0, 1.0, 0.0, -1.0, 1.0, -1.0]),
+        {"margin": 0.5},
+    ),
+    "margin_ranking_loss at the margin": (
+        "margin_ranking_loss",
+        ([0.0, 1.0, 2.0, 1.0, NAN, -INF], [0.0] * 6, [1.0, 1.0, 1.0, 0.0, 1.0, 1.0]),
+        {"margin": 1.0},
+    ),
+    "margin_ranking_loss of equal inputs": ("margin_ranking_loss", ([0.0, 1.0], [0.0, 1.0], [1.0, -1.0]), {}),
+    "cosine_embedding_loss of zeros": (
+        "cosine_embedding_loss",
+        (
+            [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0]],
+            [[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]],
+            [1.0, -1.0, -1.0, 1.0],
+        ),
+        {},
+    ),
+    "cosine_embedding_loss at the margin": (
+        "cosine_embedding_loss",
+        (
+            [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [NAN, 0.0]],
+            [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
+            [-1.0, 1.0, 2.0, 1.0],
+        ),
+        {},
+    ),
+    "triplet_margin_loss at the margin": (
+        "triplet_margin_loss",
+        ([[0.0, 0.0]] * 3, [[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [3.5, 0.0], [2.5, 0.0]]),
+        {"eps": 0.0},
+    ),
+    "triplet_margin_loss, swapping at a tie": (
+        "triplet_margin_loss",
+        ([[0.0, 0.0]] * 3, [[2.0, 0.0], [2.0, 1.0], [0.0, 2.0]], [[1.0, 0.0], [0.5, 0.0], [0.0, 5.0]]),
+        {"eps": 0.0, "swap": True, "margin": 9.0},
+    ),
+}
+for p in (0.5, 1.0, 1.5, 2.0, 3.0, INF, -INF, -1.0):
+    EDGES[f"triplet_margin_loss of lengths of 0, p={p}"] = (
+        "triplet_margin_loss",
+        ([[0.0, 0.0], [1.0, 2.0]], [[0.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [2.0, 3.0]]),
+        {"eps": 0.0, "margin": 9.0, "p": p},
+    )
+
+
+@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.filterwarnings("ignore:reduction. 'mean'")
+def test_at_kinks_and_zeros_values_and_gradients_are_pytorchs(name: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    function, inputs, options = EDGES[name]
+    arrays = [np.array(values) for values in inputs]
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    output = getattr(torch.nn.functional, function)(*tensors, reduction="none", **options)
+    cotangent = np.linspace(1, 2, len(output))
+    expected = torch.autograd.grad(output, tensors, torch.tensor(cotangent), allow_unused=True)
+    options = {"reduction": "none", **options}
+    assert_close(getattr(F, function)(*arrays, **options), output.detach().numpy())
+    grads = getattr(F, f"{function}_backward")(cotangent, *arrays, **options)
+    grads += (None,) * (len(expected) - len(grads))  # of what it is not differentiable in
+    for grad, theirs in zip(grads, expected, strict=True):
+        assert (grad is None) == (theirs is None)
+        if theirs is not None:
+            assert_close(grad, theirs.numpy())
+
+
+def test_a_target_of_ones_and_minus_ones_may_have_an_integer_dtype() -> None:
+    x, target = np.array([0.5, 0.5, 2.0], np.float32), np.array([1, -1, -1])
+    for dtype in (np.int8, np.int64):
+        loss = F.hinge_embedding_loss(x, target.astype(dtype))
+        assert_close(loss, F.hinge_embedding_loss(x, target.astype(np.float32)))
+    with pytest.raises(TypeError, match="`target`"):
+        F.hinge_embedding_loss(x, target == 1)
+    with pytest.raises(TypeError, match="`target`"):
+        F.hinge_embedding_loss(x, target.astype(np.float64))
+    with pytest.raises(ValueError, match="`target`"):
+        F.hinge_embedding_loss(x, target[:1])
+
+
+def test_the_loss_of_the_edges_is_that_of_float32_as_well() -> None:
+    for function, inputs, options in EDGES.values():
+        if np.isfinite(np.concatenate([np.ravel(values) for values in inputs])).all():
+            arrays = [np.array(values) for values in inputs]
+            found = getattr(F, function)(*(array.astype(np.float32) for array in arrays), **options)
+            assert found.dtype == np.float32
+            assert_close(found, np.float32(getattr(F, function)(*arrays, **options)))
+
+
+def test_options_out_of_range_are_refused_by_name() -> None:
+    x = np.zeros(3)
+    for delta in (0, -1.0, NAN):
+        with pytest.raises(ValueError, match="`delta`"):
+            F.huber_loss(x, x, delta=delta)
+        with pytest.raises(ValueError, match="`delta`"):
+            tc.HuberLoss(delta=delta)
+    with pytest.raises(TypeError, match="`log_target`"):
+        tc.KLDivLoss(log_target=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`log_target`"):
+        F.kl_div(x, x, log_target="no")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`margin`"):
+        tc.HingeEmbeddingLoss("1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'batchmean'"):
+        F.kl_div(x, x, reduction="batch")

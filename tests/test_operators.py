@@ -139,6 +139,10 @@ def test_every_losss_gradients_agree_with_differences(reduction: str) -> None:
     classes = np.array([0, 2, 1, 2])
     gradcheck(partial(F.l1_loss, reduction=reduction), (x, t))
     gradcheck(partial(F.smooth_l1_loss, reduction=reduction, beta=0.7), (x, t))
+    gradcheck(partial(F.huber_loss, reduction=reduction, delta=0.7), (x, t))
+    gradcheck(partial(F.kl_div, reduction=reduction), (x, q))
+    gradcheck(partial(F.kl_div, reduction=reduction, log_target=True), (x, t))
+    gradcheck(partial(F.hinge_embedding_loss, reduction=reduction), (x, np.sign(t).astype(int)))
     gradcheck(partial(F.binary_cross_entropy, reduction=reduction, weight=w), (p, q))
     gradcheck(
         partial(F.binary_cross_entropy_with_logits, reduction=reduction, weight=w, pos_weight=w[::-1]), (x, q)

@@ -28,9 +28,12 @@ from tinyconv.arrays import Array
 _FUNCTIONS = {
     "input weight bias": "conv1d conv2d conv_transpose2d linear batch_norm layer_norm group_norm",
     "input target": "mse_loss l1_loss smooth_l1_loss cross_entropy nll_loss binary_cross_entropy "
-    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits huber_loss kl_div",
+    "input1 input2 target": "margin_ranking_loss",
+    "input1 input2": "cosine_embedding_loss",
+    "anchor positive negative": "triplet_margin_loss",
     "input": "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
-    "softplus pad interpolate upsample_nearest dropout dropout2d",
+    "softplus pad interpolate upsample_nearest dropout dropout2d hinge_embedding_loss",
 }
 OPERATORS = {
     f"nn.functional.{name}": tuple(gradients.split())
@@ -47,6 +50,7 @@ _MODULES = """
     BatchNorm1d BatchNorm2d LayerNorm GroupNorm
     ReLU LeakyReLU ELU GELU SiLU Softplus Sigmoid Tanh Softmax LogSoftmax
     MSELoss L1Loss SmoothL1Loss CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss
+    HuberLoss KLDivLoss HingeEmbeddingLoss MarginRankingLoss CosineEmbeddingLoss
     ZeroPad2d ConstantPad2d ReflectionPad2d ReplicationPad2d CircularPad2d
 """
 MODULES = _MODULES.split()
@@ -300,8 +304,11 @@ def module_info(module: str) -> Any:
 
 
 def forward_inputs(entry: Any) -> list[Any]:
-    """What forward is given; its one keyword is the input."""
-    return [*entry.forward_input.args, *entry.forward_input.kwargs.values()] if entry.forward_input else []
+    """What forward is given; its one keyword is the input. Of a tensor that is given twice, a copy."""
+    if not entry.forward_input:
+        return []
+    inputs: list[Any] = [*entry.forward_input.args, *entry.forward_input.kwargs.values()]
+    return inputs[:1] + [copy.deepcopy(v.detach()) if v is inputs[0] else v for v in inputs[1:]]
 
 
 def check_module(info: Any, entry: Any, dtype: Any, training: bool) -> bool:
@@ -313,14 +320,16 @@ def check_module(info: Any, entry: Any, dtype: Any, training: bool) -> bool:
         layer.train(training).load_state_dict(to_numpy(dict(theirs.state_dict())))
     double = copy.deepcopy(theirs).double()
     outputs = layer.forward(*to_numpy(inputs))
-    cotangent = random_cotangent(outputs)
+    cotangent, names = random_cotangent(outputs), getattr(layer, "inputs", ("input",))
 
     def run(module: Any, inputs: Sequence[Any]) -> dict[str, Array]:
-        tensors = {"input": inputs[0], **dict(module.named_parameters())}
+        tensors = {**dict(zip(names, inputs, strict=False)), **dict(module.named_parameters())}
         return results(quietly(module, *inputs), tensors, cotangent)
 
     expected = run(theirs, inputs)
-    actual = {"gradient with respect to `input`": layer.backward(cotangent)}
+    grads = layer.backward(cotangent)
+    by_name = zip(names, grads if isinstance(grads, tuple) else (grads,), strict=True)
+    actual = {f"gradient with respect to `{name}`": grad for name, grad in by_name}
     if isinstance(layer, tinyconv.Layer):
         actual |= {f"gradient with respect to `{name}`": grad for name, grad in layer.grads.items()}
         assert list(layer.grads) == [name for name, _ in theirs.named_parameters()]

@@ -142,11 +142,40 @@ BIASED = {"conv1d", "conv_transpose2d", "layer_norm", "group_norm"}  # the last 
 
 MAPS, SHARES = normal(2, 3, 2, 2), shares(2, 3, 2, 2)
 IGNORED = np.where(np.arange(8).reshape(2, 2, 2) % 3, classes(2, 2, 2), -100)
+PAIR = normal(4, 5), normal(4, 5, seed=1)
 LOSSES: dict[str, Case] = {
     "mse_loss": ("mse_loss", (normal(4, 5), normal(4, 5, seed=1)), {}),
     "l1_loss": ("l1_loss", (POINTS, np.append(POINTS[:3], POINTS[3:][::-1])), {}),
     "smooth_l1_loss": ("smooth_l1_loss", (normal(4, 5), normal(4, 5, seed=1)), {}),
     "smooth_l1_loss, beta": ("smooth_l1_loss", (normal(4, 5), normal(4, 5, seed=1)), {"beta": 0.3}),
+    "huber_loss": ("huber_loss", (normal(4, 5), normal(4, 5, seed=1)), {}),
+    "huber_loss, delta": ("huber_loss", (normal(4, 5), normal(4, 5, seed=1)), {"delta": 0.3}),
+    "kl_div": ("kl_div", (normal(4, 5), shares(4, 5)), {}),
+    "kl_div, log_target": ("kl_div", (normal(4, 5), normal(4, 5, seed=1)), {"log_target": True}),
+    "hinge_embedding_loss": ("hinge_embedding_loss", (normal(4, 5), np.sign(normal(4, 5, seed=1))), {}),
+    "hinge_embedding_loss, margin": (
+        "hinge_embedding_loss",
+        (normal(4, 5), np.sign(normal(4, 5, seed=1))),
+        {"margin": -0.2},
+    ),
+    "margin_ranking_loss": ("margin_ranking_loss", (*PAIR, np.sign(normal(4, 5, seed=2))), {}),
+    "margin_ranking_loss, margin": (
+        "margin_ranking_loss",
+        (*PAIR, np.sign(normal(4, 5, seed=2))),
+        {"margin": 0.7},
+    ),
+    "cosine_embedding_loss": ("cosine_embedding_loss", (*PAIR, np.array([1.0, -1, -1, 1])), {}),
+    "cosine_embedding_loss, margin": (
+        "cosine_embedding_loss",
+        (*PAIR, np.array([1.0, -1, -1, -1])),
+        {"margin": -0.3},
+    ),
+    "triplet_margin_loss": ("triplet_margin_loss", (*PAIR, normal(4, 5, seed=2)), {}),
+    "triplet_margin_loss, every option": (
+        "triplet_margin_loss",
+        (*PAIR, normal(4, 5, seed=2)),
+        {"margin": 3.0, "p": 1.5, "eps": 0.1, "swap": True},
+    ),
     "nll_loss": ("nll_loss", (normal(5, 3), classes(5)), {}),
     "nll_loss, weight": ("nll_loss", (normal(5, 3), classes(5), uniform(3)), {}),
     "nll_loss, ignored": ("nll_loss", (MAPS, IGNORED), {}),

@@ -1,6 +1,7 @@
 """jvp, backward_jvp and what stands on them: against PyTorch's double backward, and against differences."""
 
 import inspect
+import warnings
 from functools import partial
 from typing import Any
 
@@ -181,6 +182,16 @@ LOSSES: dict[str, tuple[Any, str, dict[str, Any], Array, Array]] = {
     "MSELoss": (tc.MSELoss, "MSELoss", {}, PREDICTION, PROBABILITIES),
     "L1Loss": (tc.L1Loss, "L1Loss", {}, PREDICTION, PROBABILITIES),
     "SmoothL1Loss": (tc.SmoothL1Loss, "SmoothL1Loss", {"beta": 0.7}, PREDICTION, PROBABILITIES),
+    "HuberLoss": (tc.HuberLoss, "HuberLoss", {"delta": 0.7}, PREDICTION, PROBABILITIES),
+    "KLDivLoss": (tc.KLDivLoss, "KLDivLoss", {}, PREDICTION, PROBABILITIES),
+    "KLDivLoss, log_target": (tc.KLDivLoss, "KLDivLoss", {"log_target": True}, PREDICTION, PROBABILITIES),
+    "HingeEmbeddingLoss": (
+        tc.HingeEmbeddingLoss,
+        "HingeEmbeddingLoss",
+        {"margin": 0.5},
+        PREDICTION,
+        np.sign(PROBABILITIES - 0.5),
+    ),
     "BCELoss": (tc.BCELoss, "BCELoss", {"weight": WEIGHT}, PROBABILITIES[::-1], PROBABILITIES),
     "BCEWithLogitsLoss": (
         tc.BCEWithLogitsLoss,
@@ -220,7 +231,8 @@ def compare_losses_second_order(name: str, options: dict[str, Any], prediction: 
 
     tensor, upstream = (torch.tensor(np.array(a), requires_grad=True) for a in (prediction, g))
     converted = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
-    output = getattr(torch.nn, name)(**converted)(tensor, torch.tensor(target))
+    with warnings.catch_warnings(action="ignore"):  # of KLDivLoss's mean
+        output = getattr(torch.nn, name)(**converted)(tensor, torch.tensor(target))
     (grad,) = torch.autograd.grad(output, tensor, upstream, create_graph=True)
     moved = (grad * torch.tensor(x_dot)).sum()
     (expected_dot,) = torch.autograd.grad(moved, upstream, create_graph=True)

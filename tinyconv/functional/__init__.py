@@ -24,6 +24,7 @@ from tinyconv.functional.linear import *
 from tinyconv.functional.losses.binary_cross_entropy import *
 from tinyconv.functional.losses.cross_entropy import *
 from tinyconv.functional.losses.elementwise import *
+from tinyconv.functional.losses.margin import *
 from tinyconv.functional.normalization.batch_norm import *
 from tinyconv.functional.normalization.group_norm import *
 from tinyconv.functional.normalization.layer_norm import *

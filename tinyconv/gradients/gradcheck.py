@@ -19,7 +19,8 @@ import numpy as np
 from tinyconv.arguments import Generator, given
 from tinyconv.arguments import generator as as_generator
 from tinyconv.arrays import Array, array_module, is_array, moved
-from tinyconv.layers import Layer, Loss
+from tinyconv.layers import Layer, MultiInputLoss
+from tinyconv.layers.loss import Criterion
 
 MAX_ENTRIES = 1000
 DIRECTIONS = 20
@@ -44,7 +45,7 @@ class Gradcheck(NamedTuple):
 
 
 def gradcheck(
-    layer_or_function: Layer | Loss | Callable[..., Array],
+    layer_or_function: Layer | Criterion | Callable[..., Array],
     inputs: Array | Sequence[Any],
     eps: float = 1e-6,
     atol: float = 1e-5,
@@ -57,8 +58,9 @@ def gradcheck(
 
     Args:
         layer_or_function: a Layer (its input and all its parameters are checked), a Loss (its
-            prediction is), or a function `op` beside which its module has an `op_backward`; arguments
-            that are not to be checked may be bound by functools.partial as keywords.
+            prediction is), a MultiInputLoss (the inputs that it names are), or a function `op` beside which
+            its module has an `op_backward`; arguments that are not to be checked may be bound by
+            functools.partial as keywords.
         inputs: the input, or a sequence of inputs. Floating arrays are converted to float64; others
             are passed on as they are.
         eps: half of the step.
@@ -233,13 +235,14 @@ _Run: TypeAlias = tuple[Array, Callable[[Array], list[Array]]]
 class _Module:
     """A layer or a loss, as a function of float64 arrays that are changed in place between runs."""
 
-    def __init__(self, module: Layer | Loss, values: list[Any]) -> None:
+    def __init__(self, module: Layer | Criterion, values: list[Any]) -> None:
         self.name, self.values = type(module).__name__, values
         if isinstance(module, Layer):
             module.check_whole()
         self.module: Any = copy.deepcopy(module).to(np.float64)
         self.params: dict[str, Array] = {}
-        self.arguments = {"prediction": values[0]}
+        names = module.inputs if isinstance(module, MultiInputLoss) else ("prediction",)
+        self.arguments = dict(zip(names, values, strict=False))
         if isinstance(self.module, Layer):
             self.module.zero_grad()
             self.params = self.module.params
@@ -250,21 +253,22 @@ class _Module:
         module = copy.deepcopy(self.module)  # so that no run changes statistics or random generators
 
         def grads(cotangent: Array) -> list[Array]:
-            return [module.backward(cotangent), *getattr(module, "grads", {}).values()]
+            return [*_listed(module.backward(cotangent)), *getattr(module, "grads", {}).values()]
 
         return module.forward(*self.values), grads
 
     def tangents(self, cotangent: Array, dots: list[Array]) -> list[Array]:
         """Tangents of the output and of the gradients for tangents of inputs, parameters and cotangent."""
         module = copy.deepcopy(self.module)
-        x_dot, *param_dots, cotangent_dot = dots
+        *x_dots, cotangent_dot = dots
+        param_dots = [x_dots.pop() for _ in self.params][::-1]
         moving = {name: dot for name, dot in zip(self.params, param_dots, strict=True) if dot.any()}
         module.forward(*self.values)
-        output_dot = module.jvp(x_dot, moving) if moving else module.jvp(x_dot)
+        output_dot = module.jvp(*x_dots, moving) if moving else module.jvp(*x_dots)
         module.backward(cotangent)
-        grad_dot = module.backward_jvp(cotangent_dot)
+        grads_dot = _listed(module.backward_jvp(cotangent_dot))
         zeros, found = array_module(cotangent).zeros_like, getattr(module, "grads_dot", {})
-        return [output_dot, grad_dot, *(found.get(n, zeros(p)) for n, p in self.params.items())]
+        return [output_dot, *grads_dot, *(found.get(n, zeros(p)) for n, p in self.params.items())]
 
 
 class _Function:
@@ -289,17 +293,21 @@ class _Function:
         def grads(cotangent: Array) -> list[Array]:
             # A copy of its own, so that a random generator is in the state that forward got it in.
             result = self.backward(cotangent, *self.values, **copy.deepcopy(self.keywords))
-            listed = result if isinstance(result, tuple) else (result,)
-            return [grad for grad in listed if grad is not None]
+            return [grad for grad in _listed(result) if grad is not None]
 
         return self.function(*self.values, **copy.deepcopy(self.keywords)), grads
+
+
+def _listed(grads: Any) -> tuple[Any, ...]:
+    """Gradients, of which there may be one."""
+    return grads if isinstance(grads, tuple) else (grads,)
 
 
 _Subject: TypeAlias = _Module | _Function
 
 
-def _subject(layer_or_function: Layer | Loss | Callable[..., Array], values: list[Any]) -> _Subject:
-    if isinstance(layer_or_function, (Layer, Loss)):
+def _subject(layer_or_function: Layer | Criterion | Callable[..., Array], values: list[Any]) -> _Subject:
+    if isinstance(layer_or_function, (Layer, Criterion)):
         return _Module(layer_or_function, values)
     if callable(layer_or_function):
         return _Function(layer_or_function, values)

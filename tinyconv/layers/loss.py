@@ -1,4 +1,4 @@
-"""Losses: criteria with a forward of two arguments, the prediction and the target."""
+"""Losses: criteria with a forward of two arguments, the prediction and the target, or of more inputs."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -6,11 +6,20 @@ from typing import Any, Self
 import numpy.typing as npt
 
 import tinyconv.functional as F
-from tinyconv.arguments import REDUCTIONS, check_shape, conversion, integer, number, one_of
+from tinyconv.arguments import (
+    REDUCTIONS,
+    above_zero,
+    boolean,
+    check_shape,
+    conversion,
+    integer,
+    number,
+    one_of,
+)
 from tinyconv.arrays import Array, array_module, is_array, underflow_allowed
 from tinyconv.functional.losses.cross_entropy import class_denominator
 from tinyconv.functional.losses.elementwise import check_elements
-from tinyconv.functional.losses.reduction import reduce
+from tinyconv.functional.losses.reduction import by_batch, reduce
 from tinyconv.layers.cache import ForwardCache
 from tinyconv.layers.function import OfFunction
 from tinyconv.signature import shown_arguments
@@ -18,17 +27,59 @@ from tinyconv.signature import shown_arguments
 __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
+    "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
+    "KLDivLoss",
     "L1Loss",
     "Loss",
     "MSELoss",
+    "MarginRankingLoss",
+    "MultiInputLoss",
     "NLLLoss",
     "SmoothL1Loss",
+    "TripletMarginLoss",
 ]
 
 
-class Loss(OfFunction, ForwardCache, options=("reduction",)):
-    """Base class of the criteria.
+class Criterion(OfFunction, ForwardCache, options=("reduction",)):
+    """Base class of the losses, of any number of inputs.
+
+    Args:
+        reduction: "none", "mean" or "sum".
+    """
+
+    _reductions: tuple[str, ...] = REDUCTIONS
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = one_of("reduction", reduction, self._reductions)
+
+    def to(self, target: npt.DTypeLike) -> Self:
+        """Move the attributes that are arrays, such as class weights, to a device, or convert their dtype.
+
+        Args:
+            target: "cpu", "cuda", float32 or float64.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `Layer.to`.
+        """
+        self._convert(conversion(target))
+        return self
+
+    def _convert(self, convert: Callable[[Array], Array]) -> None:
+        """Convert the attributes that are arrays."""
+        for name, value in vars(self).items():
+            if is_array(value):
+                setattr(self, name, convert(value))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown_arguments(self)})"
+
+
+class Loss(Criterion):
+    """Base class of the criteria of a prediction and a target.
 
         loss = criterion.forward(prediction, target)
         grad = criterion.backward()   # gradient with respect to the prediction
@@ -42,10 +93,6 @@ class Loss(OfFunction, ForwardCache, options=("reduction",)):
     Raises:
         ValueError: another `reduction`.
     """
-
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = one_of("reduction", reduction, REDUCTIONS)
 
     def denominator(self, prediction: Array, target: Array) -> Any:
         """Return what the reduction "mean" divides the sum of the losses by, whatever `reduction` is.
@@ -70,33 +117,12 @@ class Loss(OfFunction, ForwardCache, options=("reduction",)):
         """
         return len(target) if target.ndim else 1
 
-    def to(self, target: npt.DTypeLike) -> Self:
-        """Move the attributes that are arrays, such as class weights, to a device, or convert their dtype.
-
-        Args:
-            target: "cpu", "cuda", float32 or float64.
-
-        Raises:
-            ValueError, TypeError, RuntimeError: as `Layer.to`.
-        """
-        self._convert(conversion(target))
-        return self
-
-    def _convert(self, convert: Callable[[Array], Array]) -> None:
-        """Convert the attributes that are arrays."""
-        for name, value in vars(self).items():
-            if is_array(value):
-                setattr(self, name, convert(value))
-
     def output_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the loss of a prediction of `prediction_shape`."""
         return tuple(prediction_shape) if self.reduction == "none" else ()
 
     def __call__(self, prediction: Array, target: Array) -> Array:
         return self.forward(prediction, target)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({shown_arguments(self)})"
 
     def forward(self, prediction: Array, target: Array) -> Array:
         """Compute the loss; keep what `backward` needs."""
@@ -160,14 +186,17 @@ class ElementLoss(Loss):
         prediction, target, options = self.kept()
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
         ones = array_module(prediction).ones_like(prediction)
-        slopes, _ = self._function_backward(ones, prediction, target, **{**options, "reduction": "none"})
-        return self.save_tangents(reduce(slopes * prediction_dot, options["reduction"]), prediction_dot)
+        slopes = self._function_backward(ones, prediction, target, **{**options, "reduction": "none"})[0]
+        moved = reduce(slopes * prediction_dot, *by_batch(prediction, options["reduction"]))
+        return self.save_tangents(moved, prediction_dot)
 
     def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
         (prediction, target, options), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
-        given = (grad_output, prediction, target)
-        return self._function_backward_jvp(grad_output_dot, prediction_dot, *given, **options)
+        given = (prediction, target)
+        if self._function_backward_jvp is None:  # the gradient is piecewise constant in the prediction
+            return self._function_backward(grad_output_dot, *given, **options)[0]
+        return self._function_backward_jvp(grad_output_dot, prediction_dot, grad_output, *given, **options)
 
 
 class MSELoss(ElementLoss, function=F.mse_loss):
@@ -212,6 +241,67 @@ class SmoothL1Loss(ElementLoss, function=F.smooth_l1_loss, options=("reduction",
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
         self.beta = number("beta", beta, 0.0)
+
+
+class HuberLoss(ElementLoss, function=F.huber_loss, options=("reduction", "delta")):
+    """Compute half the squared error near 0, a straight line beyond `delta`; see `functional.huber_loss`.
+
+    Args:
+        reduction: "none", "mean" or "sum".
+        delta: the distance, above 0, at which the parabola becomes a straight line.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html
+    """
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = above_zero("delta", delta)
+
+
+class KLDivLoss(ElementLoss, function=F.kl_div, options=("reduction", "log_target")):
+    """Compute the Kullback-Leibler divergence of log-probabilities from a target; see `functional.kl_div`.
+
+    Args:
+        reduction: "none", "mean", "sum" or "batchmean"; "mean" divides by the number of elements,
+            "batchmean" by that of samples.
+        log_target: whether the target has log-probabilities.
+
+    Raises:
+        ValueError, TypeError: another `reduction`, a `log_target` that is not a bool.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html
+    """
+
+    _reductions = (*REDUCTIONS, "batchmean")
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = boolean("log_target", log_target)
+
+    def denominator(self, prediction: Array, target: Array) -> Any:
+        size = super().denominator(prediction, target)
+        return by_batch(prediction, self.reduction)[1] or size
+
+
+class HingeEmbeddingLoss(ElementLoss, function=F.hinge_embedding_loss, options=("margin", "reduction")):
+    """Compute distances, or what they lack to a margin; see `functional.hinge_embedding_loss`.
+
+    Args:
+        margin: the distance from which pairs with the target -1 do not count.
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html
+    """
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = number("margin", margin)
 
 
 class BCELoss(ElementLoss, function=F.binary_cross_entropy, options=("weight", "reduction")):
@@ -292,12 +382,7 @@ class NLLLoss(ClassLoss, ElementLoss, function=F.nll_loss):
     def jvp(self, prediction_dot: Array) -> Array:
         prediction, target, options = self.kept()
         check_shape("prediction_dot", prediction_dot, prediction.shape, "of the prediction")
-        return self.save_tangents(F.nll_loss(prediction_dot, target, **options))
-
-    def backward_jvp(self, grad_output_dot: Array | None = None) -> Array:
-        grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
-        (prediction, target, options), _, _ = self.saved_tangents(grad_output_dot)
-        return F.nll_loss_backward(grad_output_dot, prediction, target, **options)[0]
+        return self.save_tangents(F.nll_loss(prediction_dot, target, **options), prediction_dot)
 
 
 class CrossEntropyLoss(ClassLoss, options=("weight", "ignore_index", "reduction", "label_smoothing")):
@@ -342,3 +427,139 @@ class CrossEntropyLoss(ClassLoss, options=("weight", "ignore_index", "reduction"
         grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
         (saved,), (prediction_dot,), grad_output = self.saved_tangents(grad_output_dot)
         return F.cross_entropy_saved_backward_jvp(grad_output_dot, prediction_dot, grad_output, saved)
+
+
+class MultiInputLoss(Criterion):
+    """Base class of the criteria of several inputs, for example of two embeddings and a target.
+
+        loss = criterion.forward(anchor, positive, negative)
+        grads = criterion.backward()  # a tuple of the gradients with respect to `criterion.inputs`
+
+    It is used as a Loss is, but not by a Trainer, which has one prediction for a target.
+
+    Attributes:
+        inputs: names of the first arguments of forward, those that backward returns the gradients of.
+    """
+
+    inputs: tuple[str, ...] = ("input1", "input2")
+
+    def denominator(self, *inputs: Array) -> Any:
+        """Return what the reduction "mean" divides by: the number of losses."""
+        return vars(self._function)["terms"](*inputs, **self._options).losses.size
+
+    def __call__(self, *inputs: Array) -> Array:
+        return self.forward(*inputs)
+
+    @underflow_allowed
+    def forward(self, *inputs: Array) -> Array:
+        """Compute the loss; keep what `backward` needs."""
+        terms = vars(self._function)["terms"](*inputs, **self._options)
+        return self.save(reduce(terms.losses, terms.reduction), terms)
+
+    def backward(self, grad_output: Array | None = None) -> Any:
+        """Compute the gradients with respect to the inputs that are named in `inputs`.
+
+        Args, Raises: as `Loss.backward`.
+        """
+        grad_output = self.full(1) if grad_output is None else grad_output
+        (terms,) = self.saved(grad_output)
+        return terms.gradients(grad_output)[: len(self.inputs)]
+
+    def jvp(self, *dots: Array) -> Array:
+        """Compute the tangent of the last forward's loss for tangents of all that `inputs` names.
+
+        Raises:
+            RuntimeError: no forward before it, or one that a backward has used already.
+            ValueError, TypeError: another number of tangents, or one that does not fit its input.
+        """
+        (terms,) = self.kept()
+        if len(dots) != len(self.inputs):
+            raise ValueError(f"jvp takes tangents of {', '.join(self.inputs)}, got {len(dots)}")
+        return self.save_tangents(terms.jvp(dots), *dots)
+
+    def backward_jvp(self, grad_output_dot: Array | None = None) -> Any:
+        """Compute the tangents of the last backward's gradients, after forward, jvp and backward.
+
+        Args, Raises: as `Loss.backward_jvp`.
+        """
+        grad_output_dot = self.full(0) if grad_output_dot is None else grad_output_dot
+        (terms,), dots, grad_output = self.saved_tangents(grad_output_dot)
+        return terms.backward_jvp(grad_output_dot, dots, grad_output)
+
+
+class MarginRankingLoss(MultiInputLoss, function=F.margin_ranking_loss, options=("margin", "reduction")):
+    """Compare the order of two inputs with a target; see `functional.margin_ranking_loss`.
+
+        grad_input1, grad_input2 = criterion.backward()
+
+    Args:
+        margin: by how much the input that should be higher should be.
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html
+
+    >>> import numpy as np
+    >>> criterion = MarginRankingLoss(margin=0.5)
+    >>> float(criterion(np.array([1.0, 2.0]), np.array([2.0, 1.0]), np.array([1, 1])))
+    0.75
+    >>> criterion(np.array([1.0]), np.array([2.0]), np.array([1]))
+    array(1.5)
+    >>> criterion.backward()
+    (array([-1.]), array([1.]))
+    """
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = number("margin", margin)
+
+
+class CosineEmbeddingLoss(MarginRankingLoss, function=F.cosine_embedding_loss):
+    """Compare the angle of two rows with a target; see `functional.cosine_embedding_loss`.
+
+    Args:
+        margin: the cosine below which pairs with the target -1 do not count.
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html
+    """
+
+
+class TripletMarginLoss(
+    MultiInputLoss, function=F.triplet_margin_loss, options=("margin", "p", "eps", "swap", "reduction")
+):
+    """Compare distances from an anchor, of a positive and a negative; see `functional.triplet_margin_loss`.
+
+        grad_anchor, grad_positive, grad_negative = criterion.backward()
+
+    Args:
+        margin: by how much more, above 0, the negative should be distant.
+        p: of the p-norm that measures distances.
+        eps: added to every difference.
+        swap: whether the negative's distance is that from the positive, where this is smaller.
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.TripletMarginLoss.html
+    """
+
+    inputs = ("anchor", "positive", "negative")
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-6,
+        swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.margin, self.p, self.eps = above_zero("margin", margin), number("p", p), number("eps", eps)
+        self.swap = boolean("swap", swap)

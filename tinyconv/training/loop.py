@@ -133,11 +133,11 @@ class Loop:
     def _grad(self, prediction: Array, sums: Array) -> Array:
         """The gradient of the loss, or of its numerator, with respect to the prediction."""
         criterion, denominator = self.run.criterion, sums[DENOMINATOR]
-        if array_module(sums) is np and not denominator and criterion.reduction == "mean":  # it may be NaN
+        if array_module(sums) is np and not denominator and criterion.reduction != "sum":  # it may be NaN
             grad: Array = array_module(prediction).zeros_like(prediction)
             return grad
         grad = criterion.backward()
-        if self._adds_up and criterion.reduction == "mean":
+        if self._adds_up and criterion.reduction != "sum":
             grad = grad * denominator.astype(grad.dtype)
         return grad
 
@@ -151,7 +151,7 @@ class Loop:
         if xp is np and not denominator:
             return
         if self.graph is None:
-            if self._adds_up and run.criterion.reduction == "mean":
+            if self._adds_up and run.criterion.reduction != "sum":
                 divisor = denominator if xp is np else xp.where(denominator == 0, 1, denominator)
                 for grad in run.model.grads.values():
                     grad /= divisor.astype(grad.dtype)

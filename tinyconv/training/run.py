@@ -119,7 +119,7 @@ class Run:
         accumulate: int,
     ) -> None:
         instance("model", model, Layer)
-        check_reduces(instance("criterion", criterion, Loss))
+        check_reduces(instance("criterion", criterion, Loss, "of a prediction and a target"))
         if instance("optimizer", optimizer, Optimizer).model is not model:
             raise ValueError("`optimizer` must have been created for `model`")
         if schedule is not None and instance("schedule", schedule, Schedule).optimizer is not optimizer:

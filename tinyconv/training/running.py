@@ -14,10 +14,10 @@ NUMERATOR, DENOMINATOR, RIGHT, COUNTED, SAMPLES = range(5)
 class Evaluation(NamedTuple):
     """Loss and accuracy over all samples, whatever the batches were.
 
-    With the reduction "mean" the loss is the criterion's of all samples at once: the sum of the batches'
-    losses, each times its `Loss.denominator`, over the sum of the denominators; NaN if no target counts. With
-    "sum" it is the sum of the losses over the number of samples. The accuracy is that of the targets that are
-    not ignored; None if there are none, or if the targets are not class indices.
+    With the reduction "mean" (or "batchmean") the loss is the criterion's of all samples at once: the sum of
+    the batches' losses, each times its `Loss.denominator`, over the sum of the denominators; NaN if no target
+    counts. With "sum" it is the sum of the losses over the number of samples. The accuracy is that of the
+    targets that are not ignored; None if there are none, or if the targets are not class indices.
     """
 
     loss: float
@@ -32,7 +32,7 @@ def sums_of(criterion: Loss, loss: Array, prediction: Array, targets: Array) -> 
     sums[NUMERATOR], sums[DENOMINATOR] = loss, denominator
     sums[RIGHT], sums[COUNTED] = _right(prediction, targets, getattr(criterion, "ignore_index", None))
     sums[SAMPLES] = len(targets)
-    if criterion.reduction == "mean":  # which is NaN or infinite where no target counts
+    if criterion.reduction != "sum":  # which is NaN or infinite where no target counts
         sums[NUMERATOR] = _numerator(sums[NUMERATOR], sums[DENOMINATOR])
     return sums
 
@@ -48,7 +48,7 @@ def evaluation(criterion: Loss, sums: Array, nothing: str) -> Evaluation:
     numerator, denominator, right, counted, samples = sums.tolist()
     if not samples:
         raise ValueError(f"{nothing}; it must be an iterable that can be iterated again")
-    divisor = denominator if criterion.reduction == "mean" else samples
+    divisor = denominator if criterion.reduction != "sum" else samples
     return Evaluation(numerator / divisor if divisor else math.nan, right / counted if counted > 0 else None)
 
 

@@ -7,12 +7,19 @@ element for "none", and return the gradients with respect to `input` and `target
 
 from typing import Any
 
-from tinyconv.arguments import check_arrays, check_shape, number
+import numpy as np
+
+from tinyconv.arguments import above_zero, boolean, check_arrays, check_shape, number
 from tinyconv.arrays import Array, array_module, underflow_allowed
-from tinyconv.functional.losses.reduction import reduce, reduce_backward
+from tinyconv.functional.losses.reduction import by_batch, reduce, reduce_backward
 from tinyconv.functional.product_rule import tangent_of
 
 __all__ = [
+    "huber_loss",
+    "huber_loss_backward",
+    "huber_loss_backward_jvp",
+    "kl_div",
+    "kl_div_backward",
     "l1_loss",
     "l1_loss_backward",
     "l1_loss_backward_jvp",
@@ -158,6 +165,111 @@ def smooth_l1_loss_backward_jvp(
     if beta == 0:
         return None
     return array_module(input).where(abs(input - target) < beta, input_dot / beta, 0)
+
+
+@underflow_allowed
+def huber_loss(input: Array, target: Array, reduction: str = "mean", delta: float = 1.0) -> Array:
+    """Compute d^2 / 2 for d = |input - target| < delta, else delta * (d - delta / 2).
+
+    Args:
+        input, target: arrays of one shape and dtype, float32 or float64.
+        reduction: "none", "mean" or "sum".
+        delta: the distance, above 0, at which the parabola becomes a straight line.
+
+    Returns:
+        A 0-d array, or one of the shape of `input` for "none".
+
+    Raises:
+        ValueError: shapes that differ (they are not broadcast), an unknown reduction, a `delta` of 0 or less.
+        TypeError: dtypes that differ or are not floating.
+
+    Source: Huber, https://doi.org/10.1214/aoms/1177703732;
+        https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.huber_loss.html
+
+    >>> import numpy as np
+    >>> float(huber_loss(np.array([0.5, 4.0]), np.zeros(2), reduction="sum", delta=2.0))
+    6.125
+    """
+    distance = abs(_difference(input, target))
+    near = array_module(input).minimum(distance, above_zero("delta", delta))
+    return reduce(near * (distance - 0.5 * near), reduction)
+
+
+@underflow_allowed
+def huber_loss_backward(
+    grad_output: Array, input: Array, target: Array, reduction: str = "mean", delta: float = 1.0
+) -> tuple[Array, Array]:
+    """Return the gradients for `input`, input - target clipped to +-delta, and for `target`, its negative."""
+    difference, delta = _difference(input, target), above_zero("delta", delta)
+    slope = array_module(input).clip(difference, -delta, delta)
+    return _opposite(slope * reduce_backward(grad_output, difference, reduction))
+
+
+@tangent_of(huber_loss_backward)
+def huber_loss_backward_jvp(
+    input_dot: Array, input: Array, target: Array, reduction: str = "mean", delta: float = 1.0
+) -> Any:
+    """Compute the tangent of the gradient with respect to `input`; f'' is 1 in the parabola."""
+    return array_module(input).where(abs(input - target) < delta, input_dot, 0)
+
+
+@underflow_allowed
+def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: bool = False) -> Array:
+    """Compute the Kullback-Leibler divergence, entry by entry: target * (log(target) - input).
+
+    With `log_target` it is exp(target) * (target - input). A target of 0 counts as 0, unless the input is
+    infinite.
+
+    Args:
+        input: log-probabilities, any shape, float32 or float64.
+        target: probabilities, or with `log_target` log-probabilities, of the shape and dtype of `input`.
+        reduction: "none", "mean", "sum" or "batchmean"; "mean" divides the sum by the number of elements,
+            "batchmean" by the length of the first axis, as the divergence is defined.
+        log_target: whether `target` has log-probabilities.
+
+    Returns:
+        A 0-d array, or one of the shape of `input` for "none".
+
+    Raises:
+        ValueError: shapes that differ (they are not broadcast), an unknown reduction.
+        TypeError: dtypes that differ or are not floating, a `log_target` that is not a bool.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.kl_div.html
+
+    >>> import numpy as np
+    >>> target = np.array([[0.5, 0.5, 0.0]])
+    >>> float(kl_div(np.log(np.full((1, 3), 1 / 3)), target, "batchmean").round(6))  # log 3/2
+    0.405465
+    """
+    losses, _, _ = _divergences(input, target, log_target)
+    return reduce(losses, *by_batch(input, reduction))
+
+
+@underflow_allowed
+def kl_div_backward(
+    grad_output: Array, input: Array, target: Array, reduction: str = "mean", log_target: bool = False
+) -> tuple[Array, Array]:
+    """Return the gradients for `input`, -target, and for `target`, log(target) + 1 - input.
+
+    With `log_target` they are -exp(target) and exp(target) * (target + 1 - input). The second is NaN for
+    probabilities of 0, as in PyTorch.
+    """
+    _, shares, slope = _divergences(input, target, log_target)
+    grads, xp = reduce_backward(grad_output, input, *by_batch(input, reduction)), array_module(input)
+    with np.errstate(invalid="ignore"):  # 0 * inf: NaN, as in PyTorch
+        return xp.asarray(-shares * grads), xp.asarray(slope * grads)
+
+
+@np.errstate(divide="ignore", invalid="ignore")  # what is not a probability gives NaN, as in PyTorch
+def _divergences(input: Array, target: Array, log_target: bool) -> tuple[Array, Array, Array]:
+    """The losses of `kl_div`, and their slopes for `input`, with the opposite sign, and for `target`."""
+    xp = check_elements(input, target)
+    if boolean("log_target", log_target):
+        shares = xp.exp(target)
+        return shares * (target - input), shares, shares * (target - input) + shares
+    logs = xp.log(target)
+    losses = xp.where(target == 0, 0, target * logs) - target * input
+    return losses, target, logs + target / target - input
 
 
 def _opposite(grad: Any) -> tuple[Array, Array]:

@@ -8,6 +8,12 @@ from tinyconv.arguments import REDUCTIONS, check_arrays, check_shape, one_of
 from tinyconv.arrays import Array, array_module, fused
 
 
+def by_batch(input: Array, reduction: str) -> tuple[str, int | None]:
+    """Return how to reduce, and what "batchmean" divides by."""
+    is_by_batch = one_of("reduction", reduction, (*REDUCTIONS, "batchmean")) == "batchmean"
+    return ("mean", len(input) if input.ndim else 1) if is_by_batch else (reduction, None)
+
+
 def reduce(losses: Array, reduction: str, total: Any = None) -> Array:
     """Return `losses` ("none"), their "sum", or the sum over `total`, by default their number ("mean")."""
     xp = array_module(losses)

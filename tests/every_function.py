@@ -82,7 +82,10 @@ def _forward_calls(normal: Any, share: Any, drawn: Any) -> dict[str, Call]:
     pooled, indices = F.max_pool2d(normal(2, 2, 4, 6), 2, return_indices=True)
     classes, weights = drawn.integers(0, 5, (3, 2)), share(5)
     calls = {name: Call((values,)) for name in ("relu", "sigmoid", "tanh", "silu", "flatten")}
+    calls |= {name: Call((values,)) for name in ("relu6", "hardsigmoid", "hardswish", "selu", "mish")}
     calls |= {
+        "hardtanh": Call((values, -0.5, 1.5)),
+        "prelu": Call((values, normal(4))),
         "leaky_relu": Call((values, -0.3)),
         "elu": Call((values, 1.5)),
         "softplus": Call((values, 2.0, 1.5)),
@@ -165,6 +168,11 @@ def _saved_calls(calls: dict[str, Call], normal: Any) -> dict[str, Call]:
         (normal(*loss.shape), logits_dot, normal(*loss.shape), cross)
     )
 
+    values, weight = calls["prelu"].args
+    dots = normal(*values.shape), normal(*weight.shape)
+    made["prelu_jvp"] = Call((*dots, values, weight))
+    grads = normal(*values.shape), normal(*values.shape)
+    made["prelu_backward_jvp"] = Call((grads[0], *dots, grads[1], values, weight))
     values, dim = calls["log_softmax"].args
     made["log_softmax_jvp"] = Call((normal(*values.shape), values, dim))
     image, *options = calls["max_pool2d"].args

@@ -42,6 +42,7 @@ def weighted(x_shape: tuple[int, ...], w_shape: tuple[int, ...], channels: int) 
 SEQUENCES = weighted((2, 4, 9), (6, 2, 3), 6)  # two groups
 IMAGES = normal(2, 3, 7, 6)
 POINTS = np.append(normal(3, 5) * 3, [0.0, -0.0, 1.0, -1.0, 40.0, -40.0])
+CORNERS = np.append(POINTS, [3.0, -3.0, 6.0, 0.5])
 
 CASES: dict[str, Case] = {
     "conv1d": ("conv1d", weighted((2, 3, 8), (4, 3, 3), 4), {}),
@@ -100,6 +101,15 @@ CASES: dict[str, Case] = {
     "silu": ("silu", (POINTS,), {}),
     "softplus": ("softplus", (POINTS,), {}),
     "softplus, beta": ("softplus", (POINTS,), {"beta": 2.0, "threshold": 3.0}),
+    "relu6": ("relu6", (CORNERS,), {}),
+    "hardtanh": ("hardtanh", (CORNERS,), {}),
+    "hardtanh, other ends": ("hardtanh", (CORNERS,), {"min_val": -3.0, "max_val": 0.5}),
+    "hardsigmoid": ("hardsigmoid", (CORNERS,), {}),
+    "hardswish": ("hardswish", (CORNERS,), {}),
+    "selu": ("selu", (POINTS,), {}),
+    "mish": ("mish", (POINTS,), {}),
+    "prelu": ("prelu", (normal(2, 3, 4), normal(3, seed=1)), {}),
+    "prelu, one weight": ("prelu", (normal(2, 3, 4), normal(1, seed=1)), {}),
     "softmax": ("softmax", (normal(2, 3, 4), 1), {}),
     "softmax, last axis, large": ("softmax", (normal(3, 4) + 1000, -1), {}),
     "log_softmax": ("log_softmax", (normal(2, 3, 4), 1), {}),

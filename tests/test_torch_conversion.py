@@ -294,7 +294,7 @@ LAYERS_REFUSED: dict[str, Callable[[], tc.Layer]] = {
     r"layer '1\.0' \(GradientLayer\): PyTorch does not have a module": lambda: tc.GradientLayer(tc.ReLU()),
 }
 MODULES_REFUSED: dict[str, Callable[[], Any]] = {
-    r"layer '1\.0' \(Hardtanh\): tinyconv does not have a layer of this kind": nn.Hardtanh,
+    r"layer '1\.0' \(Tanhshrink\): tinyconv does not have a layer of this kind": nn.Tanhshrink,
     r"layer '1\.0' \(Doubled\): tinyconv does not have a layer of this kind": lambda: Doubled(2, 3),
     r"layer '1\.0' \(LazyLinear\): tinyconv does not have a layer": lambda: nn.LazyLinear(3),
     r"layer '1\.0' \(ParametrizedLinear\): tinyconv does not have a layer": lambda: (

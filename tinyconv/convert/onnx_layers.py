@@ -20,6 +20,7 @@ import tinyconv.layers as layers
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry
+from tinyconv.functional.hard import SELU_ALPHA, SELU_SCALE
 from tinyconv.functional.interpolate import interpolate_indices
 from tinyconv.functional.pooling.geometry import pool_geometry
 from tinyconv.layers import Layer
@@ -186,6 +187,28 @@ def _softplus(graph: Graph, layer: layers.Softplus, x: str, shape: Shape) -> str
     return graph.node("Where", graph.node("Greater", scaled, threshold), x, bent)
 
 
+def _clip(graph: Graph, layer: layers.Hardtanh | layers.ReLU6, x: str, shape: Shape) -> str:
+    ends = (0.0, 6.0) if isinstance(layer, layers.ReLU6) else (layer.min_val, layer.max_val)
+    return graph.node("Clip", x, *map(graph.constant, ends))
+
+
+def _hard_sigmoid(graph: Graph, layer: layers.Hardsigmoid, x: str, shape: Shape) -> str:
+    return graph.node("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+
+
+def _selu(graph: Graph, layer: layers.SELU, x: str, shape: Shape) -> str:
+    return graph.node("Selu", x, alpha=SELU_ALPHA, gamma=SELU_SCALE)
+
+
+def _mish(graph: Graph, layer: layers.Mish, x: str, shape: Shape) -> str:
+    return graph.node("Mul", x, graph.node("Tanh", graph.node("Softplus", x)))
+
+
+def _prelu(graph: Graph, layer: layers.PReLU, x: str, shape: Shape) -> str:
+    column = graph.integers(-1, *[1] * max(0, len(shape) - 2))
+    return graph.node("PRelu", x, graph.node("Reshape", graph.state(layer, "weight"), column))
+
+
 def _gelu(graph: Graph, layer: layers.GELU, x: str, shape: Shape) -> str:
     """x / 2 (1 + erf(x / sqrt 2)), or x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
     if layer.approximate == "none":
@@ -285,6 +308,13 @@ FORMS: dict[type[Layer], Form] = {
     layers.Tanh: _elementwise("Tanh"),
     layers.SiLU: _silu,
     layers.Softplus: _softplus,
+    layers.ReLU6: _clip,
+    layers.Hardtanh: _clip,
+    layers.Hardsigmoid: _hard_sigmoid,
+    layers.Hardswish: _elementwise("HardSwish"),
+    layers.SELU: _selu,
+    layers.Mish: _mish,
+    layers.PReLU: _prelu,
     layers.Softmax: _elementwise("Softmax", axis="dim"),
     layers.LogSoftmax: _elementwise("LogSoftmax", axis="dim"),
     layers.ZeroPad2d: _pad,

@@ -142,6 +142,22 @@ def group_norm(draw: st.DrawFn) -> Configuration:
     return (groups, c, eps(draw), draw(st.booleans())), {}, (whole(draw, 1, 3), c, *pair(draw, 2, 4))
 
 
+def instance_norm2d(draw: st.DrawFn) -> Configuration:
+    options = (eps(draw), one_of(draw, 0.1, 0.7, None), draw(st.booleans()), draw(st.booleans()))
+    shape = image(draw, whole(draw, 1, 4))
+    return (shape[-3], *options), {}, shape
+
+
+def pixel_shuffle(draw: st.DrawFn) -> Configuration:
+    r, (*leading, c, h, w) = whole(draw, 1, 3), image(draw, whole(draw, 1, 3))
+    return (r,), {}, (*leading, c * r * r, h, w)
+
+
+def pixel_unshuffle(draw: st.DrawFn) -> Configuration:
+    r, (*leading, h, w) = whole(draw, 1, 3), image(draw, whole(draw, 1, 3))
+    return (r,), {}, (*leading, h * r, w * r)
+
+
 def elementwise(draw: st.DrawFn, **options: tuple[Any, ...]) -> Configuration:
     """An activation, each of whose options is one of the values."""
     return (), {name: one_of(draw, *values) for name, values in options.items()}, dims(draw, 1, 4)
@@ -205,6 +221,9 @@ LAYERS: dict[str, Callable[[st.DrawFn], Configuration]] = {
     "BatchNorm2d": partial(batch_norm, spatial=2),
     "LayerNorm": layer_norm,
     "GroupNorm": group_norm,
+    "InstanceNorm2d": instance_norm2d,
+    "PixelShuffle": pixel_shuffle,
+    "PixelUnshuffle": pixel_unshuffle,
     "ReLU": elementwise,
     "LeakyReLU": partial(elementwise, negative_slope=(0.01, 0.5, 0.0)),
     "ELU": partial(elementwise, alpha=(0.3, 1.0, 2.0)),

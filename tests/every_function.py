@@ -39,7 +39,7 @@ def run(name: str, call: Call) -> Any:
 
 
 def _is_statistic(name: str, place: int) -> bool:
-    return name in ("batch_norm", "batch_norm_saved") and place in (1, 2)
+    return name in ("batch_norm", "batch_norm_saved", "instance_norm") and place in (1, 2)
 
 
 def parameter(name: str, place: int) -> str:
@@ -108,6 +108,10 @@ def _forward_calls(normal: Any, share: Any, drawn: Any) -> dict[str, Call]:
         "batch_norm": Call((image, normal(4), share(4), normal(4), normal(4), True)),
         "group_norm": Call((image, 2, normal(4), normal(4))),
         "layer_norm": Call((image, (6, 5), normal(6, 5), normal(6, 5))),
+        "instance_norm": Call((image, normal(4), share(4), normal(4), normal(4))),
+        "normalize": Call((image, 3.0)),
+        "pixel_shuffle": Call((image, 2)),
+        "pixel_unshuffle": Call((normal(3, 2, 4, 6), 2)),
         "dropout": Call((values,), {"generator": 0}),
         "dropout2d": Call((image,), {"generator": 0}),
         "cross_entropy": Call((normal(3, 5, 2), classes, weights), {"label_smoothing": 0.1}),

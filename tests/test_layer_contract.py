@@ -32,6 +32,7 @@ from tinyconv import (
     Hardsigmoid,
     Hardswish,
     Hardtanh,
+    InstanceNorm2d,
     Layer,
     LayerNorm,
     LeakyReLU,
@@ -39,6 +40,8 @@ from tinyconv import (
     LogSoftmax,
     MaxPool2d,
     Mish,
+    PixelShuffle,
+    PixelUnshuffle,
     PReLU,
     ReflectionPad2d,
     ReLU,
@@ -210,6 +213,15 @@ CASES = {
         (3, 6, 0.1, False),
         unbatched=False,
     ),
+    "InstanceNorm2d, plain": Case(lambda: InstanceNorm2d(3, dtype=f8), (2, 3, 4, 5), "InstanceNorm2d", (3,)),
+    "InstanceNorm2d": Case(
+        lambda: InstanceNorm2d(3, 1e-3, 0.3, True, True, dtype=f8),
+        (2, 3, 4, 5),
+        "InstanceNorm2d",
+        (3, 1e-3, 0.3, True, True),
+    ),
+    "PixelShuffle": Case(lambda: PixelShuffle(2), (3, 8, 2, 3), "PixelShuffle", (2,)),
+    "PixelUnshuffle": Case(lambda: PixelUnshuffle(2), (3, 2, 4, 6), "PixelUnshuffle", (2,)),
     "ZeroPad2d": Case(lambda: ZeroPad2d(2), (3, 2, 4, 5), "ZeroPad2d", (2,)),
     "ConstantPad2d": Case(
         lambda: ConstantPad2d((1, -1, 0, 2), 1.5), (3, 2, 4, 5), "ConstantPad2d", ((1, -1, 0, 2), 1.5)
@@ -475,7 +487,8 @@ def test_batches_of_none_and_one(case: Case, batch: int) -> None:
     y, dx, grads = run(layer, x)
     assert y.shape == layer.output_shape(x.shape)
     assert dx.shape == x.shape
-    if case.torch_name and not (batch == 0 and case.torch_name == "Unfold"):
+    fail_on_none = ("Unfold", "PixelShuffle", "PixelUnshuffle", "InstanceNorm2d")  # PyTorch's
+    if case.torch_name and not (batch == 0 and case.torch_name in fail_on_none):
         theirs = getattr(torch.nn, case.torch_name)(*case.torch_args, **case.torch_options)
         compare_layer(case.make(), theirs, x)
     assert all(np.isfinite(grad).all() for grad in grads.values())

@@ -26,11 +26,12 @@ from tinyconv.arrays import Array
 
 # The arguments whose gradients our backward returns, in this order: PyTorch's operators.
 _FUNCTIONS = {
-    "input weight bias": "conv1d conv2d conv_transpose2d linear batch_norm layer_norm group_norm",
+    "input weight bias": "conv1d conv2d conv_transpose2d linear batch_norm layer_norm group_norm "
+    "instance_norm",
     "input target": "mse_loss l1_loss smooth_l1_loss cross_entropy nll_loss binary_cross_entropy "
     "binary_cross_entropy_with_logits",
     "input weight": "prelu",
-    "input": "relu6 hardtanh hardswish selu mish "
+    "input": "relu6 hardtanh hardswish selu mish normalize pixel_shuffle pixel_unshuffle "
     "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
     "softplus pad interpolate upsample_nearest dropout dropout2d",
 }
@@ -46,7 +47,7 @@ RENAMED = {"nn.functional.upsample_nearest": ("interpolate", {"mode": "nearest"}
 
 _MODULES = """
     Conv1d Conv2d ConvTranspose2d Linear AvgPool2d AdaptiveAvgPool2d MaxPool2d
-    BatchNorm1d BatchNorm2d LayerNorm GroupNorm
+    BatchNorm1d BatchNorm2d LayerNorm GroupNorm InstanceNorm2d
     ReLU6 Hardtanh Hardswish SELU Mish PReLU
     ReLU LeakyReLU ELU GELU SiLU Softplus Sigmoid Tanh Softmax LogSoftmax
     MSELoss L1Loss SmoothL1Loss CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss

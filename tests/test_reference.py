@@ -126,6 +126,15 @@ CASES: dict[str, Case] = {
         (normal(3, 4, 5), 1, normal(4, seed=1), normal(4, seed=2)),
         {"eps": 0.1},
     ),
+    "normalize": ("normalize", (IMAGES,), {}),
+    "normalize, last axis, sum": ("normalize", (normal(3, 4), 1.0, -1), {}),
+    "normalize, cubes, some short": (
+        "normalize",
+        (normal(5, 3) * [[1], [3], [0.1], [0.2], [2]], 3.0),
+        {"eps": 0.6},
+    ),
+    "pixel_shuffle": ("pixel_shuffle", (normal(2, 18, 3, 2), 3), {}),
+    "pixel_unshuffle": ("pixel_unshuffle", (normal(2, 3, 4, 6), 2), {}),
     "pad": ("pad", (IMAGES, (1, 2, 0, 3)), {"value": 1.5}),
     "pad, cropping": ("pad", (IMAGES, (-1, 2, 3, -2, 1, -1)), {}),
     "interpolate": ("interpolate", (IMAGES, (14, 18)), {}),
@@ -255,3 +264,11 @@ def test_max_unpool2d_agrees_with_plain_loops(kernel: Any, stride: Any, padding:
     assert_close(y, reference.max_unpool2d(*args))
     g = normal(*y.shape, seed=9)
     assert_close(F.max_unpool2d_backward(g, *args), reference.max_unpool2d_backward(g, where))
+
+
+def test_instance_norm_agrees_with_plain_loops() -> None:
+    x, w, b = normal(2, 3, 4, 2), normal(3, seed=1), normal(3, seed=2)
+    assert_close(F.instance_norm(x, None, None, w, b, eps=0.1), reference.instance_norm(x, w, b, 0.1))
+    g = normal(*x.shape, seed=9)
+    grads = F.instance_norm_backward(g, x, None, None, w, b, eps=0.1)
+    assert_all_close(grads, reference.instance_norm_backward(g, x, w, 0.1))

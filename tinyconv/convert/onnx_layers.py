@@ -20,10 +20,10 @@ import tinyconv.layers as layers
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry
-from tinyconv.functional.hard import SELU_ALPHA, SELU_SCALE
 from tinyconv.functional.interpolate import interpolate_indices
 from tinyconv.functional.pooling.geometry import pool_geometry
 from tinyconv.layers import Layer
+from tinyconv.layers.norm import BatchNorm
 from tinyconv.layers.pad import Pad2d
 
 Shape: TypeAlias = tuple[int, ...]
@@ -122,7 +122,7 @@ def _adaptive_avg_pool(graph: Graph, layer: layers.AdaptiveAvgPool2d, x: str, sh
 # Normalisation
 
 
-def _batch_norm(graph: Graph, layer: layers.BatchNorm1d | layers.BatchNorm2d, x: str, shape: Shape) -> str:
+def _batch_norm(graph: Graph, layer: BatchNorm, x: str, shape: Shape) -> str:
     if "running_mean" not in layer.buffers:
         x = _standardized(graph, x, [0, *range(2, len(shape))], layer.eps)
         return _scaled(graph, layer, x, len(shape))
@@ -144,6 +144,12 @@ def _group_norm(graph: Graph, layer: layers.GroupNorm, x: str, shape: Shape) -> 
     groups = graph.node("Reshape", x, graph.integers(0, layer.num_groups, -1))
     x = _reshaped(graph, _standardized(graph, groups, [2], layer.eps), shape)
     return _scaled(graph, layer, x, len(shape))
+
+
+def _instance_norm(graph: Graph, layer: layers.InstanceNorm2d, x: str, shape: Shape) -> str:
+    if "running_mean" in layer.buffers:
+        return _batch_norm(graph, layer, x, shape)
+    return _scaled(graph, layer, _standardized(graph, x, [2, 3], layer.eps), len(shape))
 
 
 def _standardized(graph: Graph, x: str, axes: list[int], eps: float) -> str:
@@ -194,10 +200,6 @@ def _clip(graph: Graph, layer: layers.Hardtanh | layers.ReLU6, x: str, shape: Sh
 
 def _hard_sigmoid(graph: Graph, layer: layers.Hardsigmoid, x: str, shape: Shape) -> str:
     return graph.node("HardSigmoid", x, alpha=1 / 6, beta=0.5)
-
-
-def _selu(graph: Graph, layer: layers.SELU, x: str, shape: Shape) -> str:
-    return graph.node("Selu", x, alpha=SELU_ALPHA, gamma=SELU_SCALE)
 
 
 def _mish(graph: Graph, layer: layers.Mish, x: str, shape: Shape) -> str:
@@ -267,6 +269,17 @@ def _upsample(graph: Graph, layer: layers.Upsample, x: str, shape: Shape) -> str
     return x
 
 
+def _shuffle(graph: Graph, layer: layers.PixelShuffle, x: str, shape: Shape) -> str:
+    return graph.node("DepthToSpace", x, blocksize=layer.upscale_factor, mode="CRD")
+
+
+def _unshuffle(graph: Graph, layer: layers.PixelUnshuffle, x: str, shape: Shape) -> str:
+    (c, h, w), r = shape[1:], layer.downscale_factor
+    parts = graph.node("Reshape", x, graph.integers(0, c, h // r, r, w // r, r))
+    parts = graph.node("Transpose", parts, perm=[0, 1, 3, 5, 2, 4])
+    return _reshaped(graph, parts, layer.output_shape(shape))
+
+
 def _unfold(graph: Graph, layer: layers.Unfold, x: str, shape: Shape) -> str:
     (top, left), stride, dilation = layer.padding, layer.stride, layer.dilation
     geometry = window_geometry(shape, layer.kernel_size, stride, layer.padding, dilation)
@@ -300,6 +313,7 @@ FORMS: dict[type[Layer], Form] = {
     layers.BatchNorm2d: _batch_norm,
     layers.LayerNorm: _layer_norm,
     layers.GroupNorm: _group_norm,
+    layers.InstanceNorm2d: _instance_norm,
     layers.ReLU: _elementwise("Relu"),
     layers.LeakyReLU: _elementwise("LeakyRelu", alpha="negative_slope"),
     layers.ELU: _elementwise("Elu", alpha="alpha"),
@@ -312,7 +326,7 @@ FORMS: dict[type[Layer], Form] = {
     layers.Hardtanh: _clip,
     layers.Hardsigmoid: _hard_sigmoid,
     layers.Hardswish: _elementwise("HardSwish"),
-    layers.SELU: _selu,
+    layers.SELU: _elementwise("Selu"),
     layers.Mish: _mish,
     layers.PReLU: _prelu,
     layers.Softmax: _elementwise("Softmax", axis="dim"),
@@ -329,6 +343,8 @@ FORMS: dict[type[Layer], Form] = {
     layers.Unfold: _unfold,
     layers.Fold: _fold,
     layers.Upsample: _upsample,
+    layers.PixelShuffle: _shuffle,
+    layers.PixelUnshuffle: _unshuffle,
 }
 
 # The number of dimensions of the input, for layers that also take one sample without a batch.
@@ -336,5 +352,6 @@ NDIMS: dict[type[Layer], int] = {
     **dict.fromkeys((layers.Conv1d, layers.Fold), 3),
     **dict.fromkeys((layers.Conv2d, layers.ConvTranspose2d, layers.Unfold), 4),
     **dict.fromkeys((layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d), 4),
+    **dict.fromkeys((layers.InstanceNorm2d, layers.PixelShuffle, layers.PixelUnshuffle), 4),
     **{kind: 4 for kind, form in FORMS.items() if form is _pad},
 }

@@ -27,8 +27,11 @@ from tinyconv.functional.losses.cross_entropy import *
 from tinyconv.functional.losses.elementwise import *
 from tinyconv.functional.normalization.batch_norm import *
 from tinyconv.functional.normalization.group_norm import *
+from tinyconv.functional.normalization.instance_norm import *
 from tinyconv.functional.normalization.layer_norm import *
+from tinyconv.functional.normalization.normalize import *
 from tinyconv.functional.pad import *
+from tinyconv.functional.pixel_shuffle import *
 from tinyconv.functional.pooling.avg_pool import *
 from tinyconv.functional.pooling.max_pool import *
 from tinyconv.functional.pooling.max_unpool import *

@@ -12,26 +12,12 @@ from tinyconv.arrays import Array, array_module, underflow_allowed
 from tinyconv.functional.activation import elu, elu_backward, sigmoid
 from tinyconv.functional.product_rule import tangent_of
 
-__all__ = [
-    "hardsigmoid",
-    "hardsigmoid_backward",
-    "hardsigmoid_backward_jvp",
-    "hardswish",
-    "hardswish_backward",
-    "hardswish_backward_jvp",
-    "hardtanh",
-    "hardtanh_backward",
-    "hardtanh_backward_jvp",
-    "mish",
-    "mish_backward",
-    "mish_backward_jvp",
-    "relu6",
-    "relu6_backward",
-    "relu6_backward_jvp",
-    "selu",
-    "selu_backward",
-    "selu_backward_jvp",
-]
+__all__ = ["relu6", "relu6_backward", "relu6_backward_jvp"]
+__all__ += ["hardtanh", "hardtanh_backward", "hardtanh_backward_jvp"]
+__all__ += ["hardsigmoid", "hardsigmoid_backward", "hardsigmoid_backward_jvp"]
+__all__ += ["hardswish", "hardswish_backward", "hardswish_backward_jvp"]
+__all__ += ["selu", "selu_backward", "selu_backward_jvp"]
+__all__ += ["mish", "mish_backward", "mish_backward_jvp"]
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_like, check_shape
-from tinyconv.arrays import Array, underflow_allowed
+from tinyconv.arrays import Array, array_module, underflow_allowed
 
 __all__ = ["prelu", "prelu_backward", "prelu_backward_jvp", "prelu_jvp"]
 
@@ -58,11 +58,8 @@ def prelu_backward(grad_output: Array, input: Array, weight: Array) -> tuple[Arr
 @underflow_allowed
 def prelu_jvp(input_dot: Array, weight_dot: Array | None, input: Array, weight: Array) -> Array:
     """Compute the tangent of `prelu` for tangents of its arrays; None for a constant weight."""
-    xp = _check_tangents(input, weight, weight_dot, input_dot=input_dot)
-    left = _slopes(input, weight) * input_dot
-    if weight_dot is not None:
-        left = left + _slopes(input, weight_dot) * xp.minimum(input, 0)
-    output_dot: Array = xp.where(input > 0, input_dot, left)
+    check_like(input, input_dot=input_dot)
+    output_dot: Array = prelu_backward(input_dot, input, weight)[0] + _left(input, input, weight_dot, weight)
     return output_dot
 
 
@@ -76,14 +73,11 @@ def prelu_backward_jvp(
     weight: Array,
 ) -> tuple[Array, Array]:
     """Return the tangents of the gradients with respect to `input` and `weight`."""
-    dots = {"grad_output_dot": grad_output_dot, "input_dot": input_dot}
-    xp = _check_tangents(input, weight, weight_dot, **dots, grad_output=grad_output)
-    positive, left = input > 0, _slopes(input, weight) * grad_output_dot
-    if weight_dot is not None:
-        left = left + _slopes(input, weight_dot) * grad_output
-    products = grad_output_dot * xp.minimum(input, 0) + grad_output * input_dot
-    grad_dot: Array = xp.where(positive, grad_output_dot, left)
-    return grad_dot, _summed(xp.where(positive, 0, products), weight)
+    check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
+    grad_dot, weight_grad_dot = prelu_backward(grad_output_dot, input, weight)
+    products = array_module(input).where(input > 0, 0, grad_output * input_dot)
+    grad_dot = grad_dot + _left(grad_output, input, weight_dot, weight)
+    return grad_dot, weight_grad_dot + _summed(products, weight)
 
 
 def check_slopes(shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> None:
@@ -96,11 +90,13 @@ def check_slopes(shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_tangents(input: Array, weight: Array, weight_dot: Array | None, **arrays: Array) -> Any:
+def _left(factor: Array, input: Array, weight_dot: Array | None, weight: Array) -> Any:
+    """weight_dot * factor where input <= 0, else 0."""
     check_arrays(weight=weight, weight_dot=weight_dot, input=input)
-    if weight_dot is not None:
-        check_shape("weight_dot", weight_dot, weight.shape, "of `weight`")
-    return check_like(input, **arrays)
+    if weight_dot is None:
+        return 0
+    check_shape("weight_dot", weight_dot, weight.shape, "of `weight`")
+    return array_module(input).where(input > 0, 0, _slopes(input, weight_dot) * factor)
 
 
 def _slopes(input: Array, weight: Array) -> Array:

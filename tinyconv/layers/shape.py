@@ -1,14 +1,15 @@
-"""Flatten, Unflatten and Upsample."""
+"""Flatten, Unflatten, Upsample, PixelShuffle and PixelUnshuffle."""
 
 from collections.abc import Sequence
 
 import tinyconv.functional as F
 from tinyconv.arguments import integer, integers, one_of
 from tinyconv.functional.interpolate import MODES, interpolate_indices
+from tinyconv.functional.pixel_shuffle import shuffled_shape, unshuffled_shape
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
 from tinyconv.layers.function import LinearMap
 
-__all__ = ["Flatten", "Unflatten", "Upsample"]
+__all__ = ["Flatten", "PixelShuffle", "PixelUnshuffle", "Unflatten", "Upsample"]
 
 
 class Flatten(LinearMap, function=F.flatten, options=("start_dim", "end_dim")):
@@ -83,3 +84,43 @@ class Upsample(LinearMap, function=F.interpolate, options=("size", "scale_factor
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:2], *map(len, interpolate_indices(tuple(input_shape), *self._options.values()))
+
+
+class PixelShuffle(LinearMap, function=F.pixel_shuffle, options=("upscale_factor",)):
+    """Put channels into rows of pixels, (..., C * r * r, H, W) to (..., C, H * r, W * r).
+
+    Args:
+        upscale_factor: r; see `functional.pixel_shuffle`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PixelShuffle.html
+    """
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = integer("upscale_factor", upscale_factor)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shuffled_shape(tuple(input_shape), self.upscale_factor)
+
+
+class PixelUnshuffle(LinearMap, function=F.pixel_unshuffle, options=("downscale_factor",)):
+    """Put rows of pixels into channels, (..., C, H * r, W * r) to (..., C * r * r, H, W).
+
+    Args:
+        downscale_factor: r; see `functional.pixel_unshuffle`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PixelUnshuffle.html
+    """
+
+    def __init__(self, downscale_factor: int) -> None:
+        super().__init__()
+        self.downscale_factor = integer("downscale_factor", downscale_factor)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return unshuffled_shape(tuple(input_shape), self.downscale_factor)

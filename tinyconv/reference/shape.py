@@ -149,3 +149,31 @@ def _merged(i: tuple[int, ...], shape: tuple[int, ...], first: int, last: int) -
     for axis in range(first, last + 1):
         k = k * shape[axis] + i[axis]
     return *i[:first], k, *i[last + 1 :]
+
+
+def pixel_shuffle(x: Array, r: int) -> Array:
+    """Return y[n,c,i,j] = x[n, c*r*r + (i % r)*r + j % r, i // r, j // r]."""
+    n, c, h, w = x.shape
+    y = np.zeros((n, c // r**2, h * r, w * r), x.dtype)
+    for k, m, i, j in np.ndindex(y.shape):
+        y[k, m, i, j] = x[k, m * r * r + (i % r) * r + j % r, i // r, j // r]
+    return y
+
+
+def pixel_shuffle_backward(g: Array, x: Array, r: int) -> Array:
+    """Return the gradient of the position where each entry of x was put."""
+    dx = np.zeros_like(x)
+    for k, m, i, j in np.ndindex(g.shape):
+        dx[k, m * r * r + (i % r) * r + j % r, i // r, j // r] = g[k, m, i, j]
+    return dx
+
+
+def pixel_unshuffle(x: Array, r: int) -> Array:
+    """Undo `pixel_shuffle`, whose backward moves values back."""
+    n, c, h, w = x.shape
+    return pixel_shuffle_backward(x, np.zeros((n, c * r**2, h // r, w // r), x.dtype), r)
+
+
+def pixel_unshuffle_backward(g: Array, x: Array, r: int) -> Array:
+    """Return the gradient of the position where each entry of x was put."""
+    return pixel_shuffle(g, r)

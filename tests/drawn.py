@@ -192,7 +192,10 @@ def upsample(draw: st.DrawFn) -> Configuration:
     factors = tuple(one_of(draw, 1.0, 2.0, 0.5, 1.5, 0.7, 1 / 3, 2.6) for _ in size)
     wanted = {"size": tuple(whole(draw, 1, 8) for _ in size)}
     options = one_of(draw, wanted, {"scale_factor": factors})
-    return (), {**options, "mode": one_of(draw, "nearest", "nearest-exact")}, (*pair(draw, 1, 3), *size)
+    linear = {3: "linear", 4: "bilinear", 5: "trilinear"}[len(size) + 2]
+    options["mode"] = one_of(draw, "nearest", "nearest-exact", linear)
+    options["align_corners"] = one_of(draw, None, False, True) if options["mode"] == linear else None
+    return (), options, (*pair(draw, 1, 3), *size)
 
 
 def flatten(draw: st.DrawFn) -> Configuration:

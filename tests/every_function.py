@@ -103,7 +103,7 @@ def _forward_calls(normal: Any, share: Any, drawn: Any) -> dict[str, Call]:
         "avg_pool2d": Call((image, 3, 2, 1)),
         "adaptive_avg_pool2d": Call((image, (3, 2))),
         "pad": Call((image, (1, 2, 0, 1), "reflect")),
-        "interpolate": Call((image,), {"scale_factor": 1.7}),
+        "interpolate": Call((image,), {"scale_factor": 1.7, "mode": "bilinear"}),
         "unflatten": Call((values, 1, (2, 2))),
         "batch_norm": Call((image, normal(4), share(4), normal(4), normal(4), True)),
         "group_norm": Call((image, 2, normal(4), normal(4))),

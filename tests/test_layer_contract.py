@@ -237,6 +237,20 @@ CASES = {
     ),
     "Unflatten": Case(lambda: Unflatten(-1, (3, -1)), (3, 2, 6), "Unflatten", (-1, (3, -1))),
     "Upsample": Case(lambda: Upsample(scale_factor=1.7), (3, 2, 5), "Upsample", (None, 1.7), unbatched=False),
+    "Upsample, bilinear": Case(
+        lambda: Upsample((3, 7), mode="bilinear"),
+        (3, 2, 5, 4),
+        "Upsample",
+        ((3, 7), None, "bilinear"),
+        unbatched=False,
+    ),
+    "Upsample, aligned": Case(
+        lambda: Upsample(None, (2, 1.5), "bilinear", True),
+        (3, 2, 3, 4),
+        "Upsample",
+        (None, (2, 1.5), "bilinear", True),
+        unbatched=False,
+    ),
     "Dropout2d": Case(lambda: Dropout2d(0.4, generator=0), (3, 4, 2, 2), ""),
     "Residual": Case(
         lambda: Residual(

@@ -33,7 +33,7 @@ _FUNCTIONS = {
     "input weight": "prelu",
     "input": "relu6 hardtanh hardswish selu mish normalize pixel_shuffle pixel_unshuffle "
     "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
-    "softplus pad interpolate upsample_nearest dropout dropout2d",
+    "softplus pad interpolate upsample_nearest upsample_bilinear dropout dropout2d",
 }
 OPERATORS = {
     f"nn.functional.{name}": tuple(gradients.split())
@@ -42,8 +42,11 @@ OPERATORS = {
 } | dict.fromkeys(("sigmoid", "tanh", "softmax", "log_softmax", "flatten", "unflatten"), ("input",))
 
 # The variants that are ours, where not all are; the same operator under another name.
-VARIANTS = {"nn.functional.interpolate": ("nearest", "nearest-exact")}
-RENAMED = {"nn.functional.upsample_nearest": ("interpolate", {"mode": "nearest"})}
+VARIANTS = {"nn.functional.interpolate": ("nearest", "nearest-exact", "linear", "bilinear", "trilinear")}
+RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "nn.functional.upsample_nearest": ("interpolate", {"mode": "nearest"}),
+    "nn.functional.upsample_bilinear": ("interpolate", {"mode": "bilinear", "align_corners": True}),
+}
 
 _MODULES = """
     Conv1d Conv2d ConvTranspose2d Linear AvgPool2d AdaptiveAvgPool2d MaxPool2d

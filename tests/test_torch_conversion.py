@@ -305,7 +305,7 @@ MODULES_REFUSED: dict[str, Callable[[], Any]] = {
     r"layer '1\.0' \(Linear\): .*must be float32 or float64, all the same, not \['bfloat16'\]": lambda: (
         nn.Linear(2, 3, dtype=torch.bfloat16)
     ),
-    r"layer '1\.0' \(Upsample\): `mode` \(='bilinear'\)": lambda: nn.Upsample(None, 2, "bilinear"),
+    r"layer '1\.0' \(Upsample\): `mode` \(='bicubic'\)": lambda: nn.Upsample(None, 2, "bicubic"),
     r"layer '1\.0' \(Upsample\): tinyconv does not have `recompute_scale_factor` \(=True\)": lambda: (
         nn.Upsample(scale_factor=1.5, recompute_scale_factor=True)
     ),

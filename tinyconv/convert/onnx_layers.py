@@ -20,7 +20,7 @@ import tinyconv.layers as layers
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry
-from tinyconv.functional.interpolate import interpolate_indices
+from tinyconv.functional.interpolate import interpolate_taps
 from tinyconv.functional.pooling.geometry import pool_geometry
 from tinyconv.layers import Layer
 from tinyconv.layers.norm import BatchNorm
@@ -198,10 +198,6 @@ def _clip(graph: Graph, layer: layers.Hardtanh | layers.ReLU6, x: str, shape: Sh
     return graph.node("Clip", x, *map(graph.constant, ends))
 
 
-def _hard_sigmoid(graph: Graph, layer: layers.Hardsigmoid, x: str, shape: Shape) -> str:
-    return graph.node("HardSigmoid", x, alpha=1 / 6, beta=0.5)
-
-
 def _mish(graph: Graph, layer: layers.Mish, x: str, shape: Shape) -> str:
     return graph.node("Mul", x, graph.node("Tanh", graph.node("Softplus", x)))
 
@@ -263,9 +259,14 @@ def _extended(graph: Graph, x: str, shape: Shape, pads: Sequence[int], mode: str
 
 
 def _upsample(graph: Graph, layer: layers.Upsample, x: str, shape: Shape) -> str:
-    indices = interpolate_indices(shape, layer.size, layer.scale_factor, layer.mode)
-    for axis, positions in enumerate(indices, 2):
-        x = _gathered(graph, x, np.asarray(positions), axis)
+    options = layer.size, layer.scale_factor, layer.mode, layer.align_corners
+    for axis, taps in enumerate(interpolate_taps(shape, *options), 2):
+        read = [_gathered(graph, x, np.asarray(positions), axis) for positions, _ in taps]
+        for i, (_, weights) in enumerate(taps):
+            if weights is not None:
+                row = np.reshape(weights, (-1, *[1] * (len(shape) - axis - 1)))
+                read[i] = graph.node("Mul", read[i], graph.constant(row))
+        x = read[0] if len(read) == 1 else graph.node("Add", *read)
     return x
 
 
@@ -324,7 +325,7 @@ FORMS: dict[type[Layer], Form] = {
     layers.Softplus: _softplus,
     layers.ReLU6: _clip,
     layers.Hardtanh: _clip,
-    layers.Hardsigmoid: _hard_sigmoid,
+    layers.Hardsigmoid: lambda graph, layer, x, shape: graph.node("HardSigmoid", x, alpha=1 / 6),
     layers.Hardswish: _elementwise("HardSwish"),
     layers.SELU: _elementwise("Selu"),
     layers.Mish: _mish,

@@ -1,6 +1,5 @@
 """PReLU, a leaky ReLU whose slope is a parameter, and its derivatives."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -80,16 +79,6 @@ def prelu_backward_jvp(
     return grad_dot, weight_grad_dot + _summed(products, weight)
 
 
-def check_slopes(shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> None:
-    """Check that an input of `shape` has as many channels as there are weights, if there are several."""
-    channels = shape[1] if len(shape) > 1 else 1
-    if len(weight_shape) > 1 or math.prod(weight_shape) not in (1, channels):
-        raise ValueError(
-            f"`weight` (of shape {tuple(weight_shape)}) must have the shape (1,) or ({channels},), the "
-            f"channels of `input` (of shape {tuple(shape)})"
-        )
-
-
 def _left(factor: Array, input: Array, weight_dot: Array | None, weight: Array) -> Any:
     """weight_dot * factor where input <= 0, else 0."""
     check_arrays(weight=weight, weight_dot=weight_dot, input=input)
@@ -101,7 +90,12 @@ def _left(factor: Array, input: Array, weight_dot: Array | None, weight: Array) 
 
 def _slopes(input: Array, weight: Array) -> Array:
     """`weight`, checked, in a form that broadcasts over `input`."""
-    check_slopes(input.shape, weight.shape)
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.size not in (1, channels):
+        raise ValueError(
+            f"`weight` (of shape {weight.shape}) must have the shape (1,) or ({channels},), the channels of "
+            f"`input` (of shape {input.shape})"
+        )
     return weight.reshape(()) if weight.size == 1 else weight.reshape(-1, *[1] * (input.ndim - 2))
 
 

@@ -9,7 +9,6 @@ import tinyconv.functional as F
 from tinyconv.arguments import floating_dtype, integer, number, one_of
 from tinyconv.arrays import Array
 from tinyconv.functional.hard import hardtanh_range
-from tinyconv.functional.prelu import check_slopes
 from tinyconv.layers.attributes import Parameter
 from tinyconv.layers.function import Activation
 from tinyconv.layers.layer import Layer
@@ -69,8 +68,7 @@ class Hardtanh(Activation, function=F.hardtanh, options=("min_val", "max_val")):
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
-        self.min_val, self.max_val = hardtanh_range(min_val, max_val)
-        self.inplace = bool(inplace)
+        (self.min_val, self.max_val), self.inplace = hardtanh_range(min_val, max_val), bool(inplace)
         if self.min_val == self.max_val:
             raise ValueError(f"`max_val` (={max_val}) must be above `min_val` (={min_val})")
 
@@ -149,8 +147,7 @@ class PReLU(Layer):
         return grad
 
     def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
-        (x,) = self.kept()
-        (weight_dot,) = self.tangents_of(params_dot, "weight")
+        (x,), (weight_dot,) = self.kept(), self.tangents_of(params_dot, "weight")
         return self.save_tangents(
             F.prelu_jvp(x_dot, weight_dot, x, self._params["weight"]), x_dot, weight_dot
         )
@@ -162,10 +159,6 @@ class PReLU(Layer):
         )
         self.add_grad_dot("weight", weight_grad_dot)
         return grad_dot
-
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_slopes(tuple(input_shape), self._params["weight"].shape)
-        return tuple(input_shape)
 
 
 class LeakyReLU(Activation, function=F.leaky_relu, options=("negative_slope",)):

@@ -1,17 +1,13 @@
 """Instance norm: group norm with a group for each channel; with running statistics it is batch norm's."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from tinyconv.arguments import check_arrays, check_per_channel, number
 from tinyconv.arrays import Array, array_module, underflow_allowed
-from tinyconv.functional.normalization.batch_norm import (
-    Allreduce,
-    batch_norm,
-    batch_norm_backward,
-    update_running,
-)
+from tinyconv.functional.normalization.batch_norm import batch_norm, batch_norm_backward, update_running
 from tinyconv.functional.normalization.group_norm import group_norm, group_norm_backward
 
 __all__ = ["instance_norm", "instance_norm_backward"]
@@ -59,14 +55,13 @@ def instance_norm(
     """
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    running = {"running_mean": running_mean, "running_var": running_var}
-    check_arrays(weight=weight, **running, input=input, bias=bias)
-    check_per_channel(input, weight=weight, bias=bias, **running)
+    check_arrays(weight=weight, running_mean=running_mean, running_var=running_var, input=input, bias=bias)
+    check_per_channel(input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if (running_mean is None) != (running_var is None):
         raise ValueError("`running_mean` and `running_var` must both be given or both be None")
     check_positions(input.shape)
     output = group_norm(input, input.shape[1], weight, bias, eps)
-    if running_mean is not None:
+    if running_mean is not None and running_var is not None:
         update_statistics(input, running_mean, running_var, momentum)
     return output
 
@@ -104,11 +99,7 @@ def check_positions(shape: tuple[int, ...]) -> None:
 
 @underflow_allowed
 def update_statistics(
-    input: Array,
-    running_mean: Array | None,
-    running_var: Array | None,
-    momentum: float,
-    allreduce: Allreduce | None = None,
+    input: Array, running_mean: Array, running_var: Array, momentum: float, allreduce: Any = None
 ) -> None:
     """Update the running statistics as `instance_norm` does; `allreduce` sums over the parts of a batch."""
     xp, axes, size = array_module(input), tuple(range(2, input.ndim)), math.prod(input.shape[2:])

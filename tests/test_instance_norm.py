@@ -124,6 +124,8 @@ def test_lengths_of_every_kind_are_pytorchs(p: float, eps: float) -> None:
         dim=-1,
         eps=eps,
     )
+    nowhere = np.array([[np.inf, 1, 0], [np.nan, 1, 0], [0, 0, -np.inf]])
+    compare(F.normalize, F.normalize_backward, torch.nn.functional.normalize, [nowhere], p=p, eps=eps)
     x = np.array([[3.0, 0, 0]])  # the norm is eps
     compare(F.normalize, F.normalize_backward, torch.nn.functional.normalize, [x], eps=3.0)
 

@@ -52,14 +52,15 @@ def normalize_backward(
 
     n' = sign(x) * (|x| / norm)^(p - 1). The largest of several equal values, for p = inf, have equal shares.
     """
-    xp = check_like(input, grad_output=grad_output)
+    xp, p = check_like(input, grad_output=grad_output), number("p", p)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         norm, divisor = _norm(input, p, dim, eps)
         slope = xp.where(input == 0, 0, xp.sign(input) * (abs(input) / norm) ** (p - 1))
         if math.isinf(p):
             slope /= abs(slope).sum(axis=dim, keepdims=True)
-        total = (grad_output * input).sum(axis=dim, keepdims=True) * bool(p)
-        grad: Array = grad_output / divisor - xp.where(norm >= eps, slope * (total / divisor / divisor), 0)
+        total = (grad_output * input).sum(axis=dim, keepdims=True)
+        moves = (norm >= eps) & (p != 0)
+        grad: Array = grad_output / divisor - xp.where(moves, slope * (total / divisor / divisor), 0)
     return grad
 
 

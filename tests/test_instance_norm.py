@@ -27,6 +27,8 @@ def test_running_statistics_are_those_of_pytorch_after_some_batches() -> None:
             compare_layer(layer, theirs, 3 * normal(batch, 3, 4, 5, seed=seed) + 7)
         assert layer.num_batches_tracked == 0
         compare_layer(layer, theirs, normal(3, 4, 5))
+        compare_layer(layer, theirs, normal(3, 4, 1))
+        compare_layer(layer, theirs, normal(2, 3, 1, 5))
         compare_layer(layer.eval(), theirs, normal(2, 3, 4, 5))
         compare_layer(layer, theirs, normal(3, 1, 1))
 

@@ -353,7 +353,7 @@ class InstanceNorm2d(SampleNorm, BatchNorm, function=F.group_norm, options=("num
         if mean is not None and not self.training:
             return self._batched(BatchNorm.forward, x)
         output = self._batched(SampleNorm.forward, x)
-        check_positions(x.shape[-3:])
+        check_positions((1, *x.shape[-3:]))
         if mean is not None and var is not None:
             batch = x.reshape(-1, *x.shape[-3:])
             update_statistics(batch, mean, var, self.momentum or 0.0, batch_allreduce())

@@ -37,9 +37,8 @@ def normalize(input: Array, p: float = 2.0, dim: int = 1, eps: float = 1e-12) ->
     array([[0.6, 0.8]])
     """
     check_arrays(input=input)
-    with np.errstate(
-        invalid="ignore", divide="ignore", over="ignore"
-    ):  # of infinities and NaN, as in PyTorch
+    # Of infinities and zeros, as in PyTorch.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         output: Array = array_module(input).asarray(input / _norm(input, p, dim, eps)[1])
     return output
 

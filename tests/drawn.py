@@ -94,6 +94,12 @@ def conv_transpose2d(draw: st.DrawFn) -> Configuration:
     return args, {}, image(draw, c)
 
 
+def conv_transpose1d(draw: st.DrawFn) -> Configuration:
+    (c, o, kernel, stride, padding, more, groups, bias, dilation), _, shape = conv_transpose2d(draw)
+    rows = (size[1:] for size in (kernel, stride, padding, more))
+    return (c, o, *rows, groups, bias, dilation[1:]), {}, (*shape[:-2], shape[-1])
+
+
 def linear(draw: st.DrawFn) -> Configuration:
     c, o = pair(draw, 1, 4)
     return (c, o, draw(st.booleans())), {}, (*dims(draw, 0, 2), c)
@@ -108,6 +114,16 @@ def pool(draw: st.DrawFn) -> tuple[Shape, Shape, Shape]:
 def max_pool2d(draw: st.DrawFn) -> Configuration:
     args = (*pool(draw), pair(draw, 1, 2), False, draw(st.booleans()))
     return args, {}, image(draw, whole(draw, 1, 3))
+
+
+def max_pool1d(draw: st.DrawFn) -> Configuration:
+    args, _, shape = max_pool2d(draw)
+    return (*(size[1:] for size in args[:4]), *args[4:]), {}, (*shape[:-2], shape[-1])
+
+
+def avg_pool1d(draw: st.DrawFn) -> Configuration:
+    (*sizes, ceil_mode, counted, _), _, shape = avg_pool2d(draw)
+    return (*(size[1:] for size in sizes), ceil_mode, counted), {}, (*shape[:-2], shape[-1])
 
 
 def avg_pool2d(draw: st.DrawFn) -> Configuration:
@@ -216,9 +232,12 @@ LAYERS: dict[str, Callable[[st.DrawFn], Configuration]] = {
     "Conv1d": partial(conv, spatial=1),
     "Conv2d": partial(conv, spatial=2),
     "ConvTranspose2d": conv_transpose2d,
+    "ConvTranspose1d": conv_transpose1d,
     "Linear": linear,
     "MaxPool2d": max_pool2d,
     "AvgPool2d": avg_pool2d,
+    "MaxPool1d": max_pool1d,
+    "AvgPool1d": avg_pool1d,
     "AdaptiveAvgPool2d": adaptive_avg_pool2d,
     "BatchNorm1d": partial(batch_norm, spatial=1),
     "BatchNorm2d": partial(batch_norm, spatial=2),

@@ -14,6 +14,7 @@ from tinyconv import (
     GELU,
     SELU,
     AdaptiveAvgPool2d,
+    AvgPool1d,
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
@@ -21,6 +22,7 @@ from tinyconv import (
     ConstantPad2d,
     Conv1d,
     Conv2d,
+    ConvTranspose1d,
     ConvTranspose2d,
     Dropout,
     Dropout2d,
@@ -38,6 +40,7 @@ from tinyconv import (
     LeakyReLU,
     Linear,
     LogSoftmax,
+    MaxPool1d,
     MaxPool2d,
     Mish,
     PixelShuffle,
@@ -159,6 +162,12 @@ CASES = {
         "ConvTranspose2d",
         (2, 3, (2, 3), (1, 2), (0, 1), 2, 1, False, 3),
     ),
+    "ConvTranspose1d": Case(
+        lambda: ConvTranspose1d(4, 6, 3, 2, 1, 1, 2, dtype=f8, generator=0),
+        (3, 4, 5),
+        "ConvTranspose1d",
+        (4, 6, 3, 2, 1, 1, 2),
+    ),
     "AvgPool2d": Case(
         lambda: AvgPool2d(3, 2, 1, True, False), (3, 2, 7, 6), "AvgPool2d", (3, 2, 1, True, False)
     ),
@@ -168,6 +177,13 @@ CASES = {
         "AvgPool2d",
         ((2, 3),),
         {"divisor_override": 4},
+    ),
+    "MaxPool1d": Case(lambda: MaxPool1d(3, 2, 1), (3, 2, 9), "MaxPool1d", (3, 2, 1)),
+    "MaxPool1d, dilated": Case(
+        lambda: MaxPool1d(2, 1, 1, 3, ceil_mode=True), (3, 2, 9), "MaxPool1d", (2, 1, 1, 3, False, True)
+    ),
+    "AvgPool1d": Case(
+        lambda: AvgPool1d(4, 3, 2, True, False), (3, 2, 9), "AvgPool1d", (4, 3, 2, True, False)
     ),
     "AdaptiveAvgPool2d": Case(
         lambda: AdaptiveAvgPool2d((3, None)), (3, 2, 7, 4), "AdaptiveAvgPool2d", ((3, None),)

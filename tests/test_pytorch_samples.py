@@ -27,11 +27,12 @@ from tinyconv.arrays import Array
 # The arguments whose gradients our backward returns, in this order: PyTorch's operators.
 _FUNCTIONS = {
     "input weight bias": "conv1d conv2d conv_transpose2d linear batch_norm layer_norm group_norm "
-    "instance_norm",
+    "instance_norm conv_transpose1d",
     "input target": "mse_loss l1_loss smooth_l1_loss cross_entropy nll_loss binary_cross_entropy "
     "binary_cross_entropy_with_logits",
     "input weight": "prelu",
     "input": "relu6 hardtanh hardswish selu mish normalize pixel_shuffle pixel_unshuffle "
+    "max_pool1d avg_pool1d "
     "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
     "softplus pad interpolate upsample_nearest upsample_bilinear dropout dropout2d",
 }
@@ -49,7 +50,8 @@ RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 _MODULES = """
-    Conv1d Conv2d ConvTranspose2d Linear AvgPool2d AdaptiveAvgPool2d MaxPool2d
+    Conv1d Conv2d ConvTranspose1d ConvTranspose2d Linear
+    AvgPool2d AdaptiveAvgPool2d MaxPool2d MaxPool1d AvgPool1d
     BatchNorm1d BatchNorm2d LayerNorm GroupNorm InstanceNorm2d
     ReLU6 Hardtanh Hardswish SELU Mish PReLU
     ReLU LeakyReLU ELU GELU SiLU Softplus Sigmoid Tanh Softmax LogSoftmax

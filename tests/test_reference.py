@@ -87,6 +87,7 @@ CASES: dict[str, Case] = {
         (IMAGES, (3, 3), (2, 2)),
         {"padding": (1, 1), "ceil_mode": True, "divisor_override": 5},
     ),
+    "avg_pool1d": ("avg_pool1d", (normal(2, 3, 9), 3, 2, 1), {}),
     "adaptive_avg_pool2d, smaller": ("adaptive_avg_pool2d", (IMAGES, (3, 4)), {}),
     "adaptive_avg_pool2d, larger": ("adaptive_avg_pool2d", (IMAGES, (9, 6)), {}),
     "adaptive_avg_pool2d, one": ("adaptive_avg_pool2d", (IMAGES, (1, 1)), {}),
@@ -281,3 +282,24 @@ def test_instance_norm_agrees_with_plain_loops() -> None:
     g = normal(*x.shape, seed=9)
     grads = F.instance_norm_backward(g, x, None, None, w, b, eps=0.1)
     assert_all_close(grads, reference.instance_norm_backward(g, x, w, 0.1))
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 1, 1), (3, 2, 0, 3)])
+def test_max_pool1d_agrees_with_plain_loops(window: Any) -> None:
+    x = normal(2, 3, 9)
+    y, where = F.max_pool1d(x, *window, return_indices=True)
+    expected, expected_where = reference.max_pool1d(x, *window)
+    assert_close(y, expected)
+    np.testing.assert_array_equal(where, expected_where)
+    g = normal(*y.shape, seed=9)
+    assert_close(F.max_pool1d_backward(g, x, *window), reference.max_pool1d_backward(g, x, where))
+
+
+@pytest.mark.parametrize("options", [(), (2,), (2, 1, 1, 2, 3), (1, 2, 1, 2, 2)])
+def test_conv_transpose1d_agrees_with_plain_loops(options: Any) -> None:
+    x, w, b = weighted((2, 4, 5), (4, 3, 3), 3 if len(options) < 4 else 6)
+    y = F.conv_transpose1d(x, w, b, *options)
+    assert_close(y, reference.conv_transpose1d(x, w, b, *options))
+    g = normal(*y.shape, seed=9)
+    grads = F.conv_transpose1d_backward(g, x, w, b, *options)
+    assert_all_close(grads, reference.conv_transpose1d_backward(g, x, w, *options))

@@ -21,6 +21,7 @@ from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry
 from tinyconv.functional.interpolate import interpolate_taps
+from tinyconv.functional.one_row import with_row
 from tinyconv.functional.pooling.geometry import pool_geometry
 from tinyconv.layers import Layer
 from tinyconv.layers.norm import BatchNorm
@@ -77,8 +78,7 @@ def _weights(graph: Graph, layer: Layer) -> list[str]:
 def _max_pool(graph: Graph, layer: layers.MaxPool2d, x: str, shape: Shape) -> str:
     if layer.return_indices:
         raise ValueError("`return_indices` (=True) returns two outputs, but export_onnx supports one")
-    window = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
-    geometry = pool_geometry(shape, *window)
+    geometry = pool_geometry(shape, *layer._window)
     x = _padded(graph, x, shape, _reach_of_pool(geometry), -math.inf)
     options = {"kernel_shape": geometry.kernel_size, "strides": geometry.stride}
     return graph.node("MaxPool", x, dilations=geometry.dilation, **options)
@@ -117,6 +117,18 @@ def _adaptive_avg_pool(graph: Graph, layer: layers.AdaptiveAvgPool2d, x: str, sh
     down = F.adaptive_avg_pool2d(rows, (oh, None))[0, 0]
     across = F.adaptive_avg_pool2d(columns, (ow, None))[0, 0]
     return graph.node("MatMul", graph.node("MatMul", graph.constant(down), x), graph.constant(across.T))
+
+
+def _of_sequences(graph: Graph, layer: layers.MaxPool1d | layers.AvgPool1d, x: str, shape: Shape) -> str:
+    """The form of the layer of images, for the sequence as an image of height 1."""
+    x = graph.node("Unsqueeze", x, graph.integers(2))
+    image = (*shape[:2], 1, shape[2])
+    if isinstance(layer, layers.MaxPool1d):
+        x = _max_pool(graph, layer, x, image)
+    else:
+        options = with_row({name: getattr(layer, name) for name in layer._names})
+        x = _avg_pool(graph, layers.AvgPool2d(**options), x, image)
+    return graph.node("Squeeze", x, graph.integers(2))
 
 
 # Normalisation
@@ -306,9 +318,12 @@ FORMS: dict[type[Layer], Form] = {
     layers.Conv1d: _conv,
     layers.Conv2d: _conv,
     layers.ConvTranspose2d: _conv_transpose,
+    layers.ConvTranspose1d: _conv_transpose,
     layers.Linear: _linear,
     layers.MaxPool2d: _max_pool,
     layers.AvgPool2d: _avg_pool,
+    layers.MaxPool1d: _of_sequences,
+    layers.AvgPool1d: _of_sequences,
     layers.AdaptiveAvgPool2d: _adaptive_avg_pool,
     layers.BatchNorm1d: _batch_norm,
     layers.BatchNorm2d: _batch_norm,
@@ -350,7 +365,9 @@ FORMS: dict[type[Layer], Form] = {
 
 # The number of dimensions of the input, for layers that also take one sample without a batch.
 NDIMS: dict[type[Layer], int] = {
-    **dict.fromkeys((layers.Conv1d, layers.Fold), 3),
+    **dict.fromkeys(
+        (layers.Conv1d, layers.ConvTranspose1d, layers.Fold, layers.MaxPool1d, layers.AvgPool1d), 3
+    ),
     **dict.fromkeys((layers.Conv2d, layers.ConvTranspose2d, layers.Unfold), 4),
     **dict.fromkeys((layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d), 4),
     **dict.fromkeys((layers.InstanceNorm2d, layers.PixelShuffle, layers.PixelUnshuffle), 4),

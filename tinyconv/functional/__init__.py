@@ -30,6 +30,7 @@ from tinyconv.functional.normalization.group_norm import *
 from tinyconv.functional.normalization.instance_norm import *
 from tinyconv.functional.normalization.layer_norm import *
 from tinyconv.functional.normalization.normalize import *
+from tinyconv.functional.one_row import *
 from tinyconv.functional.pad import *
 from tinyconv.functional.pixel_shuffle import *
 from tinyconv.functional.pooling.avg_pool import *

@@ -239,6 +239,7 @@ LAYERS: dict[str, Callable[[st.DrawFn], Configuration]] = {
     "MaxPool1d": max_pool1d,
     "AvgPool1d": avg_pool1d,
     "AdaptiveAvgPool2d": adaptive_avg_pool2d,
+    "AdaptiveMaxPool2d": adaptive_avg_pool2d,
     "BatchNorm1d": partial(batch_norm, spatial=1),
     "BatchNorm2d": partial(batch_norm, spatial=2),
     "LayerNorm": layer_norm,

@@ -101,6 +101,7 @@ def _forward_calls(normal: Any, share: Any, drawn: Any) -> dict[str, Call]:
         "max_pool2d": Call((image, 3, 2, 1)),
         "max_unpool2d": Call((pooled, indices, 2)),
         "avg_pool2d": Call((image, 3, 2, 1)),
+        "adaptive_max_pool2d": Call((image, (3, 2))),
         "max_pool1d": Call((normal(3, 4, 9), 3, 2, 1)),
         "avg_pool1d": Call((normal(3, 4, 9), 3, 2, 1)),
         "conv_transpose1d": Call((normal(3, 4, 7), normal(4, 3, 3), normal(6), 2, 1, 1, 2)),

@@ -14,6 +14,7 @@ from tinyconv import (
     GELU,
     SELU,
     AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
     AvgPool1d,
     AvgPool2d,
     BatchNorm1d,
@@ -187,6 +188,9 @@ CASES = {
     ),
     "AdaptiveAvgPool2d": Case(
         lambda: AdaptiveAvgPool2d((3, None)), (3, 2, 7, 4), "AdaptiveAvgPool2d", ((3, None),)
+    ),
+    "AdaptiveMaxPool2d": Case(
+        lambda: AdaptiveMaxPool2d((3, None)), (3, 2, 7, 4), "AdaptiveMaxPool2d", ((3, None),)
     ),
     "LeakyReLU": Case(lambda: LeakyReLU(0.2), (3, 4, 2), "LeakyReLU", (0.2,)),
     "ELU": Case(lambda: ELU(1.5), (3, 4, 2), "ELU", (1.5,)),

@@ -32,7 +32,7 @@ _FUNCTIONS = {
     "binary_cross_entropy_with_logits",
     "input weight": "prelu",
     "input": "relu6 hardtanh hardswish selu mish normalize pixel_shuffle pixel_unshuffle "
-    "max_pool1d avg_pool1d "
+    "max_pool1d avg_pool1d adaptive_max_pool2d "
     "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
     "softplus pad interpolate upsample_nearest upsample_bilinear dropout dropout2d",
 }
@@ -51,7 +51,7 @@ RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
 
 _MODULES = """
     Conv1d Conv2d ConvTranspose1d ConvTranspose2d Linear
-    AvgPool2d AdaptiveAvgPool2d MaxPool2d MaxPool1d AvgPool1d
+    AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d MaxPool2d MaxPool1d AvgPool1d
     BatchNorm1d BatchNorm2d LayerNorm GroupNorm InstanceNorm2d
     ReLU6 Hardtanh Hardswish SELU Mish PReLU
     ReLU LeakyReLU ELU GELU SiLU Softplus Sigmoid Tanh Softmax LogSoftmax

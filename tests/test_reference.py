@@ -303,3 +303,16 @@ def test_conv_transpose1d_agrees_with_plain_loops(options: Any) -> None:
     g = normal(*y.shape, seed=9)
     grads = F.conv_transpose1d_backward(g, x, w, b, *options)
     assert_all_close(grads, reference.conv_transpose1d_backward(g, x, w, *options))
+
+
+@pytest.mark.parametrize("size", [(3, 4), (9, 6), (1, 1), (2, 7)])
+def test_adaptive_max_pool2d_agrees_with_plain_loops(size: Any) -> None:
+    x = IMAGES.round(1)  # with equal values
+    x[0, :, 2, 1:4] = x[1, 0, 0, 0] = np.nan
+    y, where = F.adaptive_max_pool2d(x, size, return_indices=True)
+    expected, expected_where = reference.adaptive_max_pool2d(x, size)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(where, expected_where)
+    g = normal(*y.shape, seed=9)
+    grad = F.adaptive_max_pool2d_backward(g, x, size)
+    assert_close(grad, reference.adaptive_max_pool2d_backward(g, x, where))

@@ -22,6 +22,7 @@ from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry
 from tinyconv.functional.interpolate import interpolate_taps
 from tinyconv.functional.one_row import with_row
+from tinyconv.functional.pooling.avg_pool import bins
 from tinyconv.functional.pooling.geometry import pool_geometry
 from tinyconv.layers import Layer
 from tinyconv.layers.norm import BatchNorm
@@ -129,6 +130,22 @@ def _of_sequences(graph: Graph, layer: layers.MaxPool1d | layers.AvgPool1d, x: s
         options = with_row({name: getattr(layer, name) for name in layer._names})
         x = _avg_pool(graph, layers.AvgPool2d(**options), x, image)
     return graph.node("Squeeze", x, graph.integers(2))
+
+
+def _adaptive_max_pool(graph: Graph, layer: layers.AdaptiveMaxPool2d, x: str, shape: Shape) -> str:
+    """The maximum over the positions of each window, along one axis and then the other.
+
+    Windows that are shorter than the longest read their last position again.
+    """
+    if layer.return_indices:
+        raise ValueError("`return_indices` (=True) returns two outputs, but export_onnx supports one")
+    for axis, count in enumerate(layer.output_shape(shape)[2:], 2):
+        windows = bins(shape[axis], count)
+        longest = max(stop - start for start, stop in windows)
+        positions = [[min(start + i, stop - 1) for i in range(longest)] for start, stop in windows]
+        read = _gathered(graph, x, np.asarray(positions), axis)
+        x = graph.node("ReduceMax", read, graph.integers(axis + 1), keepdims=0)
+    return x
 
 
 # Normalisation
@@ -325,6 +342,7 @@ FORMS: dict[type[Layer], Form] = {
     layers.MaxPool1d: _of_sequences,
     layers.AvgPool1d: _of_sequences,
     layers.AdaptiveAvgPool2d: _adaptive_avg_pool,
+    layers.AdaptiveMaxPool2d: _adaptive_max_pool,
     layers.BatchNorm1d: _batch_norm,
     layers.BatchNorm2d: _batch_norm,
     layers.LayerNorm: _layer_norm,
@@ -369,7 +387,9 @@ NDIMS: dict[type[Layer], int] = {
         (layers.Conv1d, layers.ConvTranspose1d, layers.Fold, layers.MaxPool1d, layers.AvgPool1d), 3
     ),
     **dict.fromkeys((layers.Conv2d, layers.ConvTranspose2d, layers.Unfold), 4),
-    **dict.fromkeys((layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d), 4),
+    **dict.fromkeys(
+        (layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d, layers.AdaptiveMaxPool2d), 4
+    ),
     **dict.fromkeys((layers.InstanceNorm2d, layers.PixelShuffle, layers.PixelUnshuffle), 4),
     **{kind: 4 for kind, form in FORMS.items() if form is _pad},
 }

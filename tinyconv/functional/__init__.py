@@ -33,6 +33,7 @@ from tinyconv.functional.normalization.normalize import *
 from tinyconv.functional.one_row import *
 from tinyconv.functional.pad import *
 from tinyconv.functional.pixel_shuffle import *
+from tinyconv.functional.pooling.adaptive_max_pool import *
 from tinyconv.functional.pooling.avg_pool import *
 from tinyconv.functional.pooling.max_pool import *
 from tinyconv.functional.pooling.max_unpool import *

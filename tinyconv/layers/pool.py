@@ -1,4 +1,4 @@
-"""MaxPool1d, MaxPool2d, MaxUnpool2d, AvgPool1d, AvgPool2d and AdaptiveAvgPool2d."""
+"""MaxPool1d, MaxPool2d, MaxUnpool2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool2d and AdaptiveMaxPool2d."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import tinyconv.functional as F
 from tinyconv.arguments import IntOrPair, Pair, check_arrays, check_kinds, check_ndim, check_shape, integer
 from tinyconv.arrays import Array
 from tinyconv.functional.one_row import with_row, without_row
+from tinyconv.functional.pooling.adaptive_max_pool import added_at, values_at, winners
 from tinyconv.functional.pooling.avg_pool import OutputSize, adaptive_output_size
 from tinyconv.functional.pooling.geometry import checked_geometry, pool_geometry, pool_options
 from tinyconv.functional.pooling.max_pool import pooled, pooled_backward, pooled_positions
@@ -14,7 +15,15 @@ from tinyconv.functional.pooling.max_unpool import unpool_size
 from tinyconv.layers.function import LinearMap
 from tinyconv.layers.layer import Layer
 
-__all__ = ["AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "MaxPool1d", "MaxPool2d", "MaxUnpool2d"]
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxUnpool2d",
+]
 
 
 class MaxPool2d(Layer):
@@ -273,6 +282,49 @@ class AdaptiveAvgPool2d(LinearMap, function=F.adaptive_avg_pool2d, options=("out
         super().__init__()
         adaptive_output_size((1, 1, 1), output_size)
         self.output_size = output_size
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return *input_shape[:-2], *adaptive_output_size(tuple(input_shape), self.output_size)
+
+
+class AdaptiveMaxPool2d(Layer):
+    """Compute the maxima of OH x OW windows that cover an image; see `functional.adaptive_max_pool2d`.
+
+    Args:
+        output_size: an int, or a pair (OH, OW); None means the input's length.
+        return_indices: let forward return a pair of the output and the positions of the maxima; such a layer
+            cannot be part of a Sequential.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveMaxPool2d.html
+    """
+
+    def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
+        super().__init__()
+        adaptive_output_size((1, 1, 1), output_size)
+        self.output_size, self.return_indices = output_size, bool(return_indices)
+
+    def forward(self, x: Array) -> Any:  # an array, or with `return_indices` a pair
+        check_arrays(input=x)
+        found = winners(x, self.output_size)
+        output = self.save(values_at(x, found), x.shape, found)
+        return (output, found) if self.return_indices else output
+
+    def backward(self, grad_output: Array) -> Array:
+        input_size, found = self.saved(grad_output)
+        return added_at(grad_output, found, input_size)
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        input_size, found = self.kept()
+        self.tangents_of(params_dot)
+        check_shape("x_dot", x_dot, input_size, "of the input")
+        return self.save_tangents(values_at(x_dot, found))
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (input_size, found), _, _ = self.saved_tangents(grad_output_dot)
+        return added_at(grad_output_dot, found, input_size)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return *input_shape[:-2], *adaptive_output_size(tuple(input_shape), self.output_size)

@@ -94,6 +94,12 @@ def conv_transpose2d(draw: st.DrawFn) -> Configuration:
     return args, {}, image(draw, c)
 
 
+def conv_transpose1d(draw: st.DrawFn) -> Configuration:
+    (c, o, kernel, stride, padding, more, groups, bias, dilation), _, shape = conv_transpose2d(draw)
+    rows = (size[1:] for size in (kernel, stride, padding, more))
+    return (c, o, *rows, groups, bias, dilation[1:]), {}, (*shape[:-2], shape[-1])
+
+
 def linear(draw: st.DrawFn) -> Configuration:
     c, o = pair(draw, 1, 4)
     return (c, o, draw(st.booleans())), {}, (*dims(draw, 0, 2), c)
@@ -108,6 +114,16 @@ def pool(draw: st.DrawFn) -> tuple[Shape, Shape, Shape]:
 def max_pool2d(draw: st.DrawFn) -> Configuration:
     args = (*pool(draw), pair(draw, 1, 2), False, draw(st.booleans()))
     return args, {}, image(draw, whole(draw, 1, 3))
+
+
+def max_pool1d(draw: st.DrawFn) -> Configuration:
+    args, _, shape = max_pool2d(draw)
+    return (*(size[1:] for size in args[:4]), *args[4:]), {}, (*shape[:-2], shape[-1])
+
+
+def avg_pool1d(draw: st.DrawFn) -> Configuration:
+    (*sizes, ceil_mode, counted, _), _, shape = avg_pool2d(draw)
+    return (*(size[1:] for size in sizes), ceil_mode, counted), {}, (*shape[:-2], shape[-1])
 
 
 def avg_pool2d(draw: st.DrawFn) -> Configuration:
@@ -140,6 +156,22 @@ def layer_norm(draw: st.DrawFn) -> Configuration:
 def group_norm(draw: st.DrawFn) -> Configuration:
     c, _, groups = channels(draw)
     return (groups, c, eps(draw), draw(st.booleans())), {}, (whole(draw, 1, 3), c, *pair(draw, 2, 4))
+
+
+def instance_norm2d(draw: st.DrawFn) -> Configuration:
+    options = (eps(draw), one_of(draw, 0.1, 0.7, None), draw(st.booleans()), draw(st.booleans()))
+    shape = image(draw, whole(draw, 1, 4))
+    return (shape[-3], *options), {}, shape
+
+
+def pixel_shuffle(draw: st.DrawFn) -> Configuration:
+    r, (*leading, c, h, w) = whole(draw, 1, 3), image(draw, whole(draw, 1, 3))
+    return (r,), {}, (*leading, c * r * r, h, w)
+
+
+def pixel_unshuffle(draw: st.DrawFn) -> Configuration:
+    r, (*leading, h, w) = whole(draw, 1, 3), image(draw, whole(draw, 1, 3))
+    return (r,), {}, (*leading, h * r, w * r)
 
 
 def elementwise(draw: st.DrawFn, **options: tuple[Any, ...]) -> Configuration:
@@ -176,7 +208,10 @@ def upsample(draw: st.DrawFn) -> Configuration:
     factors = tuple(one_of(draw, 1.0, 2.0, 0.5, 1.5, 0.7, 1 / 3, 2.6) for _ in size)
     wanted = {"size": tuple(whole(draw, 1, 8) for _ in size)}
     options = one_of(draw, wanted, {"scale_factor": factors})
-    return (), {**options, "mode": one_of(draw, "nearest", "nearest-exact")}, (*pair(draw, 1, 3), *size)
+    linear = {3: "linear", 4: "bilinear", 5: "trilinear"}[len(size) + 2]
+    options["mode"] = one_of(draw, "nearest", "nearest-exact", linear)
+    options["align_corners"] = one_of(draw, None, False, True) if options["mode"] == linear else None
+    return (), options, (*pair(draw, 1, 3), *size)
 
 
 def flatten(draw: st.DrawFn) -> Configuration:
@@ -197,14 +232,21 @@ LAYERS: dict[str, Callable[[st.DrawFn], Configuration]] = {
     "Conv1d": partial(conv, spatial=1),
     "Conv2d": partial(conv, spatial=2),
     "ConvTranspose2d": conv_transpose2d,
+    "ConvTranspose1d": conv_transpose1d,
     "Linear": linear,
     "MaxPool2d": max_pool2d,
     "AvgPool2d": avg_pool2d,
+    "MaxPool1d": max_pool1d,
+    "AvgPool1d": avg_pool1d,
     "AdaptiveAvgPool2d": adaptive_avg_pool2d,
+    "AdaptiveMaxPool2d": adaptive_avg_pool2d,
     "BatchNorm1d": partial(batch_norm, spatial=1),
     "BatchNorm2d": partial(batch_norm, spatial=2),
     "LayerNorm": layer_norm,
     "GroupNorm": group_norm,
+    "InstanceNorm2d": instance_norm2d,
+    "PixelShuffle": pixel_shuffle,
+    "PixelUnshuffle": pixel_unshuffle,
     "ReLU": elementwise,
     "LeakyReLU": partial(elementwise, negative_slope=(0.01, 0.5, 0.0)),
     "ELU": partial(elementwise, alpha=(0.3, 1.0, 2.0)),
@@ -214,6 +256,13 @@ LAYERS: dict[str, Callable[[st.DrawFn], Configuration]] = {
     "Identity": elementwise,
     "SiLU": elementwise,
     "Softplus": partial(elementwise, beta=(0.5, 1.0, 3.0), threshold=(20.0, 1.0, 0.0)),
+    "ReLU6": elementwise,
+    "Hardtanh": partial(elementwise, min_val=(-0.5, -1.0), max_val=(0.25, 1.0)),
+    "Hardsigmoid": elementwise,
+    "Hardswish": elementwise,
+    "SELU": elementwise,
+    "Mish": elementwise,
+    "PReLU": partial(elementwise, init=(0.25, -0.5)),
     "Softmax": softmax,
     "LogSoftmax": softmax,
     "ZeroPad2d": padding2d,

@@ -39,7 +39,7 @@ def run(name: str, call: Call) -> Any:
 
 
 def _is_statistic(name: str, place: int) -> bool:
-    return name in ("batch_norm", "batch_norm_saved") and place in (1, 2)
+    return name in ("batch_norm", "batch_norm_saved", "instance_norm") and place in (1, 2)
 
 
 def parameter(name: str, place: int) -> str:
@@ -82,7 +82,10 @@ def _forward_calls(normal: Any, share: Any, drawn: Any) -> dict[str, Call]:
     pooled, indices = F.max_pool2d(normal(2, 2, 4, 6), 2, return_indices=True)
     classes, weights = drawn.integers(0, 5, (3, 2)), share(5)
     calls = {name: Call((values,)) for name in ("relu", "sigmoid", "tanh", "silu", "flatten")}
+    calls |= {name: Call((values,)) for name in ("relu6", "hardsigmoid", "hardswish", "selu", "mish")}
     calls |= {
+        "hardtanh": Call((values, -0.5, 1.5)),
+        "prelu": Call((values, normal(4))),
         "leaky_relu": Call((values, -0.3)),
         "elu": Call((values, 1.5)),
         "softplus": Call((values, 2.0, 1.5)),
@@ -98,13 +101,21 @@ def _forward_calls(normal: Any, share: Any, drawn: Any) -> dict[str, Call]:
         "max_pool2d": Call((image, 3, 2, 1)),
         "max_unpool2d": Call((pooled, indices, 2)),
         "avg_pool2d": Call((image, 3, 2, 1)),
+        "adaptive_max_pool2d": Call((image, (3, 2))),
+        "max_pool1d": Call((normal(3, 4, 9), 3, 2, 1)),
+        "avg_pool1d": Call((normal(3, 4, 9), 3, 2, 1)),
+        "conv_transpose1d": Call((normal(3, 4, 7), normal(4, 3, 3), normal(6), 2, 1, 1, 2)),
         "adaptive_avg_pool2d": Call((image, (3, 2))),
         "pad": Call((image, (1, 2, 0, 1), "reflect")),
-        "interpolate": Call((image,), {"scale_factor": 1.7}),
+        "interpolate": Call((image,), {"scale_factor": 1.7, "mode": "bilinear"}),
         "unflatten": Call((values, 1, (2, 2))),
         "batch_norm": Call((image, normal(4), share(4), normal(4), normal(4), True)),
         "group_norm": Call((image, 2, normal(4), normal(4))),
         "layer_norm": Call((image, (6, 5), normal(6, 5), normal(6, 5))),
+        "instance_norm": Call((image, normal(4), share(4), normal(4), normal(4))),
+        "normalize": Call((image, 3.0)),
+        "pixel_shuffle": Call((image, 2)),
+        "pixel_unshuffle": Call((normal(3, 2, 4, 6), 2)),
         "dropout": Call((values,), {"generator": 0}),
         "dropout2d": Call((image,), {"generator": 0}),
         "cross_entropy": Call((normal(3, 5, 2), classes, weights), {"label_smoothing": 0.1}),
@@ -170,6 +181,11 @@ def _saved_calls(calls: dict[str, Call], normal: Any) -> dict[str, Call]:
         (normal(*loss.shape), logits_dot, normal(*loss.shape), cross)
     )
 
+    values, weight = calls["prelu"].args
+    dots = normal(*values.shape), normal(*weight.shape)
+    made["prelu_jvp"] = Call((*dots, values, weight))
+    grads = normal(*values.shape), normal(*values.shape)
+    made["prelu_backward_jvp"] = Call((grads[0], *dots, grads[1], values, weight))
     values, dim = calls["log_softmax"].args
     made["log_softmax_jvp"] = Call((normal(*values.shape), values, dim))
     image, *options = calls["max_pool2d"].args

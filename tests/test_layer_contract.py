@@ -12,7 +12,10 @@ from tests.user_layers import Block
 from tinyconv import (
     ELU,
     GELU,
+    SELU,
     AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
@@ -21,6 +24,7 @@ from tinyconv import (
     ConstantPad2d,
     Conv1d,
     Conv2d,
+    ConvTranspose1d,
     ConvTranspose2d,
     Dropout,
     Dropout2d,
@@ -30,15 +34,25 @@ from tinyconv import (
     GradientLayer,
     GradientStep,
     GroupNorm,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     Identity,
+    InstanceNorm2d,
     Layer,
     LayerNorm,
     LeakyReLU,
     Linear,
     LogSoftmax,
+    MaxPool1d,
     MaxPool2d,
+    Mish,
+    PixelShuffle,
+    PixelUnshuffle,
+    PReLU,
     ReflectionPad2d,
     ReLU,
+    ReLU6,
     ReplicationPad2d,
     Residual,
     Sequential,
@@ -158,6 +172,12 @@ CASES = {
         "ConvTranspose2d",
         (2, 3, (2, 3), (1, 2), (0, 1), 2, 1, False, 3),
     ),
+    "ConvTranspose1d": Case(
+        lambda: ConvTranspose1d(4, 6, 3, 2, 1, 1, 2, dtype=f8, generator=0),
+        (3, 4, 5),
+        "ConvTranspose1d",
+        (4, 6, 3, 2, 1, 1, 2),
+    ),
     "AvgPool2d": Case(
         lambda: AvgPool2d(3, 2, 1, True, False), (3, 2, 7, 6), "AvgPool2d", (3, 2, 1, True, False)
     ),
@@ -168,8 +188,18 @@ CASES = {
         ((2, 3),),
         {"divisor_override": 4},
     ),
+    "MaxPool1d": Case(lambda: MaxPool1d(3, 2, 1), (3, 2, 9), "MaxPool1d", (3, 2, 1)),
+    "MaxPool1d, dilated": Case(
+        lambda: MaxPool1d(2, 1, 1, 3, ceil_mode=True), (3, 2, 9), "MaxPool1d", (2, 1, 1, 3, False, True)
+    ),
+    "AvgPool1d": Case(
+        lambda: AvgPool1d(4, 3, 2, True, False), (3, 2, 9), "AvgPool1d", (4, 3, 2, True, False)
+    ),
     "AdaptiveAvgPool2d": Case(
         lambda: AdaptiveAvgPool2d((3, None)), (3, 2, 7, 4), "AdaptiveAvgPool2d", ((3, None),)
+    ),
+    "AdaptiveMaxPool2d": Case(
+        lambda: AdaptiveMaxPool2d((3, None)), (3, 2, 7, 4), "AdaptiveMaxPool2d", ((3, None),)
     ),
     "LeakyReLU": Case(lambda: LeakyReLU(0.2), (3, 4, 2), "LeakyReLU", (0.2,)),
     "ELU": Case(lambda: ELU(1.5), (3, 4, 2), "ELU", (1.5,)),
@@ -179,6 +209,16 @@ CASES = {
     "Tanh": Case(lambda: Tanh(), (3, 4, 2), "Tanh"),
     "SiLU": Case(lambda: SiLU(), (3, 4, 2), "SiLU"),
     "Softplus": Case(lambda: Softplus(2, 1.5), (3, 4, 2), "Softplus", (2, 1.5)),
+    "ReLU6": Case(lambda: ReLU6(), (3, 4, 2), "ReLU6"),
+    "Hardtanh": Case(lambda: Hardtanh(-0.5, 1), (3, 4, 2), "Hardtanh", (-0.5, 1)),
+    "Hardsigmoid": Case(lambda: Hardsigmoid(), (3, 4, 2), "Hardsigmoid"),
+    "Hardswish": Case(lambda: Hardswish(), (3, 4, 2), "Hardswish"),
+    "SELU": Case(lambda: SELU(), (3, 4, 2), "SELU"),
+    "Mish": Case(lambda: Mish(), (3, 4, 2), "Mish"),
+    "PReLU": Case(lambda: PReLU(dtype=f8), (3, 4, 2), "PReLU"),
+    "PReLU, channels": Case(
+        lambda: PReLU(4, -0.5, dtype=f8), (3, 4, 5, 2), "PReLU", (4, -0.5), unbatched=False
+    ),
     "Softmax": Case(lambda: Softmax(-1), (3, 4, 2), "Softmax", (-1,)),
     "LogSoftmax": Case(lambda: LogSoftmax(-2), (3, 4, 2), "LogSoftmax", (-2,)),
     "BatchNorm1d": Case(lambda: BatchNorm1d(3, dtype=f8), (4, 3, 5), "BatchNorm1d", (3,), unbatched=False),
@@ -202,6 +242,15 @@ CASES = {
         (3, 6, 0.1, False),
         unbatched=False,
     ),
+    "InstanceNorm2d, plain": Case(lambda: InstanceNorm2d(3, dtype=f8), (2, 3, 4, 5), "InstanceNorm2d", (3,)),
+    "InstanceNorm2d": Case(
+        lambda: InstanceNorm2d(3, 1e-3, 0.3, True, True, dtype=f8),
+        (2, 3, 4, 5),
+        "InstanceNorm2d",
+        (3, 1e-3, 0.3, True, True),
+    ),
+    "PixelShuffle": Case(lambda: PixelShuffle(2), (3, 8, 2, 3), "PixelShuffle", (2,)),
+    "PixelUnshuffle": Case(lambda: PixelUnshuffle(2), (3, 2, 4, 6), "PixelUnshuffle", (2,)),
     "ZeroPad2d": Case(lambda: ZeroPad2d(2), (3, 2, 4, 5), "ZeroPad2d", (2,)),
     "ConstantPad2d": Case(
         lambda: ConstantPad2d((1, -1, 0, 2), 1.5), (3, 2, 4, 5), "ConstantPad2d", ((1, -1, 0, 2), 1.5)
@@ -217,6 +266,20 @@ CASES = {
     ),
     "Unflatten": Case(lambda: Unflatten(-1, (3, -1)), (3, 2, 6), "Unflatten", (-1, (3, -1))),
     "Upsample": Case(lambda: Upsample(scale_factor=1.7), (3, 2, 5), "Upsample", (None, 1.7), unbatched=False),
+    "Upsample, bilinear": Case(
+        lambda: Upsample((3, 7), mode="bilinear"),
+        (3, 2, 5, 4),
+        "Upsample",
+        ((3, 7), None, "bilinear"),
+        unbatched=False,
+    ),
+    "Upsample, aligned": Case(
+        lambda: Upsample(None, (2, 1.5), "bilinear", True),
+        (3, 2, 3, 4),
+        "Upsample",
+        (None, (2, 1.5), "bilinear", True),
+        unbatched=False,
+    ),
     "Dropout2d": Case(lambda: Dropout2d(0.4, generator=0), (3, 4, 2, 2), ""),
     "Residual": Case(
         lambda: Residual(
@@ -481,7 +544,8 @@ def test_batches_of_none_and_one(case: Case, batch: int) -> None:
     y, dx, grads = run(layer, x)
     assert y.shape == layer.output_shape(x.shape)
     assert dx.shape == x.shape
-    if case.torch_name and not (batch == 0 and case.torch_name == "Unfold"):
+    fail_on_none = ("Unfold", "PixelShuffle", "PixelUnshuffle", "InstanceNorm2d")  # PyTorch's
+    if case.torch_name and not (batch == 0 and case.torch_name in fail_on_none):
         theirs = getattr(torch.nn, case.torch_name)(*case.torch_args, **case.torch_options)
         compare_layer(case.make(), theirs, x)
     assert all(np.isfinite(grad).all() for grad in grads.values())

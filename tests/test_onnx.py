@@ -52,7 +52,11 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the fi
 
 REFUSED = {"GradientLayer", "GradientStep", "ConvTranspose2d, dilated"}
 EXPORTABLE = {name: case for name, case in CASES.items() if name not in REFUSED and "user" not in name}
-UNKNOWN_TO_EVALUATOR = {"ConvTranspose2d", "ConstantPad2d"}  # groups there, negative padding
+UNKNOWN_TO_EVALUATOR = {
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConstantPad2d",
+}  # groups there, negative padding
 exportable = pytest.mark.parametrize("case", EXPORTABLE.values(), ids=list(EXPORTABLE))
 few = settings(
     max_examples=60,

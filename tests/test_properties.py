@@ -848,7 +848,10 @@ def resizings(draw: st.DrawFn) -> tuple[Array, dict[str, Any]]:
     dims = draw(st.integers(1, 3))
     size = tuple(draw(st.integers(1, 5)) for _ in range(dims))
     shape = (draw(st.integers(1, 2)), draw(st.integers(1, 2)), *size)
-    options: dict[str, Any] = {"mode": draw(st.sampled_from(("nearest", "nearest-exact")))}
+    linear = ("linear", "bilinear", "trilinear")[dims - 1]
+    options: dict[str, Any] = {"mode": draw(st.sampled_from(("nearest", "nearest-exact", linear)))}
+    if options["mode"] == linear:
+        options["align_corners"] = draw(st.booleans())
     if draw(st.booleans()):
         options["size"] = tuple(draw(st.integers(1, 8)) for _ in range(dims))
     else:

@@ -26,14 +26,18 @@ from tinyconv.arrays import Array
 
 # The arguments whose gradients our backward returns, in this order: PyTorch's operators.
 _FUNCTIONS = {
-    "input weight bias": "conv1d conv2d conv_transpose2d linear batch_norm layer_norm group_norm",
+    "input weight bias": "conv1d conv2d conv_transpose2d linear batch_norm layer_norm group_norm "
+    "instance_norm conv_transpose1d",
     "input target": "mse_loss l1_loss smooth_l1_loss cross_entropy nll_loss binary_cross_entropy "
     "binary_cross_entropy_with_logits huber_loss kl_div",
     "input1 input2 target": "margin_ranking_loss",
     "input1 input2": "cosine_embedding_loss",
     "anchor positive negative": "triplet_margin_loss",
-    "input": "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
-    "softplus pad interpolate upsample_nearest dropout dropout2d hinge_embedding_loss",
+    "input weight": "prelu",
+    "input": "relu6 hardtanh hardswish selu mish normalize pixel_shuffle pixel_unshuffle "
+    "max_pool1d avg_pool1d adaptive_max_pool2d "
+    "unfold avg_pool2d adaptive_avg_pool2d max_pool2d max_unpool2d relu leaky_relu elu gelu silu "
+    "softplus pad interpolate upsample_nearest upsample_bilinear dropout dropout2d hinge_embedding_loss",
 }
 OPERATORS = {
     f"nn.functional.{name}": tuple(gradients.split())
@@ -42,12 +46,17 @@ OPERATORS = {
 } | dict.fromkeys(("sigmoid", "tanh", "softmax", "log_softmax", "flatten", "unflatten"), ("input",))
 
 # The variants that are ours, where not all are; the same operator under another name.
-VARIANTS = {"nn.functional.interpolate": ("nearest", "nearest-exact")}
-RENAMED = {"nn.functional.upsample_nearest": ("interpolate", {"mode": "nearest"})}
+VARIANTS = {"nn.functional.interpolate": ("nearest", "nearest-exact", "linear", "bilinear", "trilinear")}
+RENAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "nn.functional.upsample_nearest": ("interpolate", {"mode": "nearest"}),
+    "nn.functional.upsample_bilinear": ("interpolate", {"mode": "bilinear", "align_corners": True}),
+}
 
 _MODULES = """
-    Conv1d Conv2d ConvTranspose2d Linear AvgPool2d AdaptiveAvgPool2d MaxPool2d
-    BatchNorm1d BatchNorm2d LayerNorm GroupNorm
+    Conv1d Conv2d ConvTranspose1d ConvTranspose2d Linear
+    AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d MaxPool2d MaxPool1d AvgPool1d
+    BatchNorm1d BatchNorm2d LayerNorm GroupNorm InstanceNorm2d
+    ReLU6 Hardtanh Hardswish SELU Mish PReLU
     ReLU LeakyReLU ELU GELU SiLU Softplus Sigmoid Tanh Softmax LogSoftmax
     MSELoss L1Loss SmoothL1Loss CrossEntropyLoss NLLLoss BCELoss BCEWithLogitsLoss
     HuberLoss KLDivLoss HingeEmbeddingLoss MarginRankingLoss CosineEmbeddingLoss

@@ -42,6 +42,7 @@ def weighted(x_shape: tuple[int, ...], w_shape: tuple[int, ...], channels: int) 
 SEQUENCES = weighted((2, 4, 9), (6, 2, 3), 6)  # two groups
 IMAGES = normal(2, 3, 7, 6)
 POINTS = np.append(normal(3, 5) * 3, [0.0, -0.0, 1.0, -1.0, 40.0, -40.0])
+CORNERS = np.append(POINTS, [3.0, -3.0, 6.0, 0.5])
 
 CASES: dict[str, Case] = {
     "conv1d": ("conv1d", weighted((2, 3, 8), (4, 3, 3), 4), {}),
@@ -86,6 +87,7 @@ CASES: dict[str, Case] = {
         (IMAGES, (3, 3), (2, 2)),
         {"padding": (1, 1), "ceil_mode": True, "divisor_override": 5},
     ),
+    "avg_pool1d": ("avg_pool1d", (normal(2, 3, 9), 3, 2, 1), {}),
     "adaptive_avg_pool2d, smaller": ("adaptive_avg_pool2d", (IMAGES, (3, 4)), {}),
     "adaptive_avg_pool2d, larger": ("adaptive_avg_pool2d", (IMAGES, (9, 6)), {}),
     "adaptive_avg_pool2d, one": ("adaptive_avg_pool2d", (IMAGES, (1, 1)), {}),
@@ -100,6 +102,15 @@ CASES: dict[str, Case] = {
     "silu": ("silu", (POINTS,), {}),
     "softplus": ("softplus", (POINTS,), {}),
     "softplus, beta": ("softplus", (POINTS,), {"beta": 2.0, "threshold": 3.0}),
+    "relu6": ("relu6", (CORNERS,), {}),
+    "hardtanh": ("hardtanh", (CORNERS,), {}),
+    "hardtanh, other ends": ("hardtanh", (CORNERS,), {"min_val": -3.0, "max_val": 0.5}),
+    "hardsigmoid": ("hardsigmoid", (CORNERS,), {}),
+    "hardswish": ("hardswish", (CORNERS,), {}),
+    "selu": ("selu", (POINTS,), {}),
+    "mish": ("mish", (POINTS,), {}),
+    "prelu": ("prelu", (normal(2, 3, 4), normal(3, seed=1)), {}),
+    "prelu, one weight": ("prelu", (normal(2, 3, 4), normal(1, seed=1)), {}),
     "softmax": ("softmax", (normal(2, 3, 4), 1), {}),
     "softmax, last axis, large": ("softmax", (normal(3, 4) + 1000, -1), {}),
     "log_softmax": ("log_softmax", (normal(2, 3, 4), 1), {}),
@@ -116,6 +127,15 @@ CASES: dict[str, Case] = {
         (normal(3, 4, 5), 1, normal(4, seed=1), normal(4, seed=2)),
         {"eps": 0.1},
     ),
+    "normalize": ("normalize", (IMAGES,), {}),
+    "normalize, last axis, sum": ("normalize", (normal(3, 4), 1.0, -1), {}),
+    "normalize, cubes, some short": (
+        "normalize",
+        (normal(5, 3) * [[1], [3], [0.1], [0.2], [2]], 3.0),
+        {"eps": 0.6},
+    ),
+    "pixel_shuffle": ("pixel_shuffle", (normal(2, 18, 3, 2), 3), {}),
+    "pixel_unshuffle": ("pixel_unshuffle", (normal(2, 3, 4, 6), 2), {}),
     "pad": ("pad", (IMAGES, (1, 2, 0, 3)), {"value": 1.5}),
     "pad, cropping": ("pad", (IMAGES, (-1, 2, 3, -2, 1, -1)), {}),
     "interpolate": ("interpolate", (IMAGES, (14, 18)), {}),
@@ -123,6 +143,15 @@ CASES: dict[str, Case] = {
     "interpolate, scale": ("interpolate", (IMAGES, None, (2.5, 0.6)), {}),
     "interpolate, exact": ("interpolate", (IMAGES, (3, 11)), {"mode": "nearest-exact"}),
     "interpolate, exact, scale": ("interpolate", (IMAGES, None, (2.5, 0.6)), {"mode": "nearest-exact"}),
+    "interpolate, linear": ("interpolate", (normal(2, 3, 5), (8,)), {"mode": "linear"}),
+    "interpolate, bilinear": ("interpolate", (IMAGES, (3, 11)), {"mode": "bilinear"}),
+    "interpolate, bilinear, scale": ("interpolate", (IMAGES, None, (2.5, 0.6)), {"mode": "bilinear"}),
+    "interpolate, bilinear, aligned": (
+        "interpolate",
+        (IMAGES, (1, 11)),
+        {"mode": "bilinear", "align_corners": True},
+    ),
+    "interpolate, trilinear": ("interpolate", (normal(1, 2, 2, 3, 4), (4, 2, 5)), {"mode": "trilinear"}),
     "interpolate, sequences": ("interpolate", (normal(2, 3, 5), (8,)), {}),
     "interpolate, volumes": ("interpolate", (normal(1, 2, 2, 3, 4), (4, 2, 5)), {}),
     "flatten": ("flatten", (IMAGES,), {}),
@@ -274,3 +303,45 @@ def test_max_unpool2d_agrees_with_plain_loops(kernel: Any, stride: Any, padding:
     assert_close(y, reference.max_unpool2d(*args))
     g = normal(*y.shape, seed=9)
     assert_close(F.max_unpool2d_backward(g, *args), reference.max_unpool2d_backward(g, where))
+
+
+def test_instance_norm_agrees_with_plain_loops() -> None:
+    x, w, b = normal(2, 3, 4, 2), normal(3, seed=1), normal(3, seed=2)
+    assert_close(F.instance_norm(x, None, None, w, b, eps=0.1), reference.instance_norm(x, w, b, 0.1))
+    g = normal(*x.shape, seed=9)
+    grads = F.instance_norm_backward(g, x, None, None, w, b, eps=0.1)
+    assert_all_close(grads, reference.instance_norm_backward(g, x, w, 0.1))
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 1, 1), (3, 2, 0, 3)])
+def test_max_pool1d_agrees_with_plain_loops(window: Any) -> None:
+    x = normal(2, 3, 9)
+    y, where = F.max_pool1d(x, *window, return_indices=True)
+    expected, expected_where = reference.max_pool1d(x, *window)
+    assert_close(y, expected)
+    np.testing.assert_array_equal(where, expected_where)
+    g = normal(*y.shape, seed=9)
+    assert_close(F.max_pool1d_backward(g, x, *window), reference.max_pool1d_backward(g, x, where))
+
+
+@pytest.mark.parametrize("options", [(), (2,), (2, 1, 1, 2, 3), (1, 2, 1, 2, 2)])
+def test_conv_transpose1d_agrees_with_plain_loops(options: Any) -> None:
+    x, w, b = weighted((2, 4, 5), (4, 3, 3), 3 if len(options) < 4 else 6)
+    y = F.conv_transpose1d(x, w, b, *options)
+    assert_close(y, reference.conv_transpose1d(x, w, b, *options))
+    g = normal(*y.shape, seed=9)
+    grads = F.conv_transpose1d_backward(g, x, w, b, *options)
+    assert_all_close(grads, reference.conv_transpose1d_backward(g, x, w, *options))
+
+
+@pytest.mark.parametrize("size", [(3, 4), (9, 6), (1, 1), (2, 7)])
+def test_adaptive_max_pool2d_agrees_with_plain_loops(size: Any) -> None:
+    x = IMAGES.round(1)  # with equal values
+    x[0, :, 2, 1:4] = x[1, 0, 0, 0] = np.nan
+    y, where = F.adaptive_max_pool2d(x, size, return_indices=True)
+    expected, expected_where = reference.adaptive_max_pool2d(x, size)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(where, expected_where)
+    g = normal(*y.shape, seed=9)
+    grad = F.adaptive_max_pool2d_backward(g, x, size)
+    assert_close(grad, reference.adaptive_max_pool2d_backward(g, x, where))

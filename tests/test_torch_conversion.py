@@ -297,7 +297,7 @@ LAYERS_REFUSED: dict[str, Callable[[], tc.Layer]] = {
     r"layer '1\.0' \(GradientLayer\): PyTorch does not have a module": lambda: tc.GradientLayer(tc.ReLU()),
 }
 MODULES_REFUSED: dict[str, Callable[[], Any]] = {
-    r"layer '1\.0' \(Hardtanh\): tinyconv does not have a layer of this kind": nn.Hardtanh,
+    r"layer '1\.0' \(Tanhshrink\): tinyconv does not have a layer of this kind": nn.Tanhshrink,
     r"layer '1\.0' \(Doubled\): tinyconv does not have a layer of this kind": lambda: Doubled(2, 3),
     r"layer '1\.0' \(LazyLinear\): tinyconv does not have a layer": lambda: nn.LazyLinear(3),
     r"layer '1\.0' \(ParametrizedLinear\): tinyconv does not have a layer": lambda: (
@@ -308,7 +308,7 @@ MODULES_REFUSED: dict[str, Callable[[], Any]] = {
     r"layer '1\.0' \(Linear\): .*must be float32 or float64, all the same, not \['bfloat16'\]": lambda: (
         nn.Linear(2, 3, dtype=torch.bfloat16)
     ),
-    r"layer '1\.0' \(Upsample\): `mode` \(='bilinear'\)": lambda: nn.Upsample(None, 2, "bilinear"),
+    r"layer '1\.0' \(Upsample\): `mode` \(='bicubic'\)": lambda: nn.Upsample(None, 2, "bicubic"),
     r"layer '1\.0' \(Upsample\): tinyconv does not have `recompute_scale_factor` \(=True\)": lambda: (
         nn.Upsample(scale_factor=1.5, recompute_scale_factor=True)
     ),

@@ -247,7 +247,7 @@ def test_arrays_of_another_shape_are_refused_and_not_broadcast(name: str) -> Non
         argument, array = parameter(name, place), call.args[place]
         if argument == "input" or len(call.args) == 1:
             continue  # what the others have to fit
-        if argument == "weight" and name.startswith("binary_cross_entropy"):
+        if argument == "weight" and name.startswith(("binary_cross_entropy", "prelu")):
             continue  # documented to broadcast
         wrongs = [array[None], array[..., None], *([array[:1], array[0]] if array.ndim else [])]
         if (

@@ -20,9 +20,12 @@ import tinyconv.layers as layers
 from tinyconv.arrays import Array
 from tinyconv.convert.onnx_graph import Graph
 from tinyconv.functional.conv.geometry import Geometry, window_geometry
-from tinyconv.functional.interpolate import interpolate_indices
+from tinyconv.functional.interpolate import interpolate_taps
+from tinyconv.functional.one_row import with_row
+from tinyconv.functional.pooling.avg_pool import bins
 from tinyconv.functional.pooling.geometry import pool_geometry
 from tinyconv.layers import Layer
+from tinyconv.layers.norm import BatchNorm
 from tinyconv.layers.pad import Pad2d
 
 Shape: TypeAlias = tuple[int, ...]
@@ -76,8 +79,7 @@ def _weights(graph: Graph, layer: Layer) -> list[str]:
 def _max_pool(graph: Graph, layer: layers.MaxPool2d, x: str, shape: Shape) -> str:
     if layer.return_indices:
         raise ValueError("`return_indices` (=True) returns two outputs, but export_onnx supports one")
-    window = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
-    geometry = pool_geometry(shape, *window)
+    geometry = pool_geometry(shape, *layer._window)
     x = _padded(graph, x, shape, _reach_of_pool(geometry), -math.inf)
     options = {"kernel_shape": geometry.kernel_size, "strides": geometry.stride}
     return graph.node("MaxPool", x, dilations=geometry.dilation, **options)
@@ -118,10 +120,38 @@ def _adaptive_avg_pool(graph: Graph, layer: layers.AdaptiveAvgPool2d, x: str, sh
     return graph.node("MatMul", graph.node("MatMul", graph.constant(down), x), graph.constant(across.T))
 
 
+def _of_sequences(graph: Graph, layer: layers.MaxPool1d | layers.AvgPool1d, x: str, shape: Shape) -> str:
+    """The form of the layer of images, for the sequence as an image of height 1."""
+    x = graph.node("Unsqueeze", x, graph.integers(2))
+    image = (*shape[:2], 1, shape[2])
+    if isinstance(layer, layers.MaxPool1d):
+        x = _max_pool(graph, layer, x, image)
+    else:
+        options = with_row({name: getattr(layer, name) for name in layer._names})
+        x = _avg_pool(graph, layers.AvgPool2d(**options), x, image)
+    return graph.node("Squeeze", x, graph.integers(2))
+
+
+def _adaptive_max_pool(graph: Graph, layer: layers.AdaptiveMaxPool2d, x: str, shape: Shape) -> str:
+    """The maximum over the positions of each window, along one axis and then the other.
+
+    Windows that are shorter than the longest read their last position again.
+    """
+    if layer.return_indices:
+        raise ValueError("`return_indices` (=True) returns two outputs, but export_onnx supports one")
+    for axis, count in enumerate(layer.output_shape(shape)[2:], 2):
+        windows = bins(shape[axis], count)
+        longest = max(stop - start for start, stop in windows)
+        positions = [[min(start + i, stop - 1) for i in range(longest)] for start, stop in windows]
+        read = _gathered(graph, x, np.asarray(positions), axis)
+        x = graph.node("ReduceMax", read, graph.integers(axis + 1), keepdims=0)
+    return x
+
+
 # Normalisation
 
 
-def _batch_norm(graph: Graph, layer: layers.BatchNorm1d | layers.BatchNorm2d, x: str, shape: Shape) -> str:
+def _batch_norm(graph: Graph, layer: BatchNorm, x: str, shape: Shape) -> str:
     if "running_mean" not in layer.buffers:
         x = _standardized(graph, x, [0, *range(2, len(shape))], layer.eps)
         return _scaled(graph, layer, x, len(shape))
@@ -143,6 +173,12 @@ def _group_norm(graph: Graph, layer: layers.GroupNorm, x: str, shape: Shape) -> 
     groups = graph.node("Reshape", x, graph.integers(0, layer.num_groups, -1))
     x = _reshaped(graph, _standardized(graph, groups, [2], layer.eps), shape)
     return _scaled(graph, layer, x, len(shape))
+
+
+def _instance_norm(graph: Graph, layer: layers.InstanceNorm2d, x: str, shape: Shape) -> str:
+    if "running_mean" in layer.buffers:
+        return _batch_norm(graph, layer, x, shape)
+    return _scaled(graph, layer, _standardized(graph, x, [2, 3], layer.eps), len(shape))
 
 
 def _standardized(graph: Graph, x: str, axes: list[int], eps: float) -> str:
@@ -184,6 +220,20 @@ def _softplus(graph: Graph, layer: layers.Softplus, x: str, shape: Shape) -> str
     scaled = graph.node("Mul", x, beta)
     bent = graph.node("Div", graph.node("Softplus", scaled), beta)
     return graph.node("Where", graph.node("Greater", scaled, threshold), x, bent)
+
+
+def _clip(graph: Graph, layer: layers.Hardtanh | layers.ReLU6, x: str, shape: Shape) -> str:
+    ends = (0.0, 6.0) if isinstance(layer, layers.ReLU6) else (layer.min_val, layer.max_val)
+    return graph.node("Clip", x, *map(graph.constant, ends))
+
+
+def _mish(graph: Graph, layer: layers.Mish, x: str, shape: Shape) -> str:
+    return graph.node("Mul", x, graph.node("Tanh", graph.node("Softplus", x)))
+
+
+def _prelu(graph: Graph, layer: layers.PReLU, x: str, shape: Shape) -> str:
+    column = graph.integers(-1, *[1] * max(0, len(shape) - 2))
+    return graph.node("PRelu", x, graph.node("Reshape", graph.state(layer, "weight"), column))
 
 
 def _gelu(graph: Graph, layer: layers.GELU, x: str, shape: Shape) -> str:
@@ -238,10 +288,26 @@ def _extended(graph: Graph, x: str, shape: Shape, pads: Sequence[int], mode: str
 
 
 def _upsample(graph: Graph, layer: layers.Upsample, x: str, shape: Shape) -> str:
-    indices = interpolate_indices(shape, layer.size, layer.scale_factor, layer.mode)
-    for axis, positions in enumerate(indices, 2):
-        x = _gathered(graph, x, np.asarray(positions), axis)
+    options = layer.size, layer.scale_factor, layer.mode, layer.align_corners
+    for axis, taps in enumerate(interpolate_taps(shape, *options), 2):
+        read = [_gathered(graph, x, np.asarray(positions), axis) for positions, _ in taps]
+        for i, (_, weights) in enumerate(taps):
+            if weights is not None:
+                row = np.reshape(weights, (-1, *[1] * (len(shape) - axis - 1)))
+                read[i] = graph.node("Mul", read[i], graph.constant(row))
+        x = read[0] if len(read) == 1 else graph.node("Add", *read)
     return x
+
+
+def _shuffle(graph: Graph, layer: layers.PixelShuffle, x: str, shape: Shape) -> str:
+    return graph.node("DepthToSpace", x, blocksize=layer.upscale_factor, mode="CRD")
+
+
+def _unshuffle(graph: Graph, layer: layers.PixelUnshuffle, x: str, shape: Shape) -> str:
+    (c, h, w), r = shape[1:], layer.downscale_factor
+    parts = graph.node("Reshape", x, graph.integers(0, c, h // r, r, w // r, r))
+    parts = graph.node("Transpose", parts, perm=[0, 1, 3, 5, 2, 4])
+    return _reshaped(graph, parts, layer.output_shape(shape))
 
 
 def _unfold(graph: Graph, layer: layers.Unfold, x: str, shape: Shape) -> str:
@@ -269,14 +335,19 @@ FORMS: dict[type[Layer], Form] = {
     layers.Conv1d: _conv,
     layers.Conv2d: _conv,
     layers.ConvTranspose2d: _conv_transpose,
+    layers.ConvTranspose1d: _conv_transpose,
     layers.Linear: _linear,
     layers.MaxPool2d: _max_pool,
     layers.AvgPool2d: _avg_pool,
+    layers.MaxPool1d: _of_sequences,
+    layers.AvgPool1d: _of_sequences,
     layers.AdaptiveAvgPool2d: _adaptive_avg_pool,
+    layers.AdaptiveMaxPool2d: _adaptive_max_pool,
     layers.BatchNorm1d: _batch_norm,
     layers.BatchNorm2d: _batch_norm,
     layers.LayerNorm: _layer_norm,
     layers.GroupNorm: _group_norm,
+    layers.InstanceNorm2d: _instance_norm,
     layers.ReLU: _elementwise("Relu"),
     layers.LeakyReLU: _elementwise("LeakyRelu", alpha="negative_slope"),
     layers.ELU: _elementwise("Elu", alpha="alpha"),
@@ -285,6 +356,13 @@ FORMS: dict[type[Layer], Form] = {
     layers.Tanh: _elementwise("Tanh"),
     layers.SiLU: _silu,
     layers.Softplus: _softplus,
+    layers.ReLU6: _clip,
+    layers.Hardtanh: _clip,
+    layers.Hardsigmoid: lambda graph, layer, x, shape: graph.node("HardSigmoid", x, alpha=1 / 6),
+    layers.Hardswish: _elementwise("HardSwish"),
+    layers.SELU: _elementwise("Selu"),
+    layers.Mish: _mish,
+    layers.PReLU: _prelu,
     layers.Softmax: _elementwise("Softmax", axis="dim"),
     layers.LogSoftmax: _elementwise("LogSoftmax", axis="dim"),
     layers.ZeroPad2d: _pad,
@@ -300,12 +378,19 @@ FORMS: dict[type[Layer], Form] = {
     layers.Unfold: _unfold,
     layers.Fold: _fold,
     layers.Upsample: _upsample,
+    layers.PixelShuffle: _shuffle,
+    layers.PixelUnshuffle: _unshuffle,
 }
 
 # The number of dimensions of the input, for layers that also take one sample without a batch.
 NDIMS: dict[type[Layer], int] = {
-    **dict.fromkeys((layers.Conv1d, layers.Fold), 3),
+    **dict.fromkeys(
+        (layers.Conv1d, layers.ConvTranspose1d, layers.Fold, layers.MaxPool1d, layers.AvgPool1d), 3
+    ),
     **dict.fromkeys((layers.Conv2d, layers.ConvTranspose2d, layers.Unfold), 4),
-    **dict.fromkeys((layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d), 4),
+    **dict.fromkeys(
+        (layers.MaxPool2d, layers.AvgPool2d, layers.AdaptiveAvgPool2d, layers.AdaptiveMaxPool2d), 4
+    ),
+    **dict.fromkeys((layers.InstanceNorm2d, layers.PixelShuffle, layers.PixelUnshuffle), 4),
     **{kind: 4 for kind, form in FORMS.items() if form is _pad},
 }

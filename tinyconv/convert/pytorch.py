@@ -169,9 +169,8 @@ def _leaf_layer(torch: Any, module: Any) -> Layer:
     kind = _layer_of(type(module).__name__)
     if kind is None or getattr(torch.nn, kind.__name__, None) is not type(module):
         raise TypeError("tinyconv does not have a layer of this kind")
-    for name in ("align_corners", "recompute_scale_factor"):
-        if getattr(module, name, None):
-            raise ValueError(f"tinyconv does not have `{name}` (={getattr(module, name)})")
+    if getattr(module, "recompute_scale_factor", None):
+        raise ValueError("tinyconv does not have `recompute_scale_factor` (=True)")
     state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     given = {name: getattr(module, name) for name in constructor(kind) if name not in (*_OURS, "bias")}
     if "bias" in constructor(kind):

@@ -19,6 +19,7 @@ from tinyconv.functional.conv.conv_transpose2d import *
 from tinyconv.functional.conv.unfold import *
 from tinyconv.functional.dropout import *
 from tinyconv.functional.gelu import *
+from tinyconv.functional.hard import *
 from tinyconv.functional.interpolate import *
 from tinyconv.functional.linear import *
 from tinyconv.functional.losses.binary_cross_entropy import *
@@ -27,10 +28,16 @@ from tinyconv.functional.losses.elementwise import *
 from tinyconv.functional.losses.margin import *
 from tinyconv.functional.normalization.batch_norm import *
 from tinyconv.functional.normalization.group_norm import *
+from tinyconv.functional.normalization.instance_norm import *
 from tinyconv.functional.normalization.layer_norm import *
+from tinyconv.functional.normalization.normalize import *
+from tinyconv.functional.one_row import *
 from tinyconv.functional.pad import *
+from tinyconv.functional.pixel_shuffle import *
+from tinyconv.functional.pooling.adaptive_max_pool import *
 from tinyconv.functional.pooling.avg_pool import *
 from tinyconv.functional.pooling.max_pool import *
 from tinyconv.functional.pooling.max_unpool import *
+from tinyconv.functional.prelu import *
 from tinyconv.functional.shape import *
 from tinyconv.functional.softmax import *

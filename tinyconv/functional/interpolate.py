@@ -1,31 +1,48 @@
-"""Resizing by nearest neighbours, and its gradient."""
+"""Resizing by nearest neighbours or linearly, and its gradient.
+
+Along an axis, an output position reads some input positions, each with a weight: one for the nearest, two for
+linear modes. Backward adds the gradient to the same positions with the same weights.
+"""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinyconv.arguments import check_arrays, check_shape, integer, number, one_of
-from tinyconv.arrays import Array
+from tinyconv.arguments import boolean, check_arrays, check_shape, integer, number, one_of
+from tinyconv.arrays import Array, array_module, constant, underflow_allowed
 from tinyconv.functional.gather import gather, gather_backward
 
 __all__ = ["interpolate", "interpolate_backward"]
 
-MODES = ("nearest", "nearest-exact")
+# Input positions of all output positions of an axis, and their weights (None for 1).
+Tap: TypeAlias = tuple[list[int], list[float] | None]
+
+LINEAR = {"linear": 3, "bilinear": 4, "trilinear": 5}  # dimensions of the input
+MODES = ("nearest", "nearest-exact", *LINEAR)
 LARGEST_FACTOR = 1e9
 
 
+@underflow_allowed
 def interpolate(
     input: Array,
     size: int | Sequence[int] | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
+    align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
 ) -> Array:
-    """Resize to the nearest input position.
+    """Resize to the nearest input position, or linearly between the two nearest.
 
-    Along a dimension, output position i has the value at floor(i * scale) for "nearest" and
+    Along a dimension, linear modes read at s = (i + 0.5) * scale - 0.5, or with `align_corners` at
+    s = i * (length - 1) / (output's length - 1), where the outermost positions fall on each other. The output
+    is (1 - t) * input[floor(s)] + t * input[floor(s) + 1], t = s - floor(s), for s within the input, and
+    constant beyond its ends.
+
+    For the nearest, output position i has the value at floor(i * scale) for "nearest" and
     floor((i + 0.5) * scale) for "nearest-exact", with scale = 1 / scale_factor, or the input's length over
     the output's if `size` is given or `recompute_scale_factor` is set. The product is computed in float32, as
     PyTorch does for float32 and for images; as there, "nearest" uses the lengths, whatever the
@@ -35,7 +52,8 @@ def interpolate(
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W), float32 or float64.
         size: the output's lengths, an int for all spatial dimensions or one for each.
         scale_factor: instead of `size`, factors of the lengths; the results are rounded down.
-        mode: "nearest" or "nearest-exact".
+        mode: "nearest", "nearest-exact", or by the number of dimensions "linear", "bilinear" or "trilinear".
+        align_corners: of linear modes only, whose default is False.
         recompute_scale_factor: derive the scale from the rounded lengths.
 
     Returns:
@@ -43,48 +61,69 @@ def interpolate(
 
     Raises:
         ValueError: not exactly one of `size` and `scale_factor`, lengths below 1, a number of lengths other
-            than that of the spatial dimensions, an unknown mode, no channels.
+            than that of the spatial dimensions, an unknown mode, no channels, a linear mode for another
+            number of dimensions, `align_corners` for the nearest.
         TypeError: `input` is not floating, or lengths and factors are not numbers.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
 
     >>> interpolate(np.array([[[1.0, 2.0]]]), scale_factor=2)
     array([[[1., 1., 2., 2.]]])
+    >>> interpolate(np.array([[[1.0, 2.0]]]), size=3, mode="linear", align_corners=True)
+    array([[[1. , 1.5, 2. ]]])
     """
     check_arrays(input=input)
-    options = (size, scale_factor, mode, recompute_scale_factor)
-    for axis, indices in enumerate(interpolate_indices(input.shape, *options), start=2):
-        input = gather(input, indices, axis)
+    options = (size, scale_factor, mode, align_corners, recompute_scale_factor)
+    for axis, taps in enumerate(interpolate_taps(input.shape, *options), start=2):
+        input = reduce(add, (_weighted(gather(input, indices, axis), w, axis) for indices, w in taps))
     return input
 
 
+@underflow_allowed
 def interpolate_backward(
     grad_output: Array,
     input: Array,
     size: int | Sequence[int] | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
+    align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
 ) -> Array:
     """Add up the gradients of the outputs at the positions where their values were read."""
     check_arrays(input=input, grad_output=grad_output)
-    indices = interpolate_indices(input.shape, size, scale_factor, mode, recompute_scale_factor)
-    shape = (*input.shape[:2], *map(len, indices))
+    axes = interpolate_taps(input.shape, size, scale_factor, mode, align_corners, recompute_scale_factor)
+    shape = (*input.shape[:2], *(len(taps[0][0]) for taps in axes))
     check_shape("grad_output", grad_output, shape, "of the output")
     for axis in range(input.ndim - 1, 1, -1):
-        grad_output = gather_backward(grad_output, indices[axis - 2], axis, input.shape[axis])
+        parts = [(indices, _weighted(grad_output, weights, axis)) for indices, weights in axes[axis - 2]]
+        grad_output = reduce(add, (gather_backward(g, i, axis, input.shape[axis]) for i, g in parts))
     return grad_output
 
 
-def interpolate_indices(
+def _weighted(x: Array, weights: list[float] | None, axis: int) -> Array:
+    """`x` times the weight of each position along `axis`."""
+    if weights is None:
+        return x
+    row = constant(tuple(weights), x.dtype.name, array_module(x))
+    return x * row.reshape(-1, *[1] * (x.ndim - axis - 1))
+
+
+def interpolate_taps(
     shape: tuple[int, ...],
     size: int | Sequence[int] | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
+    align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
-) -> list[list[int]]:
-    """Check the arguments; return the input position of every output position, by dimension."""
+) -> list[list[Tap]]:
+    """Check the arguments; return what the output positions of each dimension read."""
     one_of("mode", mode, MODES)
+    if align_corners is not None and mode not in LINEAR:
+        raise ValueError(f"`align_corners` (={align_corners}) must be None for `mode` {mode!r}")
+    if len(shape) != LINEAR.get(mode, len(shape)):
+        raise ValueError(
+            f"`input` (of shape {shape}) must have {LINEAR[mode]} dimensions for `mode` {mode!r}"
+        )
     if len(shape) not in (3, 4, 5) or 0 in shape[1:]:
         raise ValueError(
             f"`input` (of shape {shape}) must have the form (N, C, L), (N, C, H, W) or (N, C, D, H, W), "
@@ -113,7 +152,10 @@ def interpolate_indices(
         pairs = list(zip(shape[2:], sizes, scales, strict=True))
         scales = [0.0 if out in (length, 2 * length) else factor for length, out, factor in pairs]
     lengths = zip(shape[2:], sizes, scales, strict=True)
-    return [_nearest(length, out, factor, mode) for length, out, factor in lengths]
+    if mode in LINEAR:
+        aligned = align_corners is not None and boolean("align_corners", align_corners)
+        return [_linear(length, out, factor, aligned) for length, out, factor in lengths]
+    return [[(_nearest(length, out, factor, mode), None)] for length, out, factor in lengths]
 
 
 def _for_each(name: str, value: Any, shape: tuple[int, ...]) -> Sequence[Any]:
@@ -134,3 +176,17 @@ def _nearest(length: int, output_length: int, factor: float, mode: str) -> list[
     positions = (np.arange(output_length, dtype=single) + middle) * scale
     nearest = np.minimum(np.floor(positions).astype(int), length - 1)
     return [int(i) for i in nearest]
+
+
+def _linear(length: int, output_length: int, factor: float, aligned: bool) -> list[Tap]:
+    """The two input positions of each output position, and their weights."""
+    positions = np.arange(output_length)
+    if output_length == length:  # whatever the factor, as PyTorch
+        return [(positions.tolist(), None)]
+    if aligned:
+        reached = positions * ((length - 1) / max(1, output_length - 1))
+    else:
+        reached = (positions + 0.5) * (1 / factor if factor else length / output_length) - 0.5
+    low = np.clip(reached, 0, length - 1).astype(int)
+    high, share = np.minimum(low + 1, length - 1), np.clip(reached - low, 0, 1)
+    return [(low.tolist(), (1 - share).tolist()), (high.tolist(), share.tolist())]

@@ -1,14 +1,31 @@
 """Activations as layers: functions of one element, and softmax along a dimension."""
 
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
 import tinyconv.functional as F
-from tinyconv.arguments import integer, number, one_of
+from tinyconv.arguments import floating_dtype, integer, number, one_of
 from tinyconv.arrays import Array
+from tinyconv.functional.hard import hardtanh_range
+from tinyconv.layers.attributes import Parameter
 from tinyconv.layers.function import Activation
+from tinyconv.layers.layer import Layer
 
 __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
+__all__ += ["Hardsigmoid", "Hardswish", "Hardtanh", "Mish", "PReLU", "ReLU6", "SELU"]
 
 
-class ReLU(Activation, function=F.relu):
+class WithoutOptions(Activation):
+    """Base class of the activations whose only argument is `inplace`, which is ignored."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = bool(inplace)
+
+
+class ReLU(WithoutOptions, function=F.relu):
     """Compute max(x, 0), elementwise.
 
     Args:
@@ -17,16 +34,131 @@ class ReLU(Activation, function=F.relu):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
     """
 
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = bool(inplace)
-
     def forward(self, x: Array) -> Array:
         # Only ReLU keeps its output in place of x, which saves memory as the next layer keeps it anyway:
         # `relu_backward` only needs to know where x is above 0, and the output is so in the same places. The
         # backward of another function reads x itself, and would be silently wrong.
         output = F.relu(x)
         return self.save(output, output)
+
+
+class ReLU6(WithoutOptions, function=F.relu6):
+    """Compute min(max(x, 0), 6), elementwise.
+
+    Args:
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU6.html
+    """
+
+
+class Hardtanh(Activation, function=F.hardtanh, options=("min_val", "max_val")):
+    """Return x within [min_val, max_val], else the nearer of both, elementwise.
+
+    Args:
+        min_val, max_val: the smallest and the largest output.
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Raises:
+        ValueError: `max_val` is not above `min_val`.
+        TypeError: one of both is not a number.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardtanh.html
+    """
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        (self.min_val, self.max_val), self.inplace = hardtanh_range(min_val, max_val), bool(inplace)
+        if self.min_val == self.max_val:
+            raise ValueError(f"`max_val` (={max_val}) must be above `min_val` (={min_val})")
+
+
+class Hardsigmoid(WithoutOptions, function=F.hardsigmoid):
+    """Compute min(max(x + 3, 0), 6) / 6, elementwise.
+
+    Args:
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardsigmoid.html
+    """
+
+
+class Hardswish(WithoutOptions, function=F.hardswish):
+    """Compute x * min(max(x + 3, 0), 6) / 6, elementwise.
+
+    Args:
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardswish.html
+    """
+
+
+class SELU(WithoutOptions, function=F.selu):
+    """Compute an ELU that keeps means at 0 and variances at 1; see `functional.selu`.
+
+    Args:
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SELU.html
+    """
+
+
+class Mish(WithoutOptions, function=F.mish):
+    """Compute x * tanh(softplus(x)), elementwise.
+
+    Args:
+        inplace: accepted for PyTorch's signature and ignored.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Mish.html
+    """
+
+
+class PReLU(Layer):
+    """Return x where it is positive, else weight * x, elementwise; the weight is trained.
+
+    Args:
+        num_parameters: 1, or the number of channels, each of which then has a weight of its own.
+        init: the initial weight.
+        dtype: float32 (default) or float64.
+
+    Parameters: weight (num_parameters,), `init`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PReLU.html
+    """
+
+    def __init__(
+        self, num_parameters: int = 1, init: float = 0.25, *, dtype: npt.DTypeLike = np.float32
+    ) -> None:
+        super().__init__()
+        self.num_parameters, self.init = integer("num_parameters", num_parameters), number("init", init)
+        self.weight = Parameter(np.full(self.num_parameters, self.init, floating_dtype(dtype)))
+
+    def forward(self, x: Array) -> Array:
+        return self.save(F.prelu(x, self._params["weight"]), x)
+
+    def backward(self, grad_output: Array) -> Array:
+        (x,) = self.saved(grad_output)
+        grad, weight_grad = F.prelu_backward(grad_output, x, self._params["weight"])
+        if "weight" in self._grads:
+            self._grads["weight"] += weight_grad
+        return grad
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        (x,), (weight_dot,) = self.kept(), self.tangents_of(params_dot, "weight")
+        return self.save_tangents(
+            F.prelu_jvp(x_dot, weight_dot, x, self._params["weight"]), x_dot, weight_dot
+        )
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        (x,), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
+        grad_dot, weight_grad_dot = F.prelu_backward_jvp(
+            grad_output_dot, x_dot, weight_dot, grad_output, x, self._params["weight"]
+        )
+        self.add_grad_dot("weight", weight_grad_dot)
+        return grad_dot
 
 
 class LeakyReLU(Activation, function=F.leaky_relu, options=("negative_slope",)):
@@ -96,7 +228,7 @@ class Tanh(Activation, function=F.tanh):
     """
 
 
-class SiLU(Activation, function=F.silu):
+class SiLU(WithoutOptions, function=F.silu):
     """Compute x * sigmoid(x), elementwise.
 
     Args:
@@ -104,10 +236,6 @@ class SiLU(Activation, function=F.silu):
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SiLU.html
     """
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = bool(inplace)
 
 
 class Softplus(Activation, function=F.softplus, options=("beta", "threshold")):

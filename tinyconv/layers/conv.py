@@ -1,4 +1,4 @@
-"""Conv1d, Conv2d and ConvTranspose2d."""
+"""Conv1d, Conv2d, ConvTranspose1d and ConvTranspose2d."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +24,7 @@ from tinyconv.functional.conv.algorithms import NAMES
 from tinyconv.functional.conv.conv1d import options_2d
 from tinyconv.functional.conv.conv_transpose2d import transposed_geometry, transposed_gradients
 from tinyconv.functional.conv.geometry import conv_geometry, named_padding
+from tinyconv.functional.one_row import with_row, without_row
 from tinyconv.functional.pad import pad_shape
 from tinyconv.layers.affine import Affine
 from tinyconv.layers.attributes import Parameter
@@ -31,7 +32,7 @@ from tinyconv.layers.function import OfFunction
 from tinyconv.layers.initialization import fan_in_uniform
 from tinyconv.layers.layer import Layer
 
-__all__ = ["Conv1d", "Conv2d", "ConvTranspose2d"]
+__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -278,7 +279,7 @@ class Conv2d(PaddedConvolution, function=F.conv2d):
         return conv_geometry(shape, self._params["weight"].shape, *self._geometry).output_shape
 
 
-class ConvTranspose2d(Convolution):
+class ConvTranspose2d(OfFunction, Convolution, function=F.conv_transpose2d):
     """Compute the transposed convolution of images; see `functional.conv_transpose2d`.
 
     The input is (N, C, H, W) or (C, H, W). Forward takes the output's size as a second argument, `forward(x,
@@ -304,7 +305,8 @@ class ConvTranspose2d(Convolution):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html
     """
 
-    _sizes = staticmethod(pair)
+    _sizes: Callable[..., tuple[int, ...]] = staticmethod(pair)
+    _gradients: Callable[..., dict[str, Array]] = staticmethod(transposed_gradients)
 
     def __init__(
         self,
@@ -325,8 +327,8 @@ class ConvTranspose2d(Convolution):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups, algorithm)
         self.padding_mode = one_of("padding_mode", padding_mode, ("zeros",))
-        self.padding = pair("padding", padding, minimum=0)
-        self.output_padding = pair("output_padding", output_padding, minimum=0)
+        self.padding = self._sizes("padding", padding, minimum=0)
+        self.output_padding = self._sizes("output_padding", output_padding, minimum=0)
         shape = (in_channels, out_channels // groups, *self.kernel_size)
         self._add_parameters(shape, bias, dtype, generator)
 
@@ -334,9 +336,7 @@ class ConvTranspose2d(Convolution):
         check_kinds(input=x)
         geometry = self._geometry(x.shape, output_size)
         weight, bias = self._params["weight"], self._params.get("bias")
-        return self.save(
-            F.conv_transpose2d(x, weight, bias, *geometry, algorithm=self.algorithm), x, geometry
-        )
+        return self.save(self._function(x, weight, bias, *geometry, algorithm=self.algorithm), x, geometry)
 
     def backward(self, grad_output: Array) -> Array:
         return self._backward(grad_output, "input")["input"]
@@ -348,7 +348,7 @@ class ConvTranspose2d(Convolution):
         """Add the gradients of the parameters that are not frozen; return them and those `wanted`."""
         (x, geometry), own = self.saved(grad_output), self._grads
         weight, bias = self._params["weight"], self._params.get("bias")
-        grads = transposed_gradients(grad_output, x, weight, bias, geometry, self.algorithm, (*wanted, *own))
+        grads = self._gradients(grad_output, x, weight, bias, geometry, self.algorithm, (*wanted, *own))
         for name in own:
             own[name] += grads[name]
         return grads
@@ -357,20 +357,20 @@ class ConvTranspose2d(Convolution):
         x, geometry = self.kept()
         weight_dot, bias_dot = self.tangents_of(params_dot, "weight", "bias")
         check_shape("x_dot", x_dot, x.shape, "of the input")
-        output_dot = F.conv_transpose2d(
+        output_dot = self._function(
             x_dot, self._params["weight"], bias_dot, *geometry, algorithm=self.algorithm
         )
         if weight_dot is not None:
-            output_dot += F.conv_transpose2d(x, weight_dot, None, *geometry, algorithm=self.algorithm)
+            output_dot += self._function(x, weight_dot, None, *geometry, algorithm=self.algorithm)
         return self.save_tangents(output_dot, x_dot, weight_dot)
 
     def backward_jvp(self, grad_output_dot: Array) -> Array:
         (x, geometry), (x_dot, weight_dot), grad_output = self.saved_tangents(grad_output_dot)
         weight, bias = self._params["weight"], self._params.get("bias")
-        grads = transposed_gradients(
+        grads = self._gradients(
             grad_output_dot, x, weight, bias, geometry, self.algorithm, ("input", *self._params)
         )
-        moved = transposed_gradients(
+        moved = self._gradients(
             grad_output,
             x_dot,
             weight if weight_dot is None else weight_dot,
@@ -388,14 +388,14 @@ class ConvTranspose2d(Convolution):
         """The options of `functional.conv_transpose2d`, with the output padding that gives `output_size`."""
         extra = self.output_padding
         if output_size is not None:
-            height, width = self.output_shape(input_shape)[-2:]
-            shortest = height - self.output_padding[0], width - self.output_padding[1]
-            if len(output_size) not in (2, len(input_shape)):
-                raise ValueError(
-                    f"`output_size` (={output_size}) must be (OH, OW) or the output's whole shape"
-                )
-            wanted = pair("output_size", tuple(output_size)[-2:])
-            extra = (wanted[0] - shortest[0], wanted[1] - shortest[1])
+            count = len(self.kernel_size)
+            lengths = self.output_shape(input_shape)[-count:]
+            shortest = tuple(length - e for length, e in zip(lengths, extra, strict=True))
+            if len(output_size) not in (count, len(input_shape)):
+                form = "(OH, OW)" if count == 2 else "(OL,)"
+                raise ValueError(f"`output_size` (={output_size}) must be {form} or the output's whole shape")
+            wanted = self._sizes("output_size", tuple(output_size)[-count:])
+            extra = tuple(length - least for length, least in zip(wanted, shortest, strict=True))
             if any(not 0 <= e < s for e, s in zip(extra, self.stride, strict=True)):
                 raise ValueError(
                     f"`output_size` (={tuple(output_size)}) must be {shortest}, or larger by less than "
@@ -411,3 +411,51 @@ class ConvTranspose2d(Convolution):
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         self.output_shape(input_shape)
         return int(np.prod(input_shape, dtype=int) * np.prod(self._params["weight"].shape[1:], dtype=int))
+
+
+class ConvTranspose1d(ConvTranspose2d, function=F.conv_transpose1d):
+    """Compute the transposed convolution of sequences; see `functional.conv_transpose1d`.
+
+    The input is (N, C, L) or (C, L). Forward takes the output's length as a second argument, `forward(x,
+    output_size=None)`: (OL,), or a whole shape that ends in it. It replaces `output_padding` where the stride
+    leaves a choice.
+
+    Args:
+        in_channels, out_channels: C and O.
+        kernel_size, stride, padding, output_padding, dilation: an int or a sequence of one.
+        groups: number of groups; it divides both channel numbers.
+        bias: whether to add a bias.
+        padding_mode: "zeros", as in PyTorch.
+        algorithm: as that of ConvTranspose2d.
+        dtype: float32 (default) or float64.
+        generator: a numpy.random.Generator or seed that the parameters are drawn from.
+
+    Parameters: weight (C, O / groups, K) and bias (O,), uniform in +-1 / sqrt(O / groups * K).
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose1d.html
+    """
+
+    _sizes = staticmethod(Conv1d._sizes)
+
+    @staticmethod
+    def _gradients(
+        grad_output: Array, input: Array, weight: Array, bias: Array | None, options: Any, *more: Any
+    ) -> dict[str, Array]:
+        g, x, w = with_row({"grad_output": grad_output, "input": input, "weight": weight}).values()
+        grads = transposed_gradients(g, x, w, bias, _transposed_rows(options), *more)
+        return {name: without_row(grad) for name, grad in grads.items()}
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        image, (c, o, k) = (*input_shape[:-1], 1, input_shape[-1]), self._params["weight"].shape
+        options = _transposed_rows(self._geometry(input_shape, None))
+        *_, length = transposed_geometry(image, (c, o, 1, k), *options).input_shape
+        return *input_shape[:-2], self.out_channels, length
+
+
+def _transposed_rows(options: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The options of a transposed convolution of sequences as those of images of height 1."""
+    names = ("stride", "padding", "output_padding", "groups", "dilation")
+    return tuple(with_row(dict(zip(names, options, strict=True))).values())

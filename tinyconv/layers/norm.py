@@ -1,6 +1,7 @@
-"""BatchNorm1d, BatchNorm2d, LayerNorm and GroupNorm."""
+"""BatchNorm1d, BatchNorm2d, LayerNorm, GroupNorm and InstanceNorm2d."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +9,14 @@ import numpy.typing as npt
 import tinyconv.functional as F
 from tinyconv.arguments import check_kinds, floating_dtype, integer, number
 from tinyconv.arrays import Array
+from tinyconv.functional.normalization.batch_norm import BatchNormSaved
+from tinyconv.functional.normalization.instance_norm import check_positions, update_statistics
 from tinyconv.layers.attributes import Buffer, Parameter
 from tinyconv.layers.divided import batch_allreduce
 from tinyconv.layers.function import OfFunction
 from tinyconv.layers.layer import Layer
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm2d", "LayerNorm"]
 
 
 class AffineNorm(Layer):
@@ -304,4 +307,77 @@ class GroupNorm(SampleNorm, function=F.group_norm, options=("num_groups", "eps")
             raise ValueError(
                 f"`input` (of shape {tuple(input_shape)}) must have the form (N, {self.num_channels}, ...)"
             )
+        return tuple(input_shape)
+
+
+class InstanceNorm2d(SampleNorm, BatchNorm, function=F.group_norm, options=("num_features", "eps")):
+    """Normalise each channel of each sample of (N, C, H, W) or (C, H, W); see `functional.instance_norm`.
+
+    Args:
+        num_features: C.
+        eps: added to the variance, above 0.
+        momentum: weight of a batch in the running statistics; None leaves them as they are.
+        affine: whether to scale by a weight and shift by a bias, one for each channel.
+        track_running_stats: whether to keep running statistics, which evaluation uses; without
+            them evaluation uses the sample's own.
+        bias: whether to shift by a bias, if `affine`.
+        dtype: float32 (default) or float64.
+
+    Parameters: weight (C,), ones, and bias (C,), zeros. Buffers: running_mean and running_var (C,),
+    num_batches_tracked, which stays 0, as in PyTorch.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.InstanceNorm2d.html
+    """
+
+    form = "(N, {}, H, W) or ({}, H, W)"
+    dimensions = (4,)
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        *,
+        bias: bool = True,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype)
+
+    def forward(self, x: Array) -> Array:
+        mean, var = self._buffers.get("running_mean"), self._buffers.get("running_var")
+        if mean is not None and not self.training:
+            return self._batched(BatchNorm.forward, x)
+        output = self._batched(SampleNorm.forward, x)
+        check_positions((1, *x.shape[-3:]))
+        if mean is not None and var is not None:
+            batch = x.reshape(-1, *x.shape[-3:])
+            update_statistics(batch, mean, var, self.momentum or 0.0, batch_allreduce())
+        return output
+
+    def backward(self, grad_output: Array) -> Array:
+        return self._batched(self._kind.backward, grad_output)
+
+    def jvp(self, x_dot: Array, params_dot: Mapping[str, Array] | None = None) -> Array:
+        return self._batched(self._kind.jvp, x_dot, params_dot)
+
+    def backward_jvp(self, grad_output_dot: Array) -> Array:
+        return self._batched(self._kind.backward_jvp, grad_output_dot)
+
+    @property
+    def _kind(self) -> type[Layer]:
+        """The class that has made the last forward."""
+        cache = self._found()
+        return BatchNorm if cache and isinstance(cache.values[0], BatchNormSaved) else SampleNorm
+
+    def _batched(self, method: Callable[..., Array], x: Array, *more: Any) -> Array:
+        check_kinds(input=x)
+        return method(self, x[None], *more)[0] if x.ndim == 3 else method(self, x, *more)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        super(SampleNorm, self).output_shape((1, *input_shape)[-4:] if len(input_shape) == 3 else input_shape)
         return tuple(input_shape)

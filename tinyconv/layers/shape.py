@@ -1,17 +1,17 @@
-"""Flatten, Identity, Unflatten and Upsample."""
+"""Flatten, Identity, Unflatten, Upsample, PixelShuffle and PixelUnshuffle."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tinyconv.functional as F
-from tinyconv.arguments import check_arrays, integer, integers, one_of
+from tinyconv.arguments import boolean, check_arrays, integer, integers, one_of
 from tinyconv.arrays import Array
-from tinyconv.functional.interpolate import MODES, interpolate_indices
+from tinyconv.functional.interpolate import MODES, interpolate_taps
 from tinyconv.functional.shape import flatten_shape, unflatten_shape
 from tinyconv.layers.function import LinearMap
 from tinyconv.layers.layer import Layer
 
-__all__ = ["Flatten", "Identity", "Unflatten", "Upsample"]
+__all__ = ["Flatten", "Identity", "PixelShuffle", "PixelUnshuffle", "Unflatten", "Upsample"]
 
 
 class Flatten(LinearMap, function=F.flatten, options=("start_dim", "end_dim")):
@@ -90,18 +90,20 @@ class Unflatten(LinearMap, function=F.unflatten, options=("dim", "unflattened_si
         return unflatten_shape(tuple(input_shape), self.dim, self.unflattened_size)
 
 
-class Upsample(LinearMap, function=F.interpolate, options=("size", "scale_factor", "mode")):
-    """Resize images to the nearest position; see `functional.interpolate`.
+class Upsample(LinearMap, function=F.interpolate, options=("size", "scale_factor", "mode", "align_corners")):
+    """Resize images to the nearest position, or linearly; see `functional.interpolate`.
 
     The input is (N, C, L), (N, C, H, W) or (N, C, D, H, W).
 
     Args:
         size: the output's lengths, an int for all spatial dimensions or one for each.
         scale_factor: instead of `size`, factors of the lengths; the results are rounded down.
-        mode: "nearest" or "nearest-exact".
+        mode: "nearest", "nearest-exact", or by the number of dimensions "linear", "bilinear" or "trilinear".
+        align_corners: of linear modes, whether the outermost positions fall on each other; default False.
 
     Raises:
-        ValueError: another `mode`, or not exactly one of `size` and `scale_factor`.
+        ValueError: another `mode`, or not exactly one of `size` and
+            `scale_factor`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Upsample.html
     """
@@ -111,11 +113,50 @@ class Upsample(LinearMap, function=F.interpolate, options=("size", "scale_factor
         size: int | Sequence[int] | None = None,
         scale_factor: float | Sequence[float] | None = None,
         mode: str = "nearest",
+        align_corners: bool | None = None,
     ) -> None:
         super().__init__()
         self.size, self.scale_factor, self.mode = size, scale_factor, one_of("mode", mode, MODES)
+        self.align_corners = (
+            align_corners if align_corners is None else boolean("align_corners", align_corners)
+        )
         if (size is None) == (scale_factor is None):
             raise ValueError(f"one of `size` (={size}) and `scale_factor` (={scale_factor}) must be given")
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return *input_shape[:2], *map(len, interpolate_indices(tuple(input_shape), *self._options.values()))
+        axes = interpolate_taps(tuple(input_shape), *self._options.values())
+        return *input_shape[:2], *(len(taps[0][0]) for taps in axes)
+
+
+class PixelShuffle(LinearMap, function=F.pixel_shuffle, options=("upscale_factor",)):
+    """Put channels into rows of pixels, (..., C * r * r, H, W) to (..., C, H * r, W * r).
+
+    Args:
+        upscale_factor: r; see `functional.pixel_shuffle`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PixelShuffle.html
+    """
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = integer("upscale_factor", upscale_factor)
+
+
+class PixelUnshuffle(LinearMap, function=F.pixel_unshuffle, options=("downscale_factor",)):
+    """Put rows of pixels into channels, (..., C, H * r, W * r) to (..., C * r * r, H, W).
+
+    Args:
+        downscale_factor: r; see `functional.pixel_unshuffle`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of the wrong type.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PixelUnshuffle.html
+    """
+
+    def __init__(self, downscale_factor: int) -> None:
+        super().__init__()
+        self.downscale_factor = integer("downscale_factor", downscale_factor)

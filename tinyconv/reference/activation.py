@@ -112,6 +112,91 @@ def softplus_backward(g: Array, x: Array, beta: float = 1.0, threshold: float = 
     return g * loops.each(lambda v: 1 if beta * v > threshold else _logistic(beta * v), x)
 
 
+def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """Return x within [min_val, max_val], else the nearer of both."""
+    return loops.each(lambda v: min(max(v, min_val), max_val), x)
+
+
+def hardtanh_backward(g: Array, x: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """Return g where min_val < x < max_val, else 0."""
+    return g * loops.each(lambda v: min_val < v < max_val, x)
+
+
+def relu6(x: Array) -> Array:
+    """Return x within [0, 6], else the nearer of both."""
+    return hardtanh(x, 0, 6)
+
+
+def relu6_backward(g: Array, x: Array) -> Array:
+    """Return g where 0 < x < 6, else 0."""
+    return hardtanh_backward(g, x, 0, 6)
+
+
+def hardsigmoid(x: Array) -> Array:
+    """Return (x + 3) / 6 where that is in [0, 1], else the nearer of both."""
+    return hardtanh((x + 3) / 6, 0, 1)
+
+
+def hardsigmoid_backward(g: Array, x: Array) -> Array:
+    """Return g / 6 where -3 < x < 3, else 0."""
+    return hardtanh_backward(g, x, -3, 3) / 6
+
+
+def hardswish(x: Array) -> Array:
+    """Compute x * hardsigmoid(x)."""
+    return x * hardsigmoid(x)
+
+
+def hardswish_backward(g: Array, x: Array) -> Array:
+    """Use the product rule from -3 to 3; the slope is 0 up to -3, and 1 from 3 on."""
+    return g * loops.each(lambda v: v >= 3 if abs(v) >= 3 else (v + 3) / 6 + v / 6, x)
+
+
+def selu(x: Array) -> Array:
+    """Compute scale * elu(x, alpha) with the two constants of the paper."""
+    return _SELU[0] * elu(x, _SELU[1])
+
+
+def selu_backward(g: Array, x: Array) -> Array:
+    """Compute scale times the gradient of elu."""
+    return _SELU[0] * elu_backward(g, x, _SELU[1])
+
+
+_SELU = 1.0507009873554805, 1.6732632423543772
+
+
+def mish(x: Array) -> Array:
+    """Compute x * tanh(log(1 + exp(x)))."""
+    return x * loops.each(math.tanh, softplus(x, 1.0, math.inf))
+
+
+def mish_backward(g: Array, x: Array) -> Array:
+    """Use the product rule, and the chain rule for the factor of x."""
+
+    def slope(v: float) -> float:
+        t = math.tanh(math.log1p(math.exp(v)))
+        return t + v * (1 - t * t) * _logistic(v)
+
+    return g * loops.each(slope, x)
+
+
+def prelu(x: Array, w: Array) -> Array:
+    """Return x where it is positive, else its channel's w * x; one w is for all channels."""
+    y = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        y[i] = x[i] if x[i] > 0 else w[i[1] % len(w)] * x[i]
+    return y
+
+
+def prelu_backward(g: Array, x: Array, w: Array) -> tuple[Array, Array]:
+    """Return g or w * g; and for each w the sum of g * x where x is not positive."""
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    for i in np.ndindex(x.shape):
+        dx[i] = g[i] if x[i] > 0 else w[i[1] % len(w)] * g[i]
+        dw[i[1] % len(w)] += 0 if x[i] > 0 else g[i] * x[i]
+    return dx, dw
+
+
 def softmax(x: Array, dim: int = -1) -> Array:
     """Compute exp(x) / sum of exp(x), for each row along `dim`."""
     return loops.each_row(_softmax_row, dim, x)

@@ -1,6 +1,7 @@
 """Convolutions: each output is a sum of products x * w."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,27 @@ def conv_transpose2d_backward(
         dx[pixel] += g[output] * w[tap]
         dw[tap] += g[output] * x[pixel]
     return dx, dw, _bias_gradient(g)
+
+
+def conv_transpose1d(x: Array, w: Array, b: Array | None = None, *options: int) -> Array:
+    """Add x[n,c,p] * w[c,o,i] to y[n,o] where the window at p has its tap i.
+
+    The options are those of `conv_transpose2d`, one number each.
+    """
+    return conv_transpose2d(x[:, :, None], w[:, :, None], b, *_row(options))[:, :, 0]
+
+
+def conv_transpose1d_backward(g: Array, x: Array, w: Array, *options: int) -> tuple[Array, Array, Array]:
+    """Add g * w to dx and g * x to dw, for each product x * w of the forward sum."""
+    images = (g[:, :, None], x[:, :, None], w[:, :, None])
+    dx, dw, db = conv_transpose2d_backward(*images, *_row(options))
+    return dx[:, :, 0], dw[:, :, 0], db
+
+
+def _row(options: Sequence[int]) -> list[Any]:
+    """Stride, padding, output padding, groups and dilation for images of one row."""
+    still = (1, 0, 0, None, 1)
+    return [o if s is None else (s, o) for s, o in zip(still, options, strict=False)]
 
 
 def _products(

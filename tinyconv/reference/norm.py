@@ -6,6 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.reference import loops
 
 Triple: TypeAlias = tuple[Array, Array, Array]
 
@@ -91,6 +92,38 @@ def group_norm_backward(g: Array, x: Array, num_groups: int, w: Array, eps: floa
             dw[c] += (g[n, c] * values).sum()
             db[c] += g[n, c].sum()
     return dx, dw, db
+
+
+def instance_norm(x: Array, w: Array, b: Array, eps: float = 1e-5) -> Array:
+    """Normalise over the values of each channel of each sample of (N, C, ...)."""
+    return group_norm(x, x.shape[1], w, b, eps)
+
+
+def instance_norm_backward(g: Array, x: Array, w: Array, eps: float = 1e-5) -> Triple:
+    """Go channel by channel of each sample, as group norm with a group for each."""
+    return group_norm_backward(g, x, x.shape[1], w, eps)
+
+
+def normalize(x: Array, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Array:
+    """Divide each row along `dim` by (sum of |x|^p)^(1/p), or by eps if that is larger."""
+    return loops.each_row(lambda x: x / max(_length(x, p), eps), dim, x)
+
+
+def normalize_backward(g: Array, x: Array, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Array:
+    """Use the quotient rule, where the slope of the length is sign(x) * (|x| / length)^(p - 1)."""
+
+    def of_row(g: Array, x: Array) -> Array:
+        length = _length(x, p)
+        if length < eps:
+            return g / eps
+        slopes = [math.copysign((abs(v) / length) ** (p - 1), v) for v in x]
+        return np.array(g / length - sum(g * x) / length**2 * np.array(slopes))
+
+    return loops.each_row(of_row, dim, g, x)
+
+
+def _length(row: Array, p: float) -> float:
+    return float(sum(abs(v) ** p for v in row) ** (1 / p))
 
 
 def _channels(x: Array, num_groups: int, group: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
@@ -105,6 +106,46 @@ def adaptive_avg_pool2d(x: Array, size: Pair) -> Array:
 def adaptive_avg_pool2d_backward(g: Array, x: Array, size: Pair) -> Array:
     """Add to each pixel of a window the window's gradient over the number of its pixels."""
     return _means_backward(g, x, _even_windows(x, size))
+
+
+def adaptive_max_pool2d(x: Array, size: Pair) -> tuple[Array, Array]:
+    """Return the maximum of each window of `adaptive_avg_pool2d`, and its position y * W + x in the plane."""
+    y = np.full((*x.shape[:2], *size), -np.inf, x.dtype)
+    where = np.full(y.shape, -1)
+    for pq, pixels, _ in _even_windows(x, size):
+        for nc, yx in product(np.ndindex(x.shape[:2]), pixels):
+            if where[*nc, *pq] < 0 or x[*nc, *yx] > y[*nc, *pq] or np.isnan(x[*nc, *yx]):
+                y[*nc, *pq], where[*nc, *pq] = x[*nc, *yx], yx[0] * x.shape[3] + yx[1]
+    return y, where
+
+
+def adaptive_max_pool2d_backward(g: Array, x: Array, where: Array) -> Array:
+    """Add the gradient of each maximum at the position where it was found."""
+    return max_pool2d_backward(g, x, where)
+
+
+def max_pool1d(
+    x: Array, kernel: int, stride: int, padding: int = 0, dilation: int = 1
+) -> tuple[Array, Array]:
+    """Return the maximum of each window of (N, C, L), and its position, the first if several."""
+    y, where = max_pool2d(x[:, :, None], (1, kernel), (1, stride), (0, padding), (1, dilation))
+    return y[:, :, 0], where[:, :, 0]
+
+
+def max_pool1d_backward(g: Array, x: Array, where: Array) -> Array:
+    """Add the gradient of each maximum at the position where it was found."""
+    return max_pool2d_backward(g[:, :, None], x[:, :, None], where[:, :, None])[:, :, 0]
+
+
+def avg_pool1d(x: Array, kernel: int, stride: int, padding: int = 0) -> Array:
+    """Divide the sum of each window of (N, C, L) by the number of its cells, those of the padding as well."""
+    return avg_pool2d(x[:, :, None], (1, kernel), (1, stride), (0, padding))[:, :, 0]
+
+
+def avg_pool1d_backward(g: Array, x: Array, kernel: int, stride: int, padding: int = 0) -> Array:
+    """Add to each cell of a window the window's gradient over the divisor of its sum."""
+    image, grads = x[:, :, None], g[:, :, None]
+    return avg_pool2d_backward(grads, image, (1, kernel), (1, stride), (0, padding))[:, :, 0]
 
 
 def _windows(

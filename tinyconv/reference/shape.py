@@ -1,11 +1,13 @@
 """Padding, enlarging by copies of pixels, and merging and splitting axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 
 from tinyconv.arrays import Array
+from tinyconv.reference.window import Sizes
 
 
 def pad(x: Array, pads: Sequence[int], mode: str = "constant", value: float = 0.0) -> Array:
@@ -63,15 +65,19 @@ def interpolate(
     size: Sequence[int] | None = None,
     scale_factor: Sequence[float] | None = None,
     mode: str = "nearest",
+    align_corners: bool = False,
 ) -> Array:
-    """Return y[n,c,p,...] = x[n,c,floor(p / scale),...], or floor((p + 1/2) / scale) if "nearest-exact".
+    """Return y[n,c,p,...], the sum of the pixels that p sees, each times the weights of its axes.
 
-    The scale is `scale_factor`, which gives floor(length * scale) positions, or `size` / length.
+    By "nearest" p sees the pixel floor(p / scale), by "nearest-exact" floor((p + 1/2) / scale). In linear
+    modes it sees those less than 1 from s = (p + 1/2) / scale - 1/2, with the weight 1 - distance; with
+    `align_corners` s goes from the first to the last pixel in equal steps. The scale is `scale_factor`, which
+    gives floor(length * scale) positions, or `size` / length.
     """
-    pixels = _nearest(x, size, scale_factor, mode)
-    y = np.zeros((*x.shape[:2], *(len(axis) for axis in pixels)), x.dtype)
-    for p in np.ndindex(y.shape[2:]):
-        y[:, :, *p] = x[:, :, *(axis[k] for axis, k in zip(pixels, p, strict=True))]
+    axes = _seen(x, size, scale_factor, mode, align_corners)
+    y = np.zeros((*x.shape[:2], *map(len, axes)), x.dtype)
+    for p, pixel, weight in _reads(axes):
+        y[:, :, *p] += weight * x[:, :, *pixel]
     return y
 
 
@@ -81,29 +87,39 @@ def interpolate_backward(
     size: Sequence[int] | None = None,
     scale_factor: Sequence[float] | None = None,
     mode: str = "nearest",
+    align_corners: bool = False,
 ) -> Array:
-    """Add to each pixel the gradients of its copies."""
-    pixels = _nearest(x, size, scale_factor, mode)
+    """Add to each pixel the gradients of the positions that see it, times their weights."""
     dx = np.zeros_like(x)
-    for p in np.ndindex(g.shape[2:]):
-        dx[:, :, *(axis[k] for axis, k in zip(pixels, p, strict=True))] += g[:, :, *p]
+    for p, pixel, weight in _reads(_seen(x, size, scale_factor, mode, align_corners)):
+        dx[:, :, *pixel] += weight * g[:, :, *p]
     return dx
 
 
-def _nearest(
-    x: Array, size: Sequence[int] | None, scale_factor: Sequence[float] | None, mode: str
-) -> list[list[int]]:
-    """For each axis, which pixel of x each pixel of y copies."""
-    shift = 0.5 if mode == "nearest-exact" else 0.0
-    pixels = []
+def _reads(axes: list[list[list[tuple[int, float]]]]) -> Iterator[tuple[Sizes, Sizes, float]]:
+    """All (position, pixel that it sees, weight)."""
+    for p in np.ndindex(*map(len, axes)):
+        for seen in product(*(axis[k] for axis, k in zip(axes, p, strict=True))):
+            yield p, tuple(pixel for pixel, _ in seen), math.prod(weight for _, weight in seen)
+
+
+def _seen(
+    x: Array, size: Sequence[int] | None, scale_factor: Sequence[float] | None, mode: str, align_corners: bool
+) -> list[list[list[tuple[int, float]]]]:
+    """For each axis, the pixels that each pixel of y sees along it, and their weights."""
+    shift, axes = 0.0 if mode == "nearest" else 0.5, []
     for axis, length in enumerate(x.shape[2:]):
-        if scale_factor is not None:
-            scale = scale_factor[axis]
-            reached = [(p + shift) / scale for p in range(math.floor(length * scale))]
-        elif size is not None:
-            reached = [(p + shift) * length / size[axis] for p in range(size[axis])]
-        pixels.append([min(math.floor(r), length - 1) for r in reached])
-    return pixels
+        out = math.floor(length * scale_factor[axis]) if scale_factor else size[axis] if size else 0
+        step = 1 / scale_factor[axis] if scale_factor else length / out
+        reached = [(p + shift) * step for p in range(out)]
+        if mode.startswith("nearest"):
+            axes.append([[(min(math.floor(r), length - 1), 1.0)] for r in reached])
+            continue
+        if align_corners:
+            reached = [p * (length - 1) / max(1, out - 1) + 0.5 for p in range(out)]
+        near = [min(max(r - 0.5, 0), length - 1) for r in reached]
+        axes.append([[(q, 1 - abs(q - s)) for q in range(length) if abs(q - s) < 1] for s in near])
+    return axes
 
 
 def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
@@ -149,3 +165,31 @@ def _merged(i: tuple[int, ...], shape: tuple[int, ...], first: int, last: int) -
     for axis in range(first, last + 1):
         k = k * shape[axis] + i[axis]
     return *i[:first], k, *i[last + 1 :]
+
+
+def pixel_shuffle(x: Array, r: int) -> Array:
+    """Return y[n,c,i,j] = x[n, c*r*r + (i % r)*r + j % r, i // r, j // r]."""
+    n, c, h, w = x.shape
+    y = np.zeros((n, c // r**2, h * r, w * r), x.dtype)
+    for k, m, i, j in np.ndindex(y.shape):
+        y[k, m, i, j] = x[k, m * r * r + (i % r) * r + j % r, i // r, j // r]
+    return y
+
+
+def pixel_shuffle_backward(g: Array, x: Array, r: int) -> Array:
+    """Return the gradient of the position where each entry of x was put."""
+    dx = np.zeros_like(x)
+    for k, m, i, j in np.ndindex(g.shape):
+        dx[k, m * r * r + (i % r) * r + j % r, i // r, j // r] = g[k, m, i, j]
+    return dx
+
+
+def pixel_unshuffle(x: Array, r: int) -> Array:
+    """Undo `pixel_shuffle`, whose backward moves values back."""
+    n, c, h, w = x.shape
+    return pixel_shuffle_backward(x, np.zeros((n, c * r**2, h // r, w // r), x.dtype), r)
+
+
+def pixel_unshuffle_backward(g: Array, x: Array, r: int) -> Array:
+    """Return the gradient of the position where each entry of x was put."""
+    return pixel_shuffle(g, r)

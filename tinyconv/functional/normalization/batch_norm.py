@@ -146,7 +146,7 @@ def batch_norm_saved(
     rows, size = as_rows(input), 0
     if training:
         centred, mean, rest, var, size = centre(rows, partial(_moments, rows, allreduce))
-        _update_running(running_mean, running_var, mean, var, size, momentum)
+        update_running(running_mean, running_var, mean, var, size, momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("`running_mean` and `running_var` must be given when `training` is False")
     else:
@@ -268,9 +268,10 @@ def _moments(rows: Array, allreduce: Allreduce | None, parts: Parts) -> tuple[Ar
     return mean, square, size
 
 
-def _update_running(
+def update_running(
     running_mean: Array | None, running_var: Array | None, mean: Array, var: Array, size: int, momentum: float
 ) -> None:
+    """Blend the mean and the unbiased variance of `size` values per channel into the running ones."""
     if size == 1:
         raise ValueError("`input` must have more than one value per channel in training, got 1")
     if size == 0:

@@ -131,10 +131,10 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     image = as_image(input)
     height, width, *values = image.shape
     rows = xp.empty((size[0], width, *values), input.dtype)
-    for p, (start, stop) in enumerate(_bins(height, size[0])):
+    for p, (start, stop) in enumerate(bins(height, size[0])):
         rows[p] = image[start:stop].mean(axis=0)
     means = xp.empty((*size, *values), input.dtype)
-    for q, (start, stop) in enumerate(_bins(width, size[1])):
+    for q, (start, stop) in enumerate(bins(width, size[1])):
         means[:, q] = rows[:, start:stop].mean(axis=1)
     return from_image(means, input.ndim)
 
@@ -148,10 +148,10 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: 
     grads = as_image(grad_output)
     values, (height, width) = grads.shape[2:], input.shape[-2:]
     rows = xp.zeros((size[0], width, *values), input.dtype)
-    for q, (start, stop) in enumerate(_bins(width, size[1])):
+    for q, (start, stop) in enumerate(bins(width, size[1])):
         rows[:, start:stop] += grads[:, q : q + 1] / (stop - start)
     image = xp.zeros((height, width, *values), input.dtype)
-    for p, (start, stop) in enumerate(_bins(height, size[0])):
+    for p, (start, stop) in enumerate(bins(height, size[0])):
         image[start:stop] += rows[p] / (stop - start)
     return from_image(image, input.ndim)
 
@@ -169,8 +169,8 @@ def adaptive_output_size(input_size: tuple[int, ...], output_size: OutputSize) -
     return height, width
 
 
-def _bins(length: int, count: int) -> list[Pair]:
-    """Start and end of each of `count` windows over `length` positions."""
+def bins(length: int, count: int) -> list[Pair]:
+    """Return the start and the end of each of `count` windows over `length` positions."""
     return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
 
 

@@ -188,6 +188,8 @@ def _saved_calls(calls: dict[str, Call], normal: Any) -> dict[str, Call]:
     made["prelu_backward_jvp"] = Call((grads[0], *dots, grads[1], values, weight))
     values, dim = calls["log_softmax"].args
     made["log_softmax_jvp"] = Call((normal(*values.shape), values, dim))
+    image, p = calls["normalize"].args
+    made["normalize_jvp"] = Call((normal(*image.shape), image, p))
     image, *options = calls["max_pool2d"].args
     pooled, winners = F.max_pool2d_saved(image, *options)
     made["max_pool2d_saved"] = calls["max_pool2d"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tinyconv.functional as F
-from tests.compare import layouts
+from tests.compare import assert_close, layouts
 from tests.hypothesis_or_skip import assume, given, settings, st
 from tinyconv.arrays import Array, as_logical, as_stored
 
@@ -289,3 +289,30 @@ def test_a_value_that_is_not_finite_makes_its_channel_nan_and_no_other(worst: fl
     np.testing.assert_allclose(y, expected.numpy(), atol=1e-5)
     for own, other in zip(running, theirs, strict=True):
         np.testing.assert_allclose(own, other.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [2.0, 3.0, 1.5, 1.0, 0.0, -2.0, np.inf, -np.inf])
+@pytest.mark.parametrize("dim", [1, -1])
+def test_the_second_order_of_normalize_is_pytorchs(p: float, dim: int) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    rng = np.random.default_rng(0)
+    x, v, g, g_dot = (rng.standard_normal((3, 4, 5)) for _ in range(4))
+    x[0] *= 1e-3  # shorter than eps
+    eps = 0.1
+    tensor, upstream = torch.tensor(x, requires_grad=True), torch.tensor(g, requires_grad=True)
+    output = torch.nn.functional.normalize(tensor, p, dim, eps)
+    (grad,) = torch.autograd.grad(output, tensor, upstream, create_graph=True)
+    moved = (grad * torch.tensor(v)).sum()
+    (y_dot,) = torch.autograd.grad(moved, upstream, retain_graph=True)
+    assert_close(F.normalize_jvp(v, x, p, dim, eps), y_dot.numpy())
+    total = moved + (torch.tensor(g_dot) * output).sum()
+    (expected,) = torch.autograd.grad(total, tensor)
+    assert_close(F.normalize_backward_jvp(g_dot, v, g, x, p, dim, eps), expected.numpy())
+
+
+def test_the_second_order_of_normalize_at_zeros_is_that_of_a_length() -> None:
+    x, v, g = np.array([[0.0, 3.0, 4.0]]), np.array([[1.0, 0.0, 0.0]]), np.array([[0.5, 1.0, -2.0]])
+    step, zeros = 1e-6, np.zeros((1, 3))
+    ahead, behind = (F.normalize_backward(g, x + s * step * v) for s in (1, -1))
+    found = F.normalize_backward_jvp(zeros, v, g, x)
+    np.testing.assert_allclose(found, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-9)

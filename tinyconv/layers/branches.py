@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from tinyconv.arguments import instance, integer
-from tinyconv.arrays import Array, array_module, as_logical, as_stored, storage_axes
+from tinyconv.arrays import Array, array_module, as_logical, as_stored, storage_axes, underflow_allowed
 from tinyconv.layers.layer import Layer, named_in_errors
 
 __all__ = ["Concat", "Gate", "Residual"]
@@ -27,15 +27,18 @@ class Branches(Layer):
 
     joint: ClassVar[str]
 
+    @underflow_allowed
     def forward(self, x: Any) -> Array:
         inputs = x if isinstance(x, tuple) else (x,)
         output, *kept = self.join(self._each(lambda layer, own: layer.forward(own), inputs))
         return self.save(output, isinstance(x, tuple), *kept)
 
+    @underflow_allowed
     def backward(self, grad_output: Array) -> Any:
         several, *kept = self.saved(grad_output)
         return self._to_inputs(lambda layer, g: layer.backward(g), self._split(grad_output, *kept), several)
 
+    @underflow_allowed
     def jvp(self, x_dot: Any, params_dot: Mapping[str, Array] | None = None) -> Array:
         several, *kept = self.kept()
         tangents = iter(self.tangents_by_child(params_dot).values())
@@ -43,6 +46,7 @@ class Branches(Layer):
         outputs_dot = self._each(lambda layer, own: layer.jvp(own, next(tangents)), inputs_dot)
         return self.save_tangents(self._join_jvp(outputs_dot, *kept), outputs_dot)
 
+    @underflow_allowed
     def backward_jvp(self, grad_output_dot: Array) -> Any:
         (several, *kept), (outputs_dot,), grad_output = self.saved_tangents(grad_output_dot)
         parts_dot = self._split_jvp(grad_output_dot, outputs_dot, grad_output, *kept)

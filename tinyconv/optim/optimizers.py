@@ -560,7 +560,7 @@ def _momentum(step: int, options: Mapping[str, Any]) -> float:
 
 
 class RMSprop(Optimizer):
-    """Implement RMSprop, which divides the gradient by the root of a running average of its square.
+    """Implement RMSprop: the gradient over the root of a running average of its square.
 
     g = grad + weight_decay * param;  s = alpha * s + (1 - alpha) * g^2;  d = g / (sqrt(s) + eps);
     param -= lr * d, or with a momentum  b = momentum * b + d;  param -= lr * b
@@ -631,7 +631,7 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Implement Adagrad, which divides the gradient by the root of the sum of all its squares.
+    """Implement Adagrad: the gradient over the root of the sum of all its squares.
 
     g = grad + weight_decay * param;  s = s + g^2  (s = initial_accumulator_value at first);
     param -= lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)

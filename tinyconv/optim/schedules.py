@@ -319,7 +319,7 @@ class ReduceLROnPlateau(Schedule):
 
     Raises:
         ValueError, TypeError: an argument out of range or of the wrong type. `end_epoch`, which a Trainer
-            calls, raises ValueError in mode "max" if there is no accuracy.
+            calls, raises ValueError in mode "max" without an accuracy.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
 
@@ -362,7 +362,7 @@ class ReduceLROnPlateau(Schedule):
         super().__init__(optimizer)
 
     def step(self, metrics: float) -> None:  # type: ignore[override]
-        """Reduce the learning rate if the figure `metrics` of an epoch is one too many that is no better."""
+        """Reduce the learning rate if the figure `metrics` of an epoch is one too many that is not better."""
         figure = number("metrics", float(metrics) if hasattr(metrics, "dtype") else metrics)
         better = self._is_better(figure)
         self.best = figure if better else self.best

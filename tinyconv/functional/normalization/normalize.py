@@ -8,7 +8,7 @@ import numpy as np
 from tinyconv.arguments import check_arrays, check_like, dimension, number
 from tinyconv.arrays import Array, array_module, underflow_allowed
 
-__all__ = ["normalize", "normalize_backward"]
+__all__ = ["normalize", "normalize_backward", "normalize_backward_jvp", "normalize_jvp"]
 
 
 @underflow_allowed
@@ -51,16 +51,65 @@ def normalize_backward(
 
     n' = sign(x) * (|x| / norm)^(p - 1). The largest of several equal values, for p = inf, have equal shares.
     """
-    xp, p = check_like(input, grad_output=grad_output), number("p", p)
+    xp = check_like(input, grad_output=grad_output)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        norm, divisor = _norm(input, p, dim, eps)
-        slope = xp.where(input == 0, 0, xp.sign(input) * (abs(input) / norm) ** (p - 1))
-        if math.isinf(p):
-            slope /= abs(slope).sum(axis=dim, keepdims=True)
+        divisor, slope, _ = _parts(input, p, dim, eps)
         total = (grad_output * input).sum(axis=dim, keepdims=True)
-        moves = (norm >= eps) & (p != 0)
-        grad: Array = grad_output / divisor - xp.where(moves, slope * (total / divisor / divisor), 0)
+        grad: Array = xp.asarray(grad_output / divisor - slope * (total / divisor / divisor))
     return grad
+
+
+@underflow_allowed
+def normalize_jvp(input_dot: Array, input: Array, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Array:
+    """Compute the tangent v / d - x * d' / d^2 for a tangent v of x, with d' = sum(n' * v)."""
+    xp = check_like(input, input_dot=input_dot)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        divisor, slope, _ = _parts(input, p, dim, eps)
+        moved = (slope * input_dot).sum(axis=dim, keepdims=True)
+        output_dot: Array = xp.asarray(input_dot / divisor - input * (moved / divisor / divisor))
+    return output_dot
+
+
+@underflow_allowed
+def normalize_backward_jvp(
+    grad_output_dot: Array,
+    input_dot: Array,
+    grad_output: Array,
+    input: Array,
+    p: float = 2.0,
+    dim: int = 1,
+    eps: float = 1e-12,
+) -> Array:
+    """Compute the tangent of `normalize_backward` for tangents of `grad_output` and `input`.
+
+    By the product rule, with n'' = (p - 1) * (|x / norm|^(p - 2) * v - n' * d') / norm, the tangent of n'.
+    """
+    check_like(input, input_dot=input_dot, grad_output=grad_output, grad_output_dot=grad_output_dot)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        divisor, slope, bend = _parts(input, p, dim, eps)
+        moved = (slope * input_dot).sum(axis=dim, keepdims=True) / divisor
+        total = (grad_output * input).sum(axis=dim, keepdims=True) / divisor
+        total_dot = (grad_output * input_dot).sum(axis=dim, keepdims=True) / divisor
+        slope_dot = bend * input_dot - (number("p", p) - 1) * slope * moved if bend is not None else 0
+        curved = grad_output * moved + slope_dot * total + slope * (total_dot - 2 * total * moved)
+        moved_grad: Array = normalize_backward(grad_output_dot, input, p, dim, eps) - curved / divisor
+    return moved_grad
+
+
+def _parts(input: Array, p: float, dim: int, eps: float) -> tuple[Any, Any, Any]:
+    """The divisor, the slope of it, and the second slope along each value; None if there is none."""
+    xp, p = array_module(input), number("p", p)
+    norm, divisor = _norm(input, p, dim, eps)
+    moves = (norm >= eps) & (p != 0)
+    sizes = abs(input) / norm
+    slope = xp.where(input == 0, 0, xp.sign(input) * sizes ** (p - 1))
+    if math.isinf(p):
+        slope /= abs(slope).sum(axis=dim, keepdims=True)
+    slope = xp.where(moves, slope, 0)
+    if math.isinf(p) or p in (0, 1):
+        return divisor, slope, None
+    curved = moves if p >= 2 else moves & (input != 0)
+    return divisor, slope, xp.where(curved, (p - 1) * sizes ** (p - 2) / norm, 0)
 
 
 def _norm(input: Array, p: float, dim: int, eps: float) -> tuple[Any, Any]:

@@ -33,6 +33,7 @@ from tinyconv import (
 )
 from tinyconv.arrays import Array, gpu_available, moved
 from tinyconv.data import streamed
+from tinyconv.functional.conv import stacks
 from tinyconv.gpu.cublas import matmul
 from tinyconv.gpu.graph import StepGraph
 from tinyconv.gradients.gradcheck import GradcheckError
@@ -812,6 +813,20 @@ def test_convolutions_give_the_same_on_the_gpu(
     assert_same(on_host(F.conv2d(there[0], there[1], **options)), y)
     expected = F.conv2d_backward(g, x, w, **options)
     assert_same(list(on_host(F.conv2d_backward(there[2], *there[:2], **options))), list(expected))
+
+
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
+def test_convolutions_on_the_gpu_are_the_same_in_blocks_of_rows(
+    cupy: Any, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, w = normal((20, channels, 9, 8), 0), normal((6, channels, 3, 3), 1)
+    y = F.conv2d(x, w, padding=1)
+    g = normal(y.shape, 2)
+    monkeypatch.setattr(stacks, "BLOCK_BYTES", 4 * y[:, :, :1].nbytes * channels)
+    there = [cupy.asarray(array) for array in (x, w, g)]
+    assert_same(on_host(F.conv2d(*there[:2], padding=1)), y)
+    expected = F.conv2d_backward(g, x, w, padding=1)
+    assert_same(list(on_host(F.conv2d_backward(there[2], *there[:2], padding=1))), list(expected))
 
 
 @pytest.mark.parametrize("size", [(1, 3), (3, 3), (3, 1)], ids=str)

@@ -791,7 +791,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "groups": {"groups": 2},
     "groups, stride": {"groups": 2, "stride": 2},
 }
-CHANNELS = {"few channels": 4, "many channels": 24}
+CHANNELS = {"few channels": 4, "many channels": 36}
 
 
 @pytest.mark.parametrize("options", GEOMETRIES.values(), ids=GEOMETRIES)

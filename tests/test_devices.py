@@ -823,10 +823,10 @@ def test_convolutions_on_the_gpu_are_the_same_in_blocks_of_rows(
     y = F.conv2d(x, w, padding=1)
     g = normal(y.shape, 2)
     monkeypatch.setattr(stacks, "BLOCK_BYTES", 4 * y[:, :, :1].nbytes * channels)
-    there = [cupy.asarray(array) for array in (x, w, g)]
-    assert_same(on_host(F.conv2d(*there[:2], padding=1)), y)
+    own_x, own_w, own_g = (cupy.asarray(array) for array in (x, w, g))
+    assert_same(on_host(F.conv2d(own_x, own_w, padding=1)), y)
     expected = F.conv2d_backward(g, x, w, padding=1)
-    assert_same(list(on_host(F.conv2d_backward(there[2], *there[:2], padding=1))), list(expected))
+    assert_same(list(on_host(F.conv2d_backward(own_g, own_x, own_w, padding=1))), list(expected))
 
 
 @pytest.mark.parametrize("size", [(1, 3), (3, 3), (3, 1)], ids=str)

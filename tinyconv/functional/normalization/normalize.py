@@ -53,9 +53,9 @@ def normalize_backward(
     """
     xp = check_like(input, grad_output=grad_output)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        divisor, slope, _ = _parts(input, p, dim, eps)
+        moves, divisor, slope, _ = _parts(input, p, dim, eps)
         total = (grad_output * input).sum(axis=dim, keepdims=True)
-        grad: Array = xp.asarray(grad_output / divisor - slope * (total / divisor / divisor))
+        grad: Array = grad_output / divisor - xp.where(moves, slope * (total / divisor / divisor), 0)
     return grad
 
 
@@ -64,8 +64,8 @@ def normalize_jvp(input_dot: Array, input: Array, p: float = 2.0, dim: int = 1, 
     """Compute the tangent v / d - x * d' / d^2 for a tangent v of x, with d' = sum(n' * v)."""
     xp = check_like(input, input_dot=input_dot)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        divisor, slope, _ = _parts(input, p, dim, eps)
-        moved = (slope * input_dot).sum(axis=dim, keepdims=True)
+        moves, divisor, slope, _ = _parts(input, p, dim, eps)
+        moved = xp.where(moves, slope * input_dot, 0).sum(axis=dim, keepdims=True)
         output_dot: Array = xp.asarray(input_dot / divisor - input * (moved / divisor / divisor))
     return output_dot
 
@@ -84,9 +84,10 @@ def normalize_backward_jvp(
 
     By the product rule, with n'' = (p - 1) * (|x / norm|^(p - 2) * v - n' * d') / norm, the tangent of n'.
     """
-    check_like(input, input_dot=input_dot, grad_output=grad_output, grad_output_dot=grad_output_dot)
+    xp = check_like(input, input_dot=input_dot, grad_output=grad_output, grad_output_dot=grad_output_dot)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        divisor, slope, bend = _parts(input, p, dim, eps)
+        moves, divisor, slope, bend = _parts(input, p, dim, eps)
+        slope = xp.where(moves, slope, 0)
         moved = (slope * input_dot).sum(axis=dim, keepdims=True) / divisor
         total = (grad_output * input).sum(axis=dim, keepdims=True) / divisor
         total_dot = (grad_output * input_dot).sum(axis=dim, keepdims=True) / divisor
@@ -96,8 +97,8 @@ def normalize_backward_jvp(
     return moved_grad
 
 
-def _parts(input: Array, p: float, dim: int, eps: float) -> tuple[Any, Any, Any]:
-    """The divisor, the slope of it, and the second slope along each value; None if there is none."""
+def _parts(input: Array, p: float, dim: int, eps: float) -> tuple[Any, Any, Any, Any]:
+    """Where the divisor is not constant, the divisor, its slope, and its second slope along each value."""
     xp, p = array_module(input), number("p", p)
     norm, divisor = _norm(input, p, dim, eps)
     moves = (norm >= eps) & (p != 0)
@@ -105,11 +106,10 @@ def _parts(input: Array, p: float, dim: int, eps: float) -> tuple[Any, Any, Any]
     slope = xp.where(input == 0, 0, xp.sign(input) * sizes ** (p - 1))
     if math.isinf(p):
         slope /= abs(slope).sum(axis=dim, keepdims=True)
-    slope = xp.where(moves, slope, 0)
     if math.isinf(p) or p in (0, 1):
-        return divisor, slope, None
+        return moves, divisor, slope, None
     curved = moves if p >= 2 else moves & (input != 0)
-    return divisor, slope, xp.where(curved, (p - 1) * sizes ** (p - 2) / norm, 0)
+    return moves, divisor, slope, xp.where(curved, (p - 1) * sizes ** (p - 2) / norm, 0)
 
 
 def _norm(input: Array, p: float, dim: int, eps: float) -> tuple[Any, Any]:

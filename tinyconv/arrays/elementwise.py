@@ -11,7 +11,7 @@ from tinyconv.arrays.devices import Array, array_module
 from tinyconv.arrays.layout import as_stored
 from tinyconv.arrays.parallel import VALUE_WORK, cut, in_threads
 
-__all__ = ["by_values", "fused", "kept_where", "underflow_allowed"]
+__all__ = ["by_values", "fused", "kept_where", "summed_to", "underflow_allowed"]
 
 PART_VALUES = 1 << 16  # of each array, so that a part of some arrays fits in the cache
 
@@ -80,6 +80,14 @@ def kept_where(mask: Array, values: Array, out: Array | None = None) -> Array:
     kept: Array = xp.asarray(mask).astype(bits)
     kept *= values.view(bits)
     return kept.view(values.dtype)
+
+
+def summed_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return `array` summed along the dimensions of length 1 in `shape`: the transpose of broadcasting."""
+    lengths = zip(array.shape, shape, strict=True)
+    axes = tuple(axis for axis, (own, length) in enumerate(lengths) if length == 1 != own)
+    summed: Array = array.sum(axis=axes, keepdims=True) if axes else array
+    return summed
 
 
 def by_values(function: Callable[..., object], *arrays: Array) -> None:

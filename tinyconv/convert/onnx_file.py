@@ -84,13 +84,15 @@ def _add(graph: Graph, layer: Layer, place: str, x: str, shape: Shape) -> tuple[
 
 
 def _add_branches(graph: Graph, layer: Any, place: str, x: str, shape: Shape) -> tuple[str, Shape]:
-    ends = [_add(graph, child, inside(place, name), x, shape)[0] for name, child in layer.children.items()]
+    ends = [
+        x if child is None else _add(graph, child, inside(place, name), x, shape)[0]
+        for name, child in layer.branches()
+    ]
     with named_in_errors(place, layer):
         output_shape = _shape_after(layer, shape)
     graph.place = place
-    if type(layer) is Concat:
-        return graph.node("Concat", *ends, axis=layer.dim % len(output_shape)), output_shape
-    return graph.node(JOINS[type(layer)], *(ends if len(ends) == 2 else [*ends, x])), output_shape
+    options = {"axis": layer.dim % len(output_shape)} if type(layer) is Concat else {}
+    return graph.node(JOINS[type(layer)], *ends, **options), output_shape
 
 
 def _shape_after(layer: Layer, shape: Shape) -> Shape:

@@ -150,8 +150,8 @@ def _layer(torch: Any, module: Any, place: str, made: dict[int, Layer]) -> Layer
     elif type(module).__name__ == "Concat":
         layer = Concat(*children.values(), dim=module.dim)
     else:
-        joined: dict[str, Any] = {"Residual": Residual, "Gate": Gate}
-        layer = joined[type(module).__name__](**children)
+        joined: Any = _layer_of(type(module).__name__)
+        layer = joined(**children)
     with named_in_errors(place, module):
         return _kept(made, module, layer)
 
@@ -160,7 +160,7 @@ def _kept(made: dict[int, Layer], module: Any, layer: Layer) -> Layer:
     """The layer, in the module's mode, to be shared if the module has a state and appears again."""
     _check_no_hooks(module)
     layer.training = module.training
-    if layer.state_dict():
+    if layer.arrays():
         made[id(module)] = layer
     return layer
 

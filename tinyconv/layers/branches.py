@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from tinyconv.arguments import instance, integer
-from tinyconv.arrays import Array, array_module, as_logical, as_stored, storage_axes, underflow_allowed
+from tinyconv.arrays import (
+    Array,
+    array_module,
+    as_logical,
+    as_stored,
+    storage_axes,
+    summed_to,
+    underflow_allowed,
+)
 from tinyconv.layers.layer import Layer, named_in_errors
 
 __all__ = ["Concat", "Gate", "Residual"]
@@ -257,7 +265,7 @@ class Gate(Branches):
 
     def _split(self, grad_output: Array, *kept: Any) -> list[Array]:
         gate, body = kept
-        return [_summed_to(grad_output * body, gate.shape), grad_output * gate]
+        return [summed_to(grad_output * body, gate.shape), grad_output * gate]
 
     def _join_jvp(self, outputs_dot: list[Array], *kept: Any) -> Array:
         (gate, body), (gate_dot, body_dot) = kept, outputs_dot
@@ -269,7 +277,7 @@ class Gate(Branches):
     ) -> list[Array]:
         (gate, body), (gate_dot, body_dot) = kept, outputs_dot
         return [
-            _summed_to(grad_output_dot * body + grad_output * body_dot, gate.shape),
+            summed_to(grad_output_dot * body + grad_output * body_dot, gate.shape),
             grad_output_dot * gate + grad_output * gate_dot,
         ]
 
@@ -281,12 +289,3 @@ class Gate(Branches):
                 f"the output of `gate` (of shape {gate}) must have that of `body`, {body}, or 1 in its place"
             )
         return tuple(body)
-
-
-def _summed_to(array: Array, shape: Shape) -> Array:
-    """`array` summed over the dimensions along which `shape` was broadcast to it."""
-    axes = tuple(
-        axis for axis, (own, length) in enumerate(zip(array.shape, shape, strict=True)) if own != length
-    )
-    summed: Array = array.sum(axis=axes, keepdims=True) if axes else array
-    return summed

@@ -189,7 +189,7 @@ class Optimizer:
                 names = [key if not on or options.get(on) else None for key, on in self._arrays.items()]
                 needed[alike] = names, numbers
             names, numbers = needed[alike]
-            arrays = [_own_array(state, own, param, options) for own in names]
+            arrays = [_own_array(state, own, param, self._first_value(options)) for own in names]
             updates.append(partial(self._update_in_parts, numbers, param, grad, *arrays))
         return updates
 
@@ -206,6 +206,10 @@ class Optimizer:
 
     # Name of an array in a parameter's state -> the option without which it is not needed; None for always.
     _arrays: ClassVar[Mapping[str, str | None]]
+
+    def _first_value(self, options: Mapping[str, Any]) -> float:
+        """The value that the arrays in a parameter's state have at first."""
+        return 0.0
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         """The numbers for the update, in a parameter's `state`; None for those that it does not need.
@@ -293,10 +297,10 @@ def _with_decay(grad: Array, param: Array, weight_decay: Any) -> Array:
     return grad if weight_decay is None else grad + weight_decay * param
 
 
-def _own_array(state: dict[str, Any], name: str | None, like: Array, options: Mapping[str, Any]) -> State:
-    """The array `name` of a parameter's state, zeros at first, or Adagrad's value; None for None."""
+def _own_array(state: dict[str, Any], name: str | None, like: Array, first: float) -> State:
+    """The array `name` of a parameter's state, at first full of the value `first`; None for None."""
     if name is not None and name not in state:
-        state[name] = array_module(like).full_like(like, options.get("initial_accumulator_value", 0.0))
+        state[name] = array_module(like).full_like(like, first)
     return None if name is None else state[name]
 
 
@@ -670,6 +674,9 @@ class Adagrad(Optimizer):
     ) -> None:
         own = {"lr_decay": lr_decay, "initial_accumulator_value": initial_accumulator_value, "eps": eps}
         super().__init__(model, groups, lr=lr, weight_decay=weight_decay, **own)
+
+    def _first_value(self, options: Mapping[str, Any]) -> float:
+        return float(options["initial_accumulator_value"])
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         lr = options["lr"] / (1 + (state["step"] - 1) * options["lr_decay"])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tinyconv.arguments import above_zero, boolean, check_arrays, check_kinds, check_like, check_ndim, number
-from tinyconv.arrays import Array, array_module, underflow_allowed
+from tinyconv.arrays import Array, array_module, summed_to, underflow_allowed
 from tinyconv.functional.losses.elementwise import check_elements
 from tinyconv.functional.losses.reduction import reduce, reduce_backward
 
@@ -49,9 +49,7 @@ class Terms(NamedTuple):
         found = self._rows(map(xp.zeros_like, self.inputs))
         grads = xp.broadcast_to(grads, self.losses.shape)[..., None]
         for which, part in self.parts if parts is None else parts:
-            grad, own = part * grads, found[which].shape
-            axes = tuple(i for i, length in enumerate(own) if length == 1 != grad.shape[i])
-            found[which] = found[which] + (grad.sum(axis=axes, keepdims=True) if axes else grad)
+            found[which] = found[which] + summed_to(part * grads, found[which].shape)
         return tuple(grad.reshape(x.shape) for grad, x in zip(found, self.inputs, strict=True))
 
     @underflow_allowed

@@ -38,6 +38,7 @@ from tinyconv.gpu.cublas import matmul
 from tinyconv.gpu.graph import StepGraph
 from tinyconv.gradients.gradcheck import GradcheckError
 from tinyconv.training import Callback, Run
+from tinyconv.training.generators import model_generators
 
 gpu_mark = pytest.mark.gpu
 
@@ -540,11 +541,15 @@ def captured(cupy: Any, run: Callable[[], Any]) -> tuple[Any, Any]:
     return outputs, graph
 
 
-@pytest.mark.parametrize("case", whole.values(), ids=whole)
-def test_layers_that_are_capturable_give_the_same_from_a_graph(cupy: Any, case: Case) -> None:
+READS = "BatchNorm2d, cumulative"  # the number of batches, on the host
+
+
+@pytest.mark.parametrize("name", whole)
+def test_layers_give_the_same_from_a_graph(cupy: Any, name: str) -> None:
+    case = whole[name]
     layer, other = (case.make().to("cuda") for _ in range(2))
-    if not layer.capturable:
-        pytest.skip("its steps run plainly")
+    if name == READS or model_generators(layer):
+        pytest.skip("its steps run without a graph")
     x = cupy.asarray(normal(case.shape, 1))
     y = layer.forward(x)
     grad = cupy.asarray(normal(y.shape, 2))
@@ -585,32 +590,88 @@ class Watches(Callback):
     """Reads the gradients, which a graph must not."""
 
     def on_gradients(self, run: Run) -> None:
-        float(run.model.grads["1.bias"].sum())
+        self.sums = [*getattr(self, "sums", []), float(run.model.grads["1.bias"].sum())]
 
 
 class WatchesToo(Watches):
     pass
 
 
-@pytest.mark.parametrize(
-    ("first", "callback"), [(Dropout(0.5, generator=0), Callback()), (tinyconv.ReLU(), WatchesToo())]
-)
-def test_a_layer_or_callback_that_is_not_capturable_trains_plainly_and_the_log_says_so(
-    cupy: Any, caplog: pytest.LogCaptureFixture, first: Layer, callback: Callback
+class ClaimsToReplay(Watches):
+    replayable = True
+
+
+class Noise(tinyconv.ReLU):
+    """Draws from a generator of its own, as a user's layer may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = {"uniform": np.random.default_rng(0)}
+
+    def forward(self, x: Array) -> Array:
+        noisy: Array = x + self.noise["uniform"].random()
+        return super().forward(noisy)
+
+
+class Reads(tinyconv.ReLU):
+    """Divides by a number that it reads on the host."""
+
+    def forward(self, x: Array) -> Array:
+        quotient: Array = x / max(1.0, float(abs(x).max()))
+        return super().forward(quotient)
+
+
+WITHOUT_A_GRAPH: dict[str, tuple[Callable[[], Layer], Callable[[], Callback], str]] = {
+    "dropout": (partial(Dropout, 0.5, generator=0), Callback, "the model draws random numbers"),
+    "a generator of a user's layer": (Noise, Callback, "the model draws random numbers"),
+    "a callback": (tinyconv.ReLU, WatchesToo, "a callback has its own `on_gradients`"),
+    "a layer that reads": (Reads, Callback, "capturing one failed"),
+    "a callback that reads": (tinyconv.ReLU, ClaimsToReplay, "capturing one failed"),
+    "a norm that is read": (
+        tinyconv.ReLU,
+        partial(tinyconv.training.ClipGradNorm, 0.1, error_if_nonfinite=True),
+        "capturing one failed",
+    ),
+    "an average of all batches": (
+        partial(tinyconv.BatchNorm1d, 4, momentum=None, dtype=np.float64),
+        Callback,
+        "capturing one failed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "callback", "why"), WITHOUT_A_GRAPH.values(), ids=WITHOUT_A_GRAPH)
+def test_what_cannot_be_captured_trains_without_a_graph_and_the_log_says_so(
+    cupy: Any,
+    caplog: pytest.LogCaptureFixture,
+    first: Callable[[], Layer],
+    callback: Callable[[], Callback],
+    why: str,
 ) -> None:
-    model = Sequential(first, tinyconv.Linear(4, 3, dtype=np.float64))
-    trainer = Trainer(
-        model,
-        CrossEntropyLoss(),
-        optim.SGD(model),
-        callbacks=[callback],
-        device="cuda",
-        cuda_graph=True,
-        progress=False,
-    )
-    with caplog.at_level("INFO"):
-        trainer.fit((normal((8, 4), 0), np.zeros(8, int)), 2, batch_size=2)
-    assert "cannot be captured" in caplog.text
+    states = []
+    for cuda_graph in (False, True):
+        model = Sequential(first(), tinyconv.Linear(4, 3, dtype=np.float64, generator=0))
+        watching = callback()
+        trainer = Trainer(
+            model,
+            CrossEntropyLoss(),
+            optim.SGD(model, lr=0.1, momentum=0.9),
+            callbacks=[watching],
+            device="cuda",
+            cuda_graph=cuda_graph,
+            progress=False,
+        )
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            trainer.fit((normal((8, 4), 0), np.arange(8) % 3), 2, batch_size=2, generator=0)
+        assert ("without a CUDA graph" in caplog.text) == cuda_graph
+        states.append([on_host(model.state_dict()), getattr(watching, "sums", None)])
+    assert why in caplog.text
+    assert caplog.text.count("without a CUDA graph") == 1
+    (state, sums), (expected, expected_sums) = states[1], states[0]
+    for name, value in expected.items():
+        np.testing.assert_array_equal(state[name], value, err_msg=name)
+    assert sums == expected_sums
 
 
 def test_a_model_that_moved_between_epochs_is_captured_anew(cupy: Any) -> None:
@@ -731,9 +792,9 @@ def test_products_on_the_gpu_take_every_layout(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_on_the_gpu_take_stacks_that_overlap_and_broadcast(cupy: Any, dtype: str) -> None:
-    memory, a = normal((5, 30), 0).astype(dtype), normal((4, 6), 1).astype(dtype)
+    memory, a = normal((5, 36), 0).astype(dtype), normal((4, 6), 1).astype(dtype)
     size = memory.itemsize
-    shape, strides = (5, 7, 6, 3), (30 * size, 3 * size, 3 * size, size)  # windows of 6 pixels of 3 values
+    shape, strides = (5, 7, 6, 3), (36 * size, 3 * size, 3 * size, size)  # windows of 6 pixels of 3 values
     windows = np.lib.stride_tricks.as_strided(memory, shape, strides)
     there = cupy.lib.stride_tricks.as_strided(cupy.asarray(memory), shape, strides)
     np.testing.assert_allclose(on_host(matmul(cupy.asarray(a), there)), a @ windows, rtol=1e-4, atol=1e-5)

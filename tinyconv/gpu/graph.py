@@ -36,23 +36,17 @@ def check_device(cuda_graph: bool | None, xp: Any, ranks: int) -> None:
 def step_graph(loop: Any, xp: Any) -> "StepGraph | None":
     """Return the steps of a training loop as a CUDA graph, which gives the same bits; None if they cannot be.
 
-    A graph is not used for a model or a callback that is not `capturable`, nor for data with targets that
-    the criterion may ignore, as the host has to know whether to skip a step; the log says so. (The targets of
-    an iterable other than a `DataLoader` are not known in advance: a batch of ignored ones makes a step, with
-    a gradient of 0.) If the graph can gather a `DataLoader`'s samples itself, it is called with their indices
-    instead of inputs and targets.
+    A graph is not used for a model that draws random numbers, for a callback that is not `replayable`, nor
+    for data with targets that the criterion may ignore, as the host has to know whether to skip a step; the
+    log says so. (The targets of an iterable other than a `DataLoader` are not known in advance: a batch of
+    ignored ones makes a step, with a gradient of 0.) If the graph can gather a `DataLoader`'s samples itself,
+    it is called with their indices instead of inputs and targets.
     """
     run = loop.run
     if tf32():
         logger.warning("TF32 is on (CUPY_TF32): float32 is multiplied with 10 bits of mantissa")
-    if run.accumulate > 1 or loop.reads:
-        logger.info(
-            "steps run without a CUDA graph: gradients are accumulated, or some targets may be ignored"
-        )
-        return None
-    parts = [*run.model.modules(), *run.clipping]
-    if cublas.library(xp) is None or not all(part.capturable for part in parts):
-        logger.info("the model cannot be captured as a CUDA graph: its steps run without one")
+    if (obstacle := _obstacle(loop, xp)) is not None:
+        logger.info(f"steps run without a CUDA graph: {obstacle}")
         return None
     gathers = getattr(run.batches, "gathers", False)
 
@@ -71,8 +65,25 @@ def step_graph(loop: Any, xp: Any) -> "StepGraph | None":
     return StepGraph(compute, run.optimizer.begin_step, arrays, xp, gathers)
 
 
+def _obstacle(loop: Any, xp: Any) -> str | None:
+    """Why the steps cannot be a CUDA graph; None if nothing is known that prevents it."""
+    run = loop.run
+    if run.accumulate > 1:
+        return "gradients are accumulated"
+    if loop.reads:
+        return "some targets may be ignored"
+    if run.draws:
+        return "the model draws random numbers"
+    if not all(callback.replayable for callback in run.clipping):
+        return "a callback has its own `on_gradients`"
+    return "the file of cuBLAS was not found" if cublas.library(xp) is None else None
+
+
 class StepGraph:
     """Run training steps as a CUDA graph, captured at the second step in a row with equal shapes.
+
+    Where that fails, for example because a layer reads a number on the host, steps run without a graph from
+    then on, and the log says so. A failed capture has computed nothing.
 
     Args:
         step: is called with the updates and the arrays of a batch; computes loss and gradients, runs the
@@ -97,25 +108,28 @@ class StepGraph:
         self._plain: _Form | None = None  # of the last step that ran without a graph
         self._captured: _Form | None = None
         self._graph: Any = None
+        self._fails = False
 
     def __call__(self, *batch: Array) -> Array:
         """Return what `step` returns for a batch."""
         updates = self._begin_step()
         form = _Form(batch, self._arrays())
         if not form.equals(self._captured):
-            if not form.equals(self._plain):
-                # The first step of a form compiles its kernels, and creates the optimiser's state.
+            # The first step of a form compiles its kernels, and creates the optimiser's state.
+            if not form.equals(self._plain) or not self._capture(batch, updates):
                 output = self._step(updates, *batch)
                 self._plain = _Form(batch, self._arrays())
                 return output
-            self._capture(batch, updates)
             self._captured = form
         for own, array in zip(self._batch, batch, strict=True):
             own[...] = array
         self._graph.launch()
         return self._output.copy()
 
-    def _capture(self, batch: tuple[Array, ...], updates: Updates) -> None:
+    def _capture(self, batch: tuple[Array, ...], updates: Updates) -> bool:
+        """Capture a step; return whether that has succeeded."""
+        if self._fails:
+            return False
         self._graph = self._captured = self._pool = None
         self._batch = [array.copy("K") for array in batch]
         # A pool that is short of memory frees only its own blocks, and the plain step's are in this one.
@@ -127,11 +141,15 @@ class StepGraph:
             stream.begin_capture()
             try:
                 self._output = self._step(updates, *self._batch)
-            except BaseException:
+                self._graph = stream.end_capture()
+            except BaseException as error:
                 with suppress(Exception):  # the failure may have ended the capture, too
                     stream.end_capture()
-                raise
-            self._graph = stream.end_capture()
+                if not isinstance(error, Exception):
+                    raise
+                self._fails, self._pool = True, None
+                logger.warning(f"steps run without a CUDA graph: capturing one failed: {error}")
+        return not self._fails
 
 
 class _Form:

@@ -25,7 +25,6 @@ class Dropout(Layer):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
     """
 
-    capturable = False  # the numbers are drawn
     _function_saved = staticmethod(F.dropout_saved)
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: Generator = None) -> None:

@@ -94,9 +94,6 @@ class Layer(ForwardCache):
         buffers: name -> array of the state that is not trained (running statistics).
         children: name -> layer, for layers that contain layers; read-only.
         training: whether dropout drops and batch norm uses the batch's statistics.
-        capturable: whether a training step with this layer can be a CUDA graph: whether it runs the same
-            kernels on the same arrays each time, and neither draws random numbers nor reads numbers on the
-            host.
 
     Raises:
         RuntimeError: a layer or parameter is assigned before `super().__init__()` is called.
@@ -105,7 +102,6 @@ class Layer(ForwardCache):
             place only; a name that the class uses.
     """
 
-    capturable = True
     _training: bool
     _params: dict[str, Array]
     _own_grads: dict[str, Array]

@@ -116,11 +116,6 @@ class BatchNorm(AffineNorm):
             return 1 / (int(self._buffers["num_batches_tracked"]) + 1)
         return self.momentum or 0.0
 
-    @property
-    def capturable(self) -> bool:  # type: ignore[override]
-        """Return whether `momentum` is set: an average of all batches reads their number on the host."""
-        return self.momentum is not None
-
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) not in self.dimensions or input_shape[1] != self.num_features:
             form = self.form.format(*[self.num_features] * 2)

@@ -71,12 +71,11 @@ class ClipGradNorm(Callback):
     ClipGradNorm(1)
     """
 
-    every_rank = capturable = True
+    every_rank = replayable = True
 
     def __init__(self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> None:
         self.max_norm, self.norm_type = number("max_norm", max_norm, 0.0), number("norm_type", norm_type, 0.0)
         self.error_if_nonfinite = boolean("error_if_nonfinite", error_if_nonfinite)
-        self.capturable = not error_if_nonfinite  # type: ignore[misc]  # which blocks
 
     def on_gradients(self, run: Run) -> None:
         clip_grad_norm_(run.model, self.max_norm, self.norm_type, self.error_if_nonfinite)
@@ -95,7 +94,7 @@ class ClipGradValue(Callback):
     ClipGradValue(0.5)
     """
 
-    every_rank = capturable = True
+    every_rank = replayable = True
 
     def __init__(self, clip_value: float) -> None:
         self.clip_value = number("clip_value", clip_value, 0.0)

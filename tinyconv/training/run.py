@@ -19,7 +19,7 @@ from tinyconv.layers.loss import Loss
 from tinyconv.optim import Optimizer, Schedule
 from tinyconv.signature import shown_arguments
 from tinyconv.training.communicator import Communicator
-from tinyconv.training.generators import random_states, set_random_states
+from tinyconv.training.generators import model_generators, random_states, set_random_states
 from tinyconv.training.history import Epoch, History
 from tinyconv.training.running import DENOMINATOR, SAMPLES, batch_losses, check_reduces, evaluation
 
@@ -33,7 +33,8 @@ class Callback:
     Attributes:
         every_rank: whether it changes what is learnt (gradients, weights), so that it must run in all
             processes, and be the same in a resumed run.
-        capturable: whether `on_gradients` may be part of a CUDA graph, see `Layer.capturable`.
+        replayable: whether `on_gradients` does the same with the same arrays in each step, so that a record
+            of its operations on them may run in its place.
 
     >>> class PrintLoss(Callback):
     ...     def on_epoch_end(self, run):
@@ -41,7 +42,7 @@ class Callback:
     """
 
     every_rank: ClassVar[bool] = False
-    capturable: ClassVar[bool] = False
+    replayable: ClassVar[bool] = False
 
     def on_fit_begin(self, run: "Run") -> None:
         """Do something before the first epoch of a call of `fit`."""
@@ -161,6 +162,11 @@ class Run:
     def clipping(self) -> list[Callback]:
         """Return the callbacks that do something with the gradients."""
         return [one for one in self.callbacks if type(one).on_gradients is not Callback.on_gradients]
+
+    @property
+    def draws(self) -> bool:
+        """Return whether layers of the model have random generators."""
+        return bool(model_generators(self.model))
 
     def called(self) -> list[Callback]:
         """Return the callbacks that are called on this rank."""

@@ -25,6 +25,7 @@ FILES = {
     "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
 }
 TIMEOUT_SECONDS = 30.0
+MEAN, STD = 0.1307, 0.3081  # of the training images' pixels, divided by 255
 # How many names an error lists of a folder without the files.
 _SIMILAR = re.compile("mnist|ubyte|idx|train|t10k|images|labels", re.IGNORECASE)
 MOST_NAMED = 8
@@ -73,7 +74,7 @@ def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
 
 
 def normalize(
-    images: Array, mean: float = 0.1307, std: float = 0.3081, dtype: npt.DTypeLike = np.float32
+    images: Array, mean: float = MEAN, std: float = STD, dtype: npt.DTypeLike = np.float32
 ) -> Array:
     """Turn uint8 images into input for a network: (images / 255 - mean) / std.
 

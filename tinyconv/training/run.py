@@ -108,6 +108,13 @@ class Run:
         communicator: of the processes that train together.
         resumable: whether the states of random numbers are noted at the beginning of each epoch.
         folders: whose checkpoints belong to this run.
+
+    >>> from tinyconv import Linear, MSELoss, optim
+    >>> from tinyconv.training import Trainer
+    >>> model = Linear(1, 1)
+    >>> run = Trainer(model, MSELoss(), optim.SGD(model), accumulate=4).run
+    >>> run.epoch, run.accumulate, run.model is model, run.history
+    (0, 4, True, History(0 epochs, 0 steps))
     """
 
     def __init__(

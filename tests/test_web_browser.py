@@ -140,6 +140,11 @@ def test_what_is_pointed_at_shows_its_terms(opens: Opens) -> None:
         float(value), rel=1e-5
     )
     assert page.locator("#list").inner_text().count("w[0, 0,") == 12
+    page.locator('#layers article[data-layer="0"] figure:visible canvas').nth(0).hover(
+        position={"x": 25, "y": 25}
+    )
+    expect(page.locator("#formula")).to_contain_text("w[0, 0, 2, 2] = ")
+    expect(page.locator("#formula")).to_contain_text("multiplies the 784 values of x")
     backward = shown(page, "backward")[1]
     page.locator("#pad").hover(position={"x": 100, "y": 100})
     expect(page.locator("#formula")).to_contain_text("∂x[0,")

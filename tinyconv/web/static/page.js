@@ -94,7 +94,7 @@ async function point(layer, part, index) {
     return;
   }
   const request = termsOf(layer, part);
-  if (!request || !state.shown) return explain(layer, part, index);
+  if (!request || !state.shown) return explain(layer, index);
   const { layer: asking, kind } = request;
   let terms;
   try {
@@ -105,6 +105,7 @@ async function point(layer, part, index) {
   }
   if (own !== asked) return; // the pointer has moved on
   unmark();
+  if (kind === "weight" && state.mode === "forward") return explainWeight(layer, index, terms);
   const described = layers[asking], shape = { output: described.output, input: described.input, weight: described.params.weight };
   const at = position(index, shape[kind.replace("_dot", "")]);
   const lines = formula(described, asking, kind, at, terms);
@@ -118,8 +119,7 @@ async function point(layer, part, index) {
 // Which terms belong to what is pointed at, in the mode that is shown.
 function termsOf(layer, part) {
   const dot = state.mode === "second order" ? "_dot" : "";
-  if (part === "grad") return { layer, kind: `weight${dot}` };
-  if (part === "weight") return state.mode === "forward" ? null : { layer, kind: `weight${dot}` };
+  if (part === "grad" || part === "weight") return { layer, kind: `weight${dot}` };
   if (state.mode === "forward") return layer < 0 ? null : { layer, kind: "output" };
   return layer + 1 < layers.length ? { layer: layer + 1, kind: `input${dot}` } : null;
 }
@@ -148,18 +148,28 @@ function unmark() {
   pad.draw();
 }
 
-// What has no terms of a layer: a pixel, a weight, and the gradient that the loss begins with.
-function explain(layer, part, index) {
-  unmark();
+// Forward, a weight is a factor of many sums.
+function explainWeight(layer, index, terms) {
+  const own = state.weights[`${layer}.weight`], name = `w${place(position(index, own.shape))}`;
+  const count = terms.left.length, values = count === 1 ? "the x that is marked" : `the ${count} values of x that are marked`;
+  say(`layer ${layer}:  ${name} = ${number(own.values[index])} multiplies ${values}, each for the y beside it that is marked.`);
+  mark(layer, "weight", terms);
+}
+
+function say(text) {
+  by("formula").textContent = text;
+  delete by("formula").dataset.total;
   by("products").hidden = true;
   by("list").textContent = "";
+}
+
+// What has no terms of a layer: a pixel, and the gradient that the loss begins with.
+function explain(layer, index) {
+  unmark();
   if (!state.shown) return;
   const { probabilities, target, mode, objective, values } = state.shown;
   let text;
-  if (part === "weight") {
-    const own = state.weights[`${layer}.weight`];
-    text = `layer ${layer}:  w${place(position(index, own.shape.slice()))} = ${number(own.values[index])}. Choose "backward" for its gradient.`;
-  } else if (layer < 0) {
+  if (layer < 0) {
     const at = [Math.floor(index / SIDE), index % SIDE];
     text = `pixel${place(at)} = ${number(pad.pixels[index])};  x = (pixel − 0.1307) / 0.3081 = ${number(values[0][index])}`;
   } else if (objective === "score") {
@@ -170,13 +180,11 @@ function explain(layer, part, index) {
   } else {
     text = `softmax cross-entropy:  ∂ẏ[k] = p[k] · (ẏ[k] − Σ p · ẏ);  ∂ẏ[${index}] = ${number(values.at(-1)[index])}`;
   }
-  by("formula").textContent = text;
-  delete by("formula").dataset.total;
+  say(text);
 }
 
 function pointAt(layer, part, index) {
   if (index === null && pointed && (pointed[0] !== layer || pointed[1] !== part)) return;
-  if (index === null) by("formula").textContent = by("formula").textContent || HINT;
   point(layer, part, index);
 }
 
@@ -211,9 +219,7 @@ function listen() {
   });
   by("modes").onchange = event => {
     state.mode = event.target.value;
-    by("formula").textContent = HINT;
-    by("list").textContent = "";
-    by("products").hidden = true;
+    say(HINT);
     compute();
   };
   by("objective").onchange = compute;

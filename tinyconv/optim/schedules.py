@@ -369,7 +369,7 @@ class OneCycleLR(Schedule):
 
 
 class ReduceLROnPlateau(Schedule):
-    """Multiply the learning rate by `factor` when a figure has not become better for a time.
+    """Multiply the learning rate by `factor` when a figure has stopped improving.
 
     A Trainer passes the loss after each epoch, or with mode "max" the accuracy: that of the validation, or of
     the training if there is none. By hand: `schedule.step(loss)`.

@@ -210,7 +210,7 @@ class Run:
         """Set the epochs of this call of `fit`: `epochs` more, of which one may be the rest of another.
 
         Raises:
-            RuntimeError: another call has not ended.
+            RuntimeError: another call is running.
         """
         if self.fitting:
             raise RuntimeError("`fit` is running: a callback or another thread must not call it, too")

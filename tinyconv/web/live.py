@@ -80,22 +80,19 @@ class LiveTraining(Callback):
 
     def go(self, steps: float = np.inf) -> None:
         """Make `steps` steps, or go on until `pause`."""
-        self._allow(steps)
+        with self._changed:
+            self._steps = steps
+            self._changed.notify_all()
 
     def pause(self) -> None:
         """Pause after the present step."""
-        self._allow(0)
+        self.go(0)
 
     def stop(self) -> None:
         """End the training, and wait for its thread."""
         self._stops = True
-        self._allow(0)
+        self.go(0)
         self._thread.join()
-
-    def _allow(self, steps: float) -> None:
-        with self._changed:
-            self._steps = steps
-            self._changed.notify_all()
 
     def _train(self) -> None:
         try:

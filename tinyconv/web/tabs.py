@@ -117,8 +117,8 @@ class Tab:
 
     def start(self, data: MNIST, lr: float) -> None:
         """Begin a training from random weights; one that is running ends."""
-        self.close()
         with self._lock:
+            self.close()
             self.training = LiveTraining(data, lr, secrets.randbelow(1 << 32))
 
     def watched(self) -> list[Array]:

@@ -1,8 +1,8 @@
 """The products that a value of a layer, or a gradient, is the sum of.
 
 A layer is seen as a list of edges. Each joins an element of the input with one of the output, and has an
-element of the weight, or the factor 1 where there is no weight (where a ReLU's input is above 0, and from the
-largest value of a window of max-pooling):
+element of the weight, or the factor 1 in a layer without a weight (where a ReLU's input is above 0, and from
+the largest value of a window of max-pooling):
 
     output[e.output] += e.weight * input[e.input]                   for each edge e
     grad_input[e.input] += e.weight * grad_output[e.output]

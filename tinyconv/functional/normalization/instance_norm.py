@@ -98,7 +98,7 @@ def instance_norm_backward(
 
 
 def check_positions(shape: tuple[int, ...]) -> None:
-    """Check that an input of `shape`, (N, C, ...), has not just one position."""
+    """Check that an input of `shape`, (N, C, ...), has more than one position."""
     if math.prod(shape[2:]) == 1:
         raise ValueError(f"`input` (of shape {tuple(shape)}) must have more than one position per channel")
 

@@ -19,14 +19,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import DTypeLike
-
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 EXAMPLES = ROOT / "examples"
 PICTURES = Path(tempfile.gettempdir()) / f"tinyconv-gallery-{os.getpid()}"
 
-# For this process and for the kernels that run the pages' code.
+# For this process and for the kernels that run the pages' code. BLAS's own threads would wait for each other
+# wherever another program keeps a core busy.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
 os.environ["TINYCONV_DATA"] = str(EXAMPLES / "data" / "mnist")
@@ -219,6 +219,7 @@ def short_signature(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
 ) -> Any:
     """Return a signature with NumPy's `DTypeLike` by its name, and classes as a user writes them."""
+    from numpy.typing import DTypeLike
     from sphinx.util.typing import stringify_annotation
 
     signature = (signature or "").replace(stringify_annotation(DTypeLike, "smart"), "DTypeLike")

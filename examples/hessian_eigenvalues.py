@@ -14,6 +14,7 @@ eigenvalue.
 Run it: python examples/hessian_eigenvalues.py
 """
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 import tinyconv as tc
 from tinyconv.arrays import Array
+from tinyconv.recipes import positive
 
 DATA = Path(__file__).parent / "data" / "mnist"
 
@@ -65,7 +67,9 @@ def trained(images: int) -> tuple[tc.Layer, Array, Array]:
 
 def main() -> None:
     """Print the largest eigenvalues, the curvature along the gradient, and the bound of the learning rate."""
-    model, x, target = trained(images=20_000)
+    parser = argparse.ArgumentParser(description="The largest eigenvalues of a trained network's Hessian.")
+    parser.add_argument("--images", type=positive, default=20_000, help="training images (default: 20000)")
+    model, x, target = trained(parser.parse_args().images)
     criterion = tc.CrossEntropyLoss()
     operator = tc.hessian_operator(model, criterion, x, target)
     print(f"loss on {len(x)} test images: {float(criterion(model.predict(x), target)):.4f}")

@@ -276,3 +276,44 @@ def test_pytorchs_mnist_example_takes_the_originals_steps(example: Callable[[str
             expected.append(loss.item())
         scheduler.step()
         np.testing.assert_allclose(losses, expected, rtol=1e-7)
+
+
+# Full size: what docs/figures.md says of them
+
+
+@pytest.mark.slow
+def test_the_autoencoder_of_full_size(run: Callable[..., str], tmp_path: Path) -> None:
+    error = re.search(r"mean squared error (0\.\d{4})$", run("autoencoder", tmp_path), re.MULTILINE)
+    assert error is not None
+    assert float(error[1]) < 0.042
+
+
+@pytest.mark.slow
+def test_lenet_reads_the_digits_of_the_dcgan_of_full_size(
+    run: Callable[..., str], example: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    run("dcgan", tmp_path)
+    rng = np.random.default_rng(1)
+    generator = example("dcgan").make_generator(rng)
+    tc.load_weights(generator, tmp_path / "dcgan.safetensors")
+    images = generator.predict(rng.standard_normal((2000, 16, 1, 1), np.float32))
+    x = ((images + 1) / 2 - 0.1307) / 0.3081  # as `normalize` does
+    sure = tc.F.softmax(tc.models.lenet5(pretrained=True).predict(x.astype(np.float32)), 1).max(axis=1) > 0.9
+    assert sure.mean() > 0.6
+
+
+@pytest.mark.slow
+def test_the_wgan_of_full_size(run: Callable[..., str], tmp_path: Path) -> None:
+    found = re.findall(r"(\d+)% of the points are near one of the 8 centres, 8 of", run("wgan_gp", tmp_path))
+    assert int(found[-1]) > 70
+
+
+@pytest.mark.slow
+def test_pytorchs_mnist_example_of_full_size(
+    example: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pytorch_mnist.py"])
+    example("pytorch_mnist").main()
+    right = re.findall(r"Accuracy: (\d+)/10000", capsys.readouterr().out)
+    assert len(right) == 14
+    assert int(right[-1]) >= 9900

@@ -1,5 +1,9 @@
-"""README.md and docs/: their Python runs, their links lead somewhere, their picture can be made again."""
+"""README.md and docs/: their Python runs, their links lead somewhere, their picture can be made again.
 
+.ci/run builds the site of docs/; what is tested here needs no Sphinx.
+"""
+
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +12,11 @@ import numpy as np
 import pytest
 
 import tinyconv
-from tests.test_examples import ROOT, run
+from tests.test_examples import DATA, ENVIRONMENT, ROOT, run
+from tests.test_public_names import MODULES
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "RESULTS.md"]
 
 
@@ -20,8 +26,16 @@ def code_blocks(page: Path, language: str = "python") -> list[str]:
     )
 
 
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).with_suffix("").as_posix()
+
+
 BLOCKS = [(page, block) for page in PAGES for block in code_blocks(page)]
-TRAINING = next(block for _, block in BLOCKS if "trainer.fit" in block)
+CELLS = {
+    page: "".join(re.sub("^:.*\n", "", cell, flags=re.MULTILINE) for cell in code_blocks(page, "{code-cell}"))
+    for page in PAGES
+}
+TRAINING = next(block for block in code_blocks(DOCS / "training.md") if "trainer.fit" in block)
 LAYER = next(block for _, block in BLOCKS if "class ReLU" in block)
 
 
@@ -32,13 +46,24 @@ def test_readme_is_one_page() -> None:
 @pytest.mark.parametrize(
     "block",
     [
-        pytest.param(block, id=f"{page.stem}-{number}")
+        pytest.param(block, id=f"{name(page)}-{number}")
         for number, (page, block) in enumerate(BLOCKS)
         if block != TRAINING
     ],
 )
 def test_the_python_of_the_pages_runs(block: str) -> None:
     run("-c", block)
+
+
+@pytest.mark.parametrize("page", [page for page, code in CELLS.items() if code], ids=name)
+def test_the_cells_of_the_pages_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "plots" in CELLS[page]:
+        pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    monkeypatch.setitem(
+        ENVIRONMENT, "PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'examples'}"
+    )  # as conf.py does
+    monkeypatch.setitem(ENVIRONMENT, "TINYCONV_DATA", str(DATA))
+    run("-c", CELLS[page])
 
 
 def test_the_training_script_is_short_and_runs() -> None:
@@ -85,7 +110,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", LINKING, ids=name)
 def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("https://"):
@@ -99,9 +124,51 @@ def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
             assert fragment in map(anchor, headings), link
 
 
+def pages_from(page: Path) -> set[Path]:
+    """The pages that a page links or lists."""
+    links = re.findall(r"\]\(([\w./]+)\.md", page.read_text(encoding="utf-8"))
+    listed = [line for block in code_blocks(page, "{toctree}") for line in block.splitlines()]
+    found = (page.parent / f"{path}.md" for path in (*links, *listed) if not path.startswith(":"))
+    return {path.resolve() for path in found} & {*PAGES}
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
-    linked = re.findall(r"\]\((docs/[\w.]+\.md)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {ROOT / link for link in linked} == {*PAGES} - {ROOT / "README.md"}
+    reached: set[Path] = set()
+    new = {ROOT / "README.md"}
+    while new:
+        reached |= new
+        new = {found for page in new for found in pages_from(page)} - reached
+    assert reached == {*PAGES}
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "questions").glob("*.md")), ids=name)
+def test_the_first_page_has_each_question_with_its_answer_of_five_lines(page: Path) -> None:
+    found = re.search(r"^# (.*?)\n\n(- .*?)\n\n", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    question, answer = found.groups()
+    assert len(re.findall("^- ", answer, re.MULTILINE)) == 5
+    assert f"### {question}\n\n{answer}\n\n" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_reference_has_every_public_name() -> None:
+    modules = ["tinyconv", *(f"tinyconv.{module}" for module in MODULES)]
+    code = f"""
+import runpy
+from importlib import import_module
+
+conf = runpy.run_path("docs/conf.py")
+shown = {{
+    getattr(import_module(module), name)
+    for _, _, module, homes in conf["REFERENCE"]
+    for names in conf["families"](module, homes).values()
+    for name in names
+}}
+assert len(shown) > 400
+for module in {modules!r}:
+    for name, value in conf["public_names"](module):
+        assert value in shown, (module, name)
+"""
+    run("-c", code)
 
 
 def test_files_and_modules_that_the_pages_name_exist() -> None:

@@ -263,6 +263,7 @@ def test_hessian_eigenvalues_prints_what_bounds_the_learning_rate(
     eigenvalues: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(eigenvalues, "trained", lambda images: small())
+    monkeypatch.setattr(sys, "argv", ["hessian_eigenvalues.py"])
     eigenvalues.main()
     *_, below, above = capsys.readouterr().out.splitlines()
     assert below.startswith("    0.122 with the learning rate")  # 0.9 to the power of 20

@@ -2,8 +2,8 @@
 
     python -m sphinx -W --keep-going -b html docs build/docs
 
-The reference and the gallery are written to docs/reference and docs/gallery during the build. Formulas become
-MathML, which browsers show without a script, and no step needs a network.
+The reference and the gallery are written to docs/reference and docs/gallery during the build. Neither the
+build nor the site, which has a copy of MathJax, needs a network.
 """
 
 import ast
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
-from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,16 +37,17 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",
 ]
 suppress_warnings = ["config.cache"]  # functions below cannot be pickled, so each build reads all pages
 html_theme = "furo"
 html_title = "tinyconv"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_math_renderer = "mathml"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -325,34 +325,6 @@ def example_page(docname: str, text: str) -> str:
     return text.replace(docstring, "\n".join(page))
 
 
-# Formulas as MathML
-
-
-def visit_math(self: Any, node: Any) -> None:
-    """Write a formula in a line of text."""
-    _write_mathml(self, node, block=False)
-
-
-def visit_math_block(self: Any, node: Any) -> None:
-    """Write a formula of its own."""
-    _write_mathml(self, node, block=True)
-
-
-def _write_mathml(self: Any, node: Any, block: bool) -> None:
-    from docutils import nodes
-    from docutils.utils.math import MathError
-    from docutils.utils.math.latex2mathml import tex2mathml
-    from sphinx.util.logging import getLogger
-
-    try:
-        mathml = tex2mathml(node.astext(), as_block=block)
-    except MathError as error:
-        getLogger(__name__).warning("%s in %s", error, node.astext(), location=node)
-        mathml = f"<code>{escape(node.astext())}</code>"
-    self.body.append(f'<div class="math">{mathml}</div>\n' if block else mathml)
-    raise nodes.SkipNode
-
-
 def before_the_gallery(app: Any) -> None:
     """Draw the picture of examples that have none; leave out folders with a README in Markdown."""
     import tinyconv as tc
@@ -371,4 +343,3 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", docstring_as_rst, priority=100)
     app.connect("autodoc-process-signature", short_signature)
     app.connect("source-read", site_source)
-    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))

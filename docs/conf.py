@@ -17,6 +17,7 @@ from functools import cache
 from html import escape
 from importlib import import_module
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 DOCS = Path(__file__).parent
@@ -28,7 +29,7 @@ PICTURES = Path(tempfile.gettempdir()) / f"tinyconv-gallery-{os.getpid()}"
 # wherever another program keeps a core busy.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(ROOT))
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(EXAMPLES)])
 os.environ["TINYCONV_DATA"] = str(EXAMPLES / "data" / "mnist")
 os.environ["COLUMNS"] = "100"  # the width of `--help`
 
@@ -187,21 +188,16 @@ def as_rst(text: str) -> str:
     blocks, section = [], False
     for block in re.split(r"\n\s*\n", text):
         first, *rest = block.splitlines() or [""]
-        section = (section and first.startswith(" ")) or bool(
-            re.fullmatch(r"(Args|Returns|Raises|Attributes):", first)
-        )
-        indented = any(line.startswith(" ") for line in rest)
-        formula = not section and (
-            first.startswith(" ") or (indented and first[:1] not in "-") or " = " in first[:24]
-        )
+        heading = re.fullmatch(r"(Args|Returns|Raises|Attributes):", first)
+        section = bool(heading) or (section and first.startswith(" "))
+        indented = first.startswith(" ") or (first[:2] != "- " and any(line.startswith(" ") for line in rest))
+        equation = re.match(r"\w+'?(\[[^\]]*\])? = ", first) and "`" not in block
         if first.startswith(">>>"):
             blocks.append(block)
         elif first.startswith("Source:"):
             blocks.append(inline(" ".join(part.strip() for part in block.splitlines())))
-        elif formula:
-            blocks.append(
-                ".. code-block:: text\n\n" + "\n".join(f"    {part}" for part in block.splitlines())
-            )
+        elif not section and (indented or equation):
+            blocks.append(".. code-block:: text\n\n" + indent(block, "    "))
         else:
             blocks.append(inline(block))
     return "\n\n".join(blocks)
@@ -227,8 +223,9 @@ def short_signature(
 
 
 def docstring_as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Rewrite the lines of a docstring, before napoleon reads its sections."""
-    lines[:] = as_rst("\n".join(lines)).splitlines()
+    """Rewrite a docstring before napoleon reads its sections; drop those of the fields of named tuples."""
+    text = "\n".join(lines)
+    lines[:] = [] if text.startswith("Alias for field number") else as_rst(text).splitlines()
 
 
 # The gallery: each example is run, most of them for a shorter time than by default, and their pictures shown.

@@ -274,6 +274,13 @@ made.fit(loader())
     assert "`workers` (=2) must be 1 where MPI runs" in ended.stderr
 
 
+def test_the_examples_of_communicators_run() -> None:
+    code = "import doctest, tinyconv.training.communicator as c; print(doctest.testmod(c, verbose=True))"
+    ended = mpiexec(1, "-c", code)
+    assert ended.stdout.strip().endswith("TestResults(failed=0, attempted=6)"), ended.stdout + ended.stderr
+    assert "MPICommunicator(rank=0, size=1)" in ended.stdout
+
+
 def test_the_command_trains_on_one_rank_too(tmp_path: Path) -> None:
     data = ROOT / "examples" / "data" / "mnist"
     options = ["--subset", "100", "--epochs", "1", "--data", str(data), "--out", str(tmp_path)]

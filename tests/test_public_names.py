@@ -1,9 +1,11 @@
 """What a reader sees of the package: its names, and the signatures that `help` shows."""
 
+import doctest
 import inspect
 import pydoc
 import typing
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -67,6 +69,30 @@ MODULES = (
     "training",
     "vectors",
 )
+
+
+def functions_and_classes() -> Iterator[tuple[str, Any]]:
+    """All that is public, but the plain loops of `reference`, which are examples themselves."""
+    for module in ("tinyconv", *(f"tinyconv.{name}" for name in MODULES if name != "reference")):
+        home = import_module(module)
+        listed = vars(home).get("__all__")
+        for name in dir(home) if listed is None else listed:
+            value = getattr(home, name)
+            is_own = listed is not None or getattr(value, "__module__", "").startswith(module)
+            if is_own and not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)):
+                yield f"{module}.{name}", value
+
+
+def test_every_public_function_and_class_has_an_example_that_runs() -> None:
+    names = {f"{value.__module__}.{value.__qualname__}": name for name, value in functions_and_classes()}
+    assert len(names) > 300
+    tests = [
+        test
+        for home in {value.__module__ for _, value in functions_and_classes()}
+        for test in doctest.DocTestFinder().find(import_module(home))
+    ]
+    run = {test.name for test in tests if any(doctest.SKIP not in one.options for one in test.examples)}
+    assert not sorted(name for full, name in names.items() if full not in run)
 
 
 def test_submodules_are_loaded_when_they_are_first_used() -> None:

@@ -3,6 +3,7 @@
     python -m tinyconv train                               train a network on MNIST
     python -m tinyconv evaluate --weights FILE             its loss, accuracy and errors
     python -m tinyconv predict IMAGE ...                   the digits in pictures
+    python -m tinyconv draw                                a page to draw on, and to see a network compute
     python -m tinyconv summary                             a network's layers
     python -m tinyconv vectors OPERATOR ... --out DIR      test vectors for a kernel
     python -m tinyconv vectors --suite DIR                 a suite of them, of all operators
@@ -20,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from tinyconv import __version__
-from tinyconv.commands import compare, evaluate, predict, summary, train, vectors
+from tinyconv.commands import compare, draw, evaluate, predict, summary, train, vectors
 from tinyconv.commands.errors import Parser, exit_code, flush_output
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog=prog, description="tinyconv's commands")
     parser.add_argument("--version", action="version", version=f"tinyconv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, evaluate, predict, summary, vectors, compare):
+    for command in (train, evaluate, predict, draw, summary, vectors, compare):
         _add(command, commands)
     try:
         args = parser.parse_args(argv)

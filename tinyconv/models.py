@@ -43,6 +43,12 @@ def lenet5(
 
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document
         recognition", Proceedings of the IEEE 86 (1998).
+
+    >>> model = lenet5()
+    >>> model.output_shape((8, 1, 28, 28)), sum(array.size for array in model.params.values())
+    ((8, 10), 61706)
+    >>> model[:6].output_shape((8, 1, 28, 28))  # what the linear layers read
+    (8, 16, 5, 5)
     """
     rng = as_generator(generator)
     model = Sequential(
@@ -70,6 +76,10 @@ def mnist_cnn(*, dtype: npt.DTypeLike = np.float32, generator: Generator = None)
     Args:
         dtype: float32 (default) or float64.
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
+
+    >>> model = mnist_cnn(generator=0)
+    >>> model(np.zeros((2, 1, 28, 28), np.float32)).shape, list(model.buffers)
+    ((2, 10), ['3.running_mean', '3.running_var', '3.num_batches_tracked'])
     """
     rng = as_generator(generator)
     return Sequential(
@@ -99,6 +109,10 @@ def resnet18(
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
     Source: He et al., https://arxiv.org/abs/1512.03385
+
+    >>> model = resnet18(num_classes=100)
+    >>> model.output_shape((1, 3, 32, 32)), model[:-3].output_shape((1, 3, 32, 32))
+    ((1, 100), (1, 512, 4, 4))
     """
     options: dict[str, Any] = {"dtype": dtype, "generator": as_generator(generator)}
     c, layers = 64, [*_conv_norm(3, 64, **options), ReLU()]
@@ -124,6 +138,10 @@ def mobilenet(
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
     Source: Howard et al., https://arxiv.org/abs/1704.04861
+
+    >>> model = mobilenet()
+    >>> model.output_shape((1, 3, 32, 32)), model[3]
+    ((1, 10), Conv2d(32, 32, (3, 3), padding=(1, 1), groups=32, bias=False))
     """
     options: dict[str, Any] = {"dtype": dtype, "generator": as_generator(generator)}
     c, layers = 32, [*_conv_norm(3, 32, **options), ReLU()]
@@ -153,6 +171,12 @@ def densenet(
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
     Source: Huang et al., https://arxiv.org/abs/1608.06993
+
+    >>> model = densenet(growth_rate=4, block_config=(2, 2))
+    >>> model[:3].output_shape((1, 3, 32, 32))  # 2 * 4 channels at first, and 4 more from each layer
+    (1, 16, 32, 32)
+    >>> model.output_shape((1, 3, 32, 32))
+    (1, 10)
     """
     options: dict[str, Any] = {"dtype": dtype, "generator": as_generator(generator)}
 
@@ -193,6 +217,10 @@ def unet(
         generator: a numpy.random.Generator or seed that the parameters are drawn from.
 
     Source: Ronneberger et al., https://arxiv.org/abs/1505.04597; with padding, and batch norm.
+
+    >>> model = unet(width=4, depth=2, generator=0)
+    >>> model(np.zeros((1, 1, 16, 24), np.float32)).shape
+    (1, 2, 16, 24)
     """
     options: dict[str, Any] = {"dtype": dtype, "generator": as_generator(generator)}
 

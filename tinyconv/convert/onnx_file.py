@@ -44,6 +44,16 @@ def export_onnx(model: Layer, input_shape: Sequence[int], path: str | os.PathLik
         OSError: the file cannot be written.
 
     Source: https://onnx.ai/onnx/operators/
+
+    >>> import tempfile
+    >>> import onnx
+    >>> from tinyconv import Flatten, Linear, ReLU
+    >>> model = Sequential(Flatten(), Linear(4, 3), ReLU())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_onnx(model, (1, 1, 2, 2), f"{folder}/model.onnx")
+    ...     graph = onnx.load(f"{folder}/model.onnx").graph
+    >>> [node.op_type for node in graph.node], graph.input[0].name, graph.output[0].name
+    (['Reshape', 'Gemm', 'Relu'], 'input', 'output')
     """
     instance("model", model, Layer)
     shape = tuple(integer("input_shape", length) for length in input_shape)

@@ -42,6 +42,13 @@ def to_torch(layer: Layer) -> "torch.nn.Module":
         ImportError: PyTorch is not installed.
         TypeError: not a Layer, or one without a counterpart in PyTorch: a gradient layer, a subclass, a
             Shared before its layer. The message names its place.
+
+    >>> from tinyconv import Conv2d, ReLU
+    >>> to_torch(Sequential(Conv2d(1, 4, 3, padding=1), ReLU()))
+    Sequential(
+      (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+      (1): ReLU()
+    )
     """
     instance("layer", layer, Layer)
     module: torch.nn.Module = _module(_torch(), layer, "", {})
@@ -65,6 +72,12 @@ def from_torch(module: "torch.nn.Module") -> Layer:
             compute something else; hooks; another dtype than float32 or float64. The message names its place.
         ValueError: an option that tinyconv does not have, a parameter in two places, or a module of which
             only some parameters are frozen.
+
+    >>> import torch
+    >>> module = torch.nn.Linear(2, 1)
+    >>> layer = from_torch(module)
+    >>> layer, layer.weight.tolist() == module.weight.tolist()
+    (Linear(2, 1), True)
     """
     torch = _torch()
     instance("module", module, torch.nn.Module)

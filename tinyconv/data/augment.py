@@ -53,6 +53,10 @@ def affine(
         ValueError: `images` of another shape; not one angle and one pair for each image.
 
     Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.functional.affine.html
+
+    >>> images = np.array([[[1, 2], [3, 4]], [[1, 2], [3, 4]]], np.uint8)
+    >>> affine(images, [90.0, 0.0], [(0.0, 0.0), (1.0, 0.0)]).tolist()  # one is turned, one is shifted
+    [[[3, 1], [4, 2]], [[1, 1], [3, 3]]]
     """
     _scale(images)
     radians, shifts = np.deg2rad(np.asarray(angle)), np.asarray(translate)
@@ -249,6 +253,11 @@ def random_affine(images: Array, generator: Generator, degrees: float = 0.0, tra
 
     Raises:
         ValueError, TypeError: as `affine`; a negative `degrees` or `translate`.
+
+    >>> images = np.full((8, 28, 28), 7, np.uint8)  # of one colour, which is repeated beyond the border
+    >>> moved = random_affine(images, generator=0, degrees=10, translate=2)
+    >>> moved.shape, np.unique(moved).tolist()
+    ((8, 28, 28), [7])
     """
     augment = RandomAffine(degrees, translate)
     return augment(images, augment.draw(len(images), generator))
@@ -270,6 +279,11 @@ def gaussian_noise(images: Array, generator: Generator, sigma: float = 0.1) -> A
         ValueError: `images` of another shape; a negative `sigma`.
 
     Source: https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.GaussianNoise.html
+
+    >>> images = np.zeros((10, 28, 28))
+    >>> noisy = gaussian_noise(images, generator=0, sigma=0.5)
+    >>> noisy.shape, float(noisy.std().round(1)), bool(images.any())
+    ((10, 28, 28), 0.5, False)
     """
     scale = _scale(images) * number("sigma", sigma, 0.0)
     dtype = np.float64 if images.dtype == np.float64 else np.float32

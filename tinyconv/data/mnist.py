@@ -25,13 +25,21 @@ FILES = {
     "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
 }
 TIMEOUT_SECONDS = 30.0
+MEAN, STD = 0.1307, 0.3081  # of the training images' pixels, divided by 255
 # How many names an error lists of a folder without the files.
 _SIMILAR = re.compile("mnist|ubyte|idx|train|t10k|images|labels", re.IGNORECASE)
 MOST_NAMED = 8
 
 
 class MNIST(NamedTuple):
-    """uint8 images (N, 28, 28) and uint8 labels (N,), for training and for testing."""
+    """uint8 images (N, 28, 28) and uint8 labels (N,), for training and for testing.
+
+    >>> shapes = ((6, 28, 28), (6,), (2, 28, 28), (2,))
+    >>> data = MNIST(*(np.zeros(shape, np.uint8) for shape in shapes))
+    >>> train_images, train_labels, *_ = data
+    >>> train_images.shape, data.test_labels.shape
+    ((6, 28, 28), (2,))
+    """
 
     train_images: Array
     train_labels: Array
@@ -60,6 +68,17 @@ def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
         FileNotFoundError: `root` or TINYCONV_DATA names a folder that does not exist, or lacks some of the
             four files. The message names the folder, the missing files, and files with similar names.
         OSError: the download failed; no file is left behind.
+
+    >>> import tempfile
+    >>> image = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 10, 20, 30, 40])  # one of 2x2 pixels
+    >>> label = bytes([0, 0, 8, 1, 0, 0, 0, 1, 7])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for part in ("train", "t10k"):
+    ...         _ = Path(folder, f"{part}-images-idx3-ubyte").write_bytes(image)
+    ...         _ = Path(folder, f"{part}-labels-idx1-ubyte").write_bytes(label)
+    ...     data = load_mnist(folder)
+    >>> data.train_images.tolist(), data.test_labels.tolist()
+    ([[[10, 20], [30, 40]]], [7])
     """
     if root is not None:
         return _load(Path(root), "`root`")
@@ -73,7 +92,7 @@ def load_mnist(root: str | os.PathLike[str] | None = None) -> MNIST:
 
 
 def normalize(
-    images: Array, mean: float = 0.1307, std: float = 0.3081, dtype: npt.DTypeLike = np.float32
+    images: Array, mean: float = MEAN, std: float = STD, dtype: npt.DTypeLike = np.float32
 ) -> Array:
     """Turn uint8 images into input for a network: (images / 255 - mean) / std.
 
@@ -88,6 +107,10 @@ def normalize(
     Raises:
         TypeError: `images` is not uint8.
         ValueError: wrong number of dimensions; `std` is 0.
+
+    >>> images = np.array([[[0, 255]]], np.uint8)
+    >>> normalize(images, mean=0.5, std=0.5).round(4).tolist()
+    [[[[-1.0, 1.0]]]]
     """
     xp = check_kinds(images=images)
     if images.dtype != np.uint8:

@@ -87,6 +87,9 @@ def relu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
     """Compute the gradient of `relu`: grad_output where input > 0 (or NaN), else 0.
 
     The output of `relu` may be passed as `input`: both have the same sign.
+
+    >>> relu_backward(np.array([1.0, 2.0, 3.0]), np.array([-1.0, 0.0, 5.0]))
+    array([0., 0., 3.])
     """
     check_like(input, grad_output=grad_output)
     grad: Array = array_module(input).empty_like(grad_output)
@@ -128,7 +131,12 @@ def _bias_relu(xp: Any, output: Array, bias: Array | None) -> None:
 
 @tangent_of(relu_backward)
 def relu_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> None:
-    """Compute the tangent of `relu_backward`, which is piecewise constant in `input`."""
+    """Compute the tangent of `relu_backward`, which is piecewise constant in `input`.
+
+    >>> grad_output_dot, ones = np.array([5.0, 7.0]), np.ones(2)
+    >>> relu_backward_jvp(grad_output_dot, ones, ones, np.array([-1.0, 2.0]))
+    array([0., 7.])
+    """
 
 
 @underflow_allowed
@@ -165,7 +173,11 @@ def leaky_relu(input: Array, negative_slope: float = 0.01, inplace: bool = False
 def leaky_relu_backward(
     grad_output: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> Array:
-    """Return grad_output where input > 0, else negative_slope * grad_output."""
+    """Return grad_output where input > 0, else negative_slope * grad_output.
+
+    >>> leaky_relu_backward(np.array([8.0, 8.0]), np.array([-3.0, 2.0]), negative_slope=0.25)
+    array([2., 8.])
+    """
     xp = check_like(input, grad_output=grad_output)
     grad: Array = xp.where(input > 0, grad_output, grad_output * number("negative_slope", negative_slope))
     return grad
@@ -175,7 +187,12 @@ def leaky_relu_backward(
 def leaky_relu_backward_jvp(
     input_dot: Array, input: Array, negative_slope: float = 0.01, inplace: bool = False
 ) -> None:
-    """Compute the tangent of `leaky_relu_backward`, which is piecewise constant in `input`."""
+    """Compute the tangent of `leaky_relu_backward`, which is piecewise constant in `input`.
+
+    >>> grad_output_dot, ones = np.array([4.0, 6.0]), np.ones(2)
+    >>> leaky_relu_backward_jvp(grad_output_dot, ones, ones, np.array([-3.0, 2.0]), negative_slope=0.25)
+    array([1., 6.])
+    """
 
 
 @underflow_allowed
@@ -207,7 +224,11 @@ def elu(input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
 
 @underflow_allowed
 def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Array:
-    """Compute the gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input)."""
+    """Compute the gradient of `elu`: grad_output where input > 0, else grad_output * alpha * exp(input).
+
+    >>> elu_backward(np.ones(3), np.array([-1e4, 0.0, 2.0]), alpha=2.0)
+    array([0., 2., 1.])
+    """
     xp = check_like(input, grad_output=grad_output)
     slope = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
     grad: Array = xp.where(input > 0, grad_output, grad_output * slope)
@@ -216,7 +237,12 @@ def elu_backward(grad_output: Array, input: Array, alpha: float = 1.0, inplace: 
 
 @tangent_of(elu_backward)
 def elu_backward_jvp(input_dot: Array, input: Array, alpha: float = 1.0, inplace: bool = False) -> Any:
-    """Compute the tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0."""
+    """Compute the tangent of `elu_backward`; f'' is alpha * exp(input) where input < 0.
+
+    >>> x, ones = np.array([-np.log(2), 3.0]), np.ones(2)
+    >>> elu_backward_jvp(np.zeros(2), ones, ones, x, alpha=4.0).round(6)  # 4 * exp(-log 2)
+    array([2., 0.])
+    """
     xp = array_module(input)
     curvature = number("alpha", alpha) * xp.exp(xp.minimum(input, 0))
     return xp.where(input >= 0, 0, curvature) * input_dot
@@ -246,7 +272,11 @@ def sigmoid(input: Array) -> Array:
 
 @underflow_allowed
 def sigmoid_backward(grad_output: Array, input: Array) -> Array:
-    """Compute grad_output * s * (1 - s), where s = sigmoid(input) and 1 - s = sigmoid(-input)."""
+    """Compute grad_output * s * (1 - s), where s = sigmoid(input) and 1 - s = sigmoid(-input).
+
+    >>> sigmoid_backward(np.array([8.0, 8.0]), np.array([0.0, 1e4]))  # 8 * 1/2 * 1/2
+    array([2., 0.])
+    """
     xp = check_like(input, grad_output=grad_output)
     grad: Array = xp.asarray(grad_output * sigmoid(input) * sigmoid(-input))
     return grad
@@ -254,7 +284,12 @@ def sigmoid_backward(grad_output: Array, input: Array) -> Array:
 
 @tangent_of(sigmoid_backward)
 def sigmoid_backward_jvp(input_dot: Array, input: Array) -> Any:
-    """Compute the tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s)."""
+    """Compute the tangent of `sigmoid_backward`; f'' is s * (1 - s) * (1 - 2 * s).
+
+    >>> x = np.log([3.0])  # sigmoid(x) = 3/4, so f'' = 3/4 * 1/4 * -1/2
+    >>> sigmoid_backward_jvp(np.zeros(1), np.ones(1), np.array([32.0]), x).round(6)
+    array([-3.])
+    """
     return sigmoid_backward(input_dot, input) * (sigmoid(-input) - sigmoid(input))
 
 
@@ -282,7 +317,11 @@ def tanh(input: Array) -> Array:
 
 
 def tanh_backward(grad_output: Array, input: Array) -> Array:
-    """Compute grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2."""
+    """Compute grad_output * (1 - tanh(input)^2), which is grad_output / cosh(input)^2.
+
+    >>> tanh_backward(np.array([2.0, 2.0]), np.array([0.0, 1e4]))
+    array([2., 0.])
+    """
     xp = check_like(input, grad_output=grad_output)
     with np.errstate(over="ignore", under="ignore"):  # cosh may be infinite, and the slope 0
         cosh = xp.cosh(input)
@@ -292,7 +331,12 @@ def tanh_backward(grad_output: Array, input: Array) -> Array:
 
 @tangent_of(tanh_backward)
 def tanh_backward_jvp(input_dot: Array, input: Array) -> Any:
-    """Compute the tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2."""
+    """Compute the tangent of `tanh_backward`; f'' is -2 * tanh(input) / cosh(input)^2.
+
+    >>> x = np.log([3.0]) / 2  # tanh(x) = 1/2, so f'' = -2 * 1/2 * (1 - 1/4)
+    >>> tanh_backward_jvp(np.zeros(1), np.array([4.0]), np.ones(1), x).round(6)
+    array([-3.])
+    """
     return -2 * tanh(input) * tanh_backward(input_dot, input)
 
 
@@ -322,7 +366,11 @@ def silu(input: Array, inplace: bool = False) -> Array:
 
 
 def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
-    """Compute the gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s = sigmoid(input)."""
+    """Compute the gradient of `silu`: grad_output * s * (1 + input * (1 - s)), s = sigmoid(input).
+
+    >>> silu_backward(np.array([4.0, 4.0]), np.array([0.0, 1000.0]))
+    array([2., 4.])
+    """
     xp = check_like(input, grad_output=grad_output)
     share = sigmoid(input)
     with np.errstate(invalid="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
@@ -332,7 +380,12 @@ def silu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 
 @tangent_of(silu_backward)
 def silu_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> Any:
-    """Compute the tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s))."""
+    """Compute the tangent of `silu_backward`; f'' is s * (1 - s) * (2 + input * (1 - 2 * s)).
+
+    >>> x = np.zeros(1)  # f' = 1/2 and f'' = 1/2
+    >>> silu_backward_jvp(np.array([6.0]), np.array([1.0]), np.array([2.0]), x)  # 1/2 * 6 + 1/2 * 1 * 2
+    array([4.])
+    """
     bend = 2 + input * (sigmoid(-input) - sigmoid(input))
     return sigmoid_backward(input_dot, input) * bend
 
@@ -366,7 +419,11 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
 
 @underflow_allowed
 def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """Compute grad_output * sigmoid(beta * input), or grad_output where beta * input > threshold."""
+    """Compute grad_output * sigmoid(beta * input), or grad_output where beta * input > threshold.
+
+    >>> softplus_backward(np.ones(3), np.array([-1e4, 0.0, 30.0]), beta=2.0)
+    array([0. , 0.5, 1. ])
+    """
     xp = check_like(input, grad_output=grad_output)
     scaled, _ = _scaled(input, beta)
     straight = scaled > number("threshold", threshold)
@@ -376,7 +433,12 @@ def softplus_backward(grad_output: Array, input: Array, beta: float = 1.0, thres
 
 @tangent_of(softplus_backward)
 def softplus_backward_jvp(input_dot: Array, input: Array, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    """Compute the tangent of `softplus_backward`; f'' is beta * s * (1 - s), s = sigmoid(beta * input)."""
+    """Compute the tangent of `softplus_backward`; f'' is beta * s * (1 - s), s = sigmoid(beta * input).
+
+    >>> x, ones = np.array([0.0, 30.0]), np.ones(2)  # the second is above the threshold
+    >>> softplus_backward_jvp(np.zeros(2), ones, ones, x, beta=2.0)  # 2 * 1/2 * 1/2
+    array([0.5, 0. ])
+    """
     scaled, beta = _scaled(input, beta)
     return array_module(input).where(scaled > threshold, 0, sigmoid_backward(input_dot * beta, scaled))
 

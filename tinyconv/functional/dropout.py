@@ -93,7 +93,14 @@ def dropout_backward(
 
 @underflow_allowed
 def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
-    """Return `dropout` in training, and the mask that `input` was multiplied by."""
+    """Return `dropout` in training, and the mask that `input` was multiplied by.
+
+    >>> import numpy as np
+    >>> output, mask = dropout_saved(np.ones(100), p=0.75, generator=0)
+    >>> grad_input = dropout_saved_backward(np.full(100, 3.0), mask)
+    >>> sorted(set(output.tolist())), sorted(set(grad_input.tolist()))
+    ([0.0, 4.0], [0.0, 12.0])
+    """
     xp = check_arrays(input=input)
     mask = _mask(input.shape, input.dtype, p, generator, xp)
     return xp.asarray(input * mask), mask
@@ -101,7 +108,12 @@ def dropout_saved(input: Array, p: float = 0.5, generator: Generator = None) -> 
 
 @underflow_allowed
 def dropout_saved_backward(grad_output: Array, mask: Array) -> Array:
-    """Multiply `grad_output` by the `mask` of `dropout_saved`."""
+    """Multiply `grad_output` by the `mask` of `dropout_saved`.
+
+    >>> import numpy as np
+    >>> dropout_saved_backward(np.array([1.0, 5.0]), np.array([0.0, 4.0]))
+    array([ 0., 20.])
+    """
     check_arrays(mask=mask, grad_output=grad_output)
     if grad_output.shape != mask.shape:  # for whole channels it is (N, C, 1, ...)
         lengths = *grad_output.shape[:2], *[1] * (grad_output.ndim - 2)
@@ -179,7 +191,15 @@ def dropout2d_backward(
 
 @underflow_allowed
 def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -> tuple[Array, Array]:
-    """Return `dropout2d` in training, and the mask, (N, C, 1, ...), that `input` was multiplied by."""
+    """Return `dropout2d` in training, and the mask, (N, C, 1, ...), that `input` was multiplied by.
+
+    >>> import numpy as np
+    >>> output, mask = dropout2d_saved(np.ones((1, 100, 5, 5)), p=0.75, generator=0)
+    >>> mask.shape, sorted(set(mask.ravel().tolist()))
+    ((1, 100, 1, 1), [0.0, 4.0])
+    >>> bool((dropout2d_saved_backward(np.ones((1, 100, 5, 5)), mask) == output).all())
+    True
+    """
     xp = check_arrays(input=input)
     if input.ndim < 2:
         raise ValueError(f"`input` (of shape {input.shape}) must have the form (N, C, ...)")
@@ -189,7 +209,14 @@ def dropout2d_saved(input: Array, p: float = 0.5, generator: Generator = None) -
 
 
 def dropout2d_saved_backward(grad_output: Array, mask: Array) -> Array:
-    """Multiply `grad_output` by the `mask` of `dropout2d_saved`."""
+    """Multiply `grad_output` by the `mask` of `dropout2d_saved`.
+
+    >>> import numpy as np
+    >>> mask = np.array([0.0, 2.0]).reshape(1, 2, 1)
+    >>> dropout2d_saved_backward(np.ones((1, 2, 3)), mask)
+    array([[[0., 0., 0.],
+            [2., 2., 2.]]])
+    """
     return dropout_saved_backward(grad_output, mask)
 
 

@@ -51,6 +51,9 @@ def gelu_backward(grad_output: Array, input: Array, approximate: str = "none") -
 
     With `approximate="tanh"`, P' is that of the approximation:
     (1 - tanh^2) / 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2).
+
+    >>> gelu_backward(np.array([2.0, 2.0]), np.array([0.0, 10.0])).round(6)
+    array([1., 2.])
     """
     xp = check_like(input, grad_output=grad_output)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
@@ -72,6 +75,9 @@ def gelu_backward_jvp(input_dot: Array, input: Array, approximate: str = "none")
 
     With `approximate="tanh"` and u = sqrt(2 / pi) * (x + 0.044715 x^3), t = tanh(u), it is 2 P' + x P'',
     P' = (1 - t^2) u' / 2 and P'' = (1 - t^2) * (u'' / 2 - t u'^2).
+
+    >>> gelu_backward_jvp(np.zeros(1), np.ones(1), np.ones(1), np.zeros(1)).round(6)  # 2 / sqrt(2 pi)
+    array([0.797885])
     """
     square = input * input
     if approximate == "none":

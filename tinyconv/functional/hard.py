@@ -51,7 +51,11 @@ def hardtanh(input: Array, min_val: float = -1.0, max_val: float = 1.0, inplace:
 def hardtanh_backward(
     grad_output: Array, input: Array, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Array:
-    """Return grad_output where min_val < input < max_val, else 0, at both ends and for NaN as well."""
+    """Return grad_output where min_val < input < max_val, else 0, at both ends and for NaN as well.
+
+    >>> hardtanh_backward(np.array([5.0, 6.0, 7.0]), np.array([-1.0, 0.5, 1.5]), max_val=2.0)
+    array([0., 6., 7.])
+    """
     xp = check_like(input, grad_output=grad_output)
     low, high = hardtanh_range(min_val, max_val)
     grad: Array = xp.where((input > low) & (input < high), grad_output, 0)
@@ -62,7 +66,12 @@ def hardtanh_backward(
 def hardtanh_backward_jvp(
     input_dot: Array, input: Array, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> None:
-    """Compute the tangent of `hardtanh_backward`, which is piecewise constant in `input`."""
+    """Compute the tangent of `hardtanh_backward`, which is piecewise constant in `input`.
+
+    >>> ones = np.ones(2)
+    >>> hardtanh_backward_jvp(np.array([5.0, 6.0]), ones, ones, np.array([0.5, 4.0]))
+    array([5., 0.])
+    """
 
 
 def hardtanh_range(min_val: float, max_val: float) -> tuple[float, float]:
@@ -95,13 +104,22 @@ def relu6(input: Array, inplace: bool = False) -> Array:
 
 
 def relu6_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
-    """Return grad_output where 0 < input < 6, else 0, at both ends and for NaN as well."""
+    """Return grad_output where 0 < input < 6, else 0, at both ends and for NaN as well.
+
+    >>> relu6_backward(np.array([5.0, 6.0, 7.0]), np.array([-1.0, 2.0, 6.0]))
+    array([0., 6., 0.])
+    """
     return hardtanh_backward(grad_output, input, 0.0, 6.0)
 
 
 @tangent_of(relu6_backward)
 def relu6_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> None:
-    """Compute the tangent of `relu6_backward`, which is piecewise constant in `input`."""
+    """Compute the tangent of `relu6_backward`, which is piecewise constant in `input`.
+
+    >>> ones = np.ones(2)
+    >>> relu6_backward_jvp(np.array([5.0, 6.0]), ones, ones, np.array([2.0, 9.0]))
+    array([5., 0.])
+    """
 
 
 @underflow_allowed
@@ -133,6 +151,9 @@ def hardsigmoid_backward(grad_output: Array, input: Array, inplace: bool = False
     """Return grad_output / 6 where -3 < input < 3, else 0, at both ends and for NaN as well.
 
     PyTorch multiplies by 1 / 6 of float32 in float64, too, which is off by 3e-8.
+
+    >>> hardsigmoid_backward(np.full(3, 12.0), np.array([-3.0, 0.0, 4.0]))
+    array([0., 2., 0.])
     """
     grad = hardtanh_backward(grad_output, input, -3.0, 3.0)
     grad /= 6
@@ -141,7 +162,12 @@ def hardsigmoid_backward(grad_output: Array, input: Array, inplace: bool = False
 
 @tangent_of(hardsigmoid_backward)
 def hardsigmoid_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> None:
-    """Compute the tangent of `hardsigmoid_backward`, which is piecewise constant in `input`."""
+    """Compute the tangent of `hardsigmoid_backward`, which is piecewise constant in `input`.
+
+    >>> ones = np.ones(2)
+    >>> hardsigmoid_backward_jvp(np.array([12.0, 18.0]), ones, ones, np.array([0.0, 4.0]))
+    array([2., 0.])
+    """
 
 
 @underflow_allowed
@@ -172,7 +198,11 @@ def hardswish(input: Array, inplace: bool = False) -> Array:
 
 @underflow_allowed
 def hardswish_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
-    """Return grad_output where input >= 3, 0 where input <= -3, else grad_output * (input / 3 + 1 / 2)."""
+    """Return grad_output where input >= 3, 0 where input <= -3, else grad_output * (input / 3 + 1 / 2).
+
+    >>> hardswish_backward(np.full(4, 2.0), np.array([-4.0, 0.0, 1.5, 4.0]))
+    array([0., 1., 2., 2.])
+    """
     xp = check_like(input, grad_output=grad_output)
     between = grad_output * (xp.minimum(xp.maximum(input, -3), 3) / 3 + 0.5)
     grad: Array = xp.where(input >= 3, grad_output, xp.where(input <= -3, 0, between))
@@ -181,7 +211,12 @@ def hardswish_backward(grad_output: Array, input: Array, inplace: bool = False) 
 
 @tangent_of(hardswish_backward)
 def hardswish_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> Any:
-    """Compute the tangent of `hardswish_backward`; f'' is 1 / 3 where -3 < input < 3."""
+    """Compute the tangent of `hardswish_backward`; f'' is 1 / 3 where -3 < input < 3.
+
+    >>> x = np.array([-4.0, 0.0, 4.0])  # a parabola is between the two straight lines
+    >>> hardswish_backward_jvp(np.zeros(3), np.full(3, 6.0), np.ones(3), x)
+    array([0., 2., 0.])
+    """
     return hardtanh_backward(input_dot, input, -3.0, 3.0) / 3
 
 
@@ -214,7 +249,12 @@ def selu(input: Array, inplace: bool = False) -> Array:
 
 @underflow_allowed
 def selu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
-    """Compute grad_output * scale where input > 0, else grad_output * scale * alpha * exp(input)."""
+    """Compute grad_output * scale where input > 0, else grad_output * scale * alpha * exp(input).
+
+    >>> x = np.array([-1e4, 2.0])
+    >>> selu_backward(np.ones(2), x).round(6)  # the slope to the right is the scale
+    array([0.      , 1.050701])
+    """
     grad = elu_backward(grad_output, input, SELU_ALPHA)
     grad *= SELU_SCALE
     return grad
@@ -222,7 +262,12 @@ def selu_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 
 @tangent_of(selu_backward)
 def selu_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> Any:
-    """Compute the tangent of `selu_backward`; f'' is scale * alpha * exp(input) where input < 0."""
+    """Compute the tangent of `selu_backward`; f'' is scale * alpha * exp(input) where input < 0.
+
+    >>> x, ones = np.array([-np.log(2), 2.0]), np.ones(2)
+    >>> selu_backward_jvp(np.zeros(2), ones, ones, x).round(6)  # 1.050701 * 1.673263 / 2
+    array([0.87905, 0.     ])
+    """
     return array_module(input).where(input >= 0, 0, selu_backward(input_dot, input))
 
 
@@ -252,7 +297,11 @@ def mish(input: Array, inplace: bool = False) -> Array:
 
 
 def mish_backward(grad_output: Array, input: Array, inplace: bool = False) -> Array:
-    """Compute grad_output * (t + input * s * (1 - t^2)), t = tanh(softplus(input)), s = sigmoid(input)."""
+    """Compute grad_output * (t + input * s * (1 - t^2)), t = tanh(softplus(input)), s = sigmoid(input).
+
+    >>> mish_backward(np.ones(2), np.array([0.0, 50.0])).round(6)  # tanh(log 2) = 3/5
+    array([0.6, 1. ])
+    """
     xp = check_like(input, grad_output=grad_output)
     with np.errstate(invalid="ignore", under="ignore"):  # inf * 0: NaN, as in PyTorch
         gate = _gate(xp, input)
@@ -262,7 +311,12 @@ def mish_backward(grad_output: Array, input: Array, inplace: bool = False) -> Ar
 
 @tangent_of(mish_backward)
 def mish_backward_jvp(input_dot: Array, input: Array, inplace: bool = False) -> Any:
-    """Compute the tangent of `mish_backward`; f'' is s * (1 - t^2) * (2 + input * (1 - s - 2 * s * t))."""
+    """Compute the tangent of `mish_backward`; f'' is s * (1 - t^2) * (2 + input * (1 - s - 2 * s * t)).
+
+    >>> x = np.zeros(1)  # s = 1/2 and t = 3/5, so f'' = 1/2 * (1 - 9/25) * 2
+    >>> mish_backward_jvp(x, np.ones(1), np.ones(1), x).round(6)
+    array([0.64])
+    """
     gate, share = _gate(array_module(input), input), sigmoid(input)
     bend = 2 + input * (sigmoid(-input) - 2 * share * gate)
     return share * (1 - gate * gate) * bend * input_dot

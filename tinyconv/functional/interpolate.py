@@ -89,7 +89,14 @@ def interpolate_backward(
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
 ) -> Array:
-    """Add up the gradients of the outputs at the positions where their values were read."""
+    """Add up the gradients of the outputs at the positions where their values were read.
+
+    >>> interpolate_backward(np.array([[[1.0, 2.0, 3.0, 4.0]]]), np.zeros((1, 1, 2)), scale_factor=2)
+    array([[[3., 7.]]])
+    >>> options = {"size": 3, "mode": "linear", "align_corners": True}
+    >>> interpolate_backward(np.array([[[1.0, 10.0, 100.0]]]), np.zeros((1, 1, 2)), **options)
+    array([[[  6., 105.]]])
+    """
     check_arrays(input=input, grad_output=grad_output)
     axes = interpolate_taps(input.shape, size, scale_factor, mode, align_corners, recompute_scale_factor)
     shape = (*input.shape[:2], *(len(taps[0][0]) for taps in axes))

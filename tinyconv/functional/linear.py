@@ -49,6 +49,12 @@ def linear_backward(
 
     grad_input = grad_output @ weight, grad_weight = grad_output.T @ input, and grad_bias is grad_output
     summed over all but the features.
+
+    >>> import numpy as np
+    >>> x, weight, bias = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.zeros(2)
+    >>> grad_input, grad_weight, grad_bias = linear_backward(np.array([[1.0, 10.0]]), x, weight, bias)
+    >>> grad_input.tolist(), grad_weight.tolist(), grad_bias.tolist()
+    ([[53.0, 64.0]], [[1.0, 2.0], [10.0, 20.0]], [1.0, 10.0])
     """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     if bias is not None:
@@ -115,7 +121,12 @@ def linear_weight(input: Array, weight_size: tuple[int, ...], grad_output: Array
 
 
 def linear_bias(grad_output: Array) -> Array:
-    """Compute the gradient of `linear` with respect to its bias: `grad_output` summed to (out_features,)."""
+    """Compute the gradient of `linear` with respect to its bias: `grad_output` summed to (out_features,).
+
+    >>> import numpy as np
+    >>> linear_bias(np.array([[1.0, 10.0], [2.0, 20.0]]))
+    array([ 3., 30.])
+    """
     check_arrays(grad_output=grad_output)
     if grad_output.ndim == 0:
         raise ValueError("`grad_output` (of shape ()) must have the form (..., out_features)")

@@ -102,7 +102,13 @@ def max_pool1d() -> None:
 
 @of_one_row(max_pool2d_backward)
 def max_pool1d_backward() -> None:
-    """Add the gradient of each maximum to the position where it was found."""
+    """Add the gradient of each maximum to the position where it was found.
+
+    >>> import numpy as np
+    >>> x = np.array([[3.0, 3.0, 0.0, 1.0]])  # of equal ones the first counts
+    >>> max_pool1d_backward(np.array([[5.0, 7.0]]), x, 2)
+    array([[5., 0., 0., 7.]])
+    """
 
 
 @of_one_row(avg_pool2d, "divisor_override")
@@ -137,7 +143,12 @@ def avg_pool1d() -> None:
 
 @of_one_row(avg_pool2d_backward, "divisor_override")
 def avg_pool1d_backward() -> None:
-    """Add to each position its share of the gradient of every window that sees it."""
+    """Add to each position its share of the gradient of every window that sees it.
+
+    >>> import numpy as np
+    >>> avg_pool1d_backward(np.array([[4.0, 8.0]]), np.zeros((1, 3)), 2, ceil_mode=True)
+    array([[2., 2., 8.]])
+    """
 
 
 @of_one_row(conv_transpose2d)
@@ -176,4 +187,10 @@ def conv_transpose1d() -> None:
 
 @of_one_row(conv_transpose2d_backward)
 def conv_transpose1d_backward() -> None:
-    """Return the gradients with respect to `input`, `weight` and `bias` (None without a bias)."""
+    """Return the gradients with respect to `input`, `weight` and `bias` (None without a bias).
+
+    >>> import numpy as np
+    >>> x, weight, grad = np.array([[1.0, 10.0]]), np.array([[[1.0, 2.0]]]), np.array([[1.0, 0.0, 0.0, 1.0]])
+    >>> conv_transpose1d_backward(grad, x, weight, stride=2)
+    (array([[1., 2.]]), array([[[ 1., 10.]]]), None)
+    """

@@ -68,7 +68,13 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
 def pad_backward(
     grad_output: Array, input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Array:
-    """Add up every gradient at the position where `pad` read its value."""
+    """Add up every gradient at the position where `pad` read its value.
+
+    >>> import numpy as np
+    >>> grad, x = np.array([[1.0, 10.0, 100.0, 1000.0]]), np.zeros((1, 3))
+    >>> [pad_backward(grad, x, (1, 0), mode)[0].tolist() for mode in ("constant", "reflect", "circular")]
+    [[10.0, 100.0, 1000.0], [10.0, 101.0, 1000.0], [10.0, 100.0, 1001.0]]
+    """
     check_arrays(input=input, grad_output=grad_output)
     pairs = _pad_pairs(input.shape, pad, mode)
     shape = _padded_shape(input.shape, pairs)

@@ -40,7 +40,13 @@ def pixel_shuffle(input: Array, upscale_factor: int) -> Array:
 
 
 def pixel_shuffle_backward(grad_output: Array, input: Array, upscale_factor: int) -> Array:
-    """Put the gradients back: `pixel_unshuffle`."""
+    """Put the gradients back: `pixel_unshuffle`.
+
+    >>> import numpy as np
+    >>> grad_output = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> pixel_shuffle_backward(grad_output, np.zeros((4, 1, 1)), 2)[:, 0, 0]
+    array([1., 2., 3., 4.])
+    """
     check_arrays(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, shuffled_shape(input.shape, upscale_factor), "of the output")
     return pixel_unshuffle(grad_output, upscale_factor)
@@ -63,6 +69,10 @@ def pixel_unshuffle(input: Array, downscale_factor: int) -> Array:
         TypeError: `input` is not floating, or r is not an integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pixel_unshuffle.html
+
+    >>> import numpy as np
+    >>> pixel_unshuffle(np.arange(16.0).reshape(1, 4, 4), 2)[:2].tolist()  # even rows: even, odd columns
+    [[[0.0, 2.0], [8.0, 10.0]], [[1.0, 3.0], [9.0, 11.0]]]
     """
     check_arrays(input=input)
     c, h, w = unshuffled_shape(input.shape, downscale_factor)[-3:]
@@ -74,7 +84,13 @@ def pixel_unshuffle(input: Array, downscale_factor: int) -> Array:
 
 
 def pixel_unshuffle_backward(grad_output: Array, input: Array, downscale_factor: int) -> Array:
-    """Put the gradients back: `pixel_shuffle`."""
+    """Put the gradients back: `pixel_shuffle`.
+
+    >>> import numpy as np
+    >>> pixel_unshuffle_backward(np.arange(4.0).reshape(4, 1, 1), np.zeros((1, 2, 2)), 2)
+    array([[[0., 1.],
+            [2., 3.]]])
+    """
     check_arrays(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, unshuffled_shape(input.shape, downscale_factor), "of the output")
     return pixel_shuffle(grad_output, downscale_factor)

@@ -45,6 +45,11 @@ def prelu_backward(grad_output: Array, input: Array, weight: Array) -> tuple[Arr
 
     They are grad_output where input > 0, else weight * grad_output; and the sum of grad_output * input where
     input <= 0, over all that has the same weight.
+
+    >>> x, weight = np.array([[-4.0, 2.0], [-4.0, -4.0]]), np.array([0.25, 0.5])
+    >>> prelu_backward(np.ones((2, 2)), x, weight)
+    (array([[0.25, 1.  ],
+           [0.25, 0.5 ]]), array([-8., -4.]))
     """
     check_arrays(weight=weight, input=input)
     xp, positive = check_like(input, grad_output=grad_output), input > 0
@@ -56,7 +61,12 @@ def prelu_backward(grad_output: Array, input: Array, weight: Array) -> tuple[Arr
 
 @underflow_allowed
 def prelu_jvp(input_dot: Array, weight_dot: Array | None, input: Array, weight: Array) -> Array:
-    """Compute the tangent of `prelu` for tangents of its arrays; None for a constant weight."""
+    """Compute the tangent of `prelu` for tangents of its arrays; None for a constant weight.
+
+    >>> x, weight = np.array([[-4.0, 2.0]]), np.array([0.25])
+    >>> prelu_jvp(np.ones((1, 2)), np.array([3.0]), x, weight)  # 0.25 * 1 + 3 * -4
+    array([[-11.75,   1.  ]])
+    """
     check_like(input, input_dot=input_dot)
     output_dot: Array = prelu_backward(input_dot, input, weight)[0] + _left(input, input, weight_dot, weight)
     return output_dot
@@ -71,7 +81,12 @@ def prelu_backward_jvp(
     input: Array,
     weight: Array,
 ) -> tuple[Array, Array]:
-    """Return the tangents of the gradients with respect to `input` and `weight`."""
+    """Return the tangents of the gradients with respect to `input` and `weight`.
+
+    >>> x, weight, ones = np.array([[-4.0, 2.0]]), np.array([0.25]), np.ones((1, 2))
+    >>> prelu_backward_jvp(np.zeros((1, 2)), 5 * ones, np.array([3.0]), ones, x, weight)
+    (array([[3., 0.]]), array([5.]))
+    """
     check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     grad_dot, weight_grad_dot = prelu_backward(grad_output_dot, input, weight)
     products = array_module(input).where(input > 0, 0, grad_output * input_dot)

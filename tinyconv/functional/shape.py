@@ -47,7 +47,13 @@ def flatten(input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
 
 
 def flatten_backward(grad_output: Array, input: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
-    """Return `grad_output` with the shape of `input`."""
+    """Return `grad_output` with the shape of `input`.
+
+    >>> import numpy as np
+    >>> flatten_backward(np.array([[1.0, 2.0, 3.0, 4.0]]), np.zeros((1, 2, 2)), start_dim=1)
+    array([[[1., 2.],
+            [3., 4.]]])
+    """
     check_kinds(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, flatten_shape(input.shape, start_dim, end_dim), "of the output")
     return _reshaped(grad_output, input.shape)
@@ -89,7 +95,12 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
 
 
 def unflatten_backward(grad_output: Array, input: Array, dim: int, sizes: Sequence[int]) -> Array:
-    """Return `grad_output` with the shape of `input`."""
+    """Return `grad_output` with the shape of `input`.
+
+    >>> import numpy as np
+    >>> unflatten_backward(np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.zeros((1, 4)), 1, (2, -1))
+    array([[1., 2., 3., 4.]])
+    """
     check_kinds(input=input, grad_output=grad_output)
     check_shape("grad_output", grad_output, unflatten_shape(input.shape, dim, sizes), "of the output")
     return _reshaped(grad_output, input.shape)
@@ -144,6 +155,11 @@ def nchw_to_nhwc(images: Array) -> Array:
         ValueError: another number of dimensions.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/nn/conv2d
+
+    >>> import numpy as np
+    >>> planes = np.array([[[[1, 2]], [[10, 20]], [[100, 200]]]])  # red, green and blue of two pixels
+    >>> nchw_to_nhwc(planes).tolist()
+    [[[[1, 10, 100], [2, 20, 200]]]]
     """
     check_ndim("images", images, (4,), "(N, C, H, W)")
     return images.transpose(0, 2, 3, 1)
@@ -172,6 +188,10 @@ def oihw_to_hwio(kernels: Array) -> Array:
         ValueError: another number of dimensions.
 
     Source: https://www.tensorflow.org/api_docs/python/tf/nn/conv2d
+
+    >>> import numpy as np
+    >>> oihw_to_hwio(np.zeros((32, 16, 3, 5))).shape
+    (3, 5, 16, 32)
     """
     check_ndim("kernels", kernels, (4,), "(O, C, H, W)")
     return kernels.transpose(2, 3, 1, 0)

@@ -57,7 +57,11 @@ def softmax(input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array
 
 @underflow_allowed
 def softmax_backward(grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
-    """Compute p * (grad_output - sum of grad_output * p along `dim`), where p = softmax(input)."""
+    """Compute p * (grad_output - sum of grad_output * p along `dim`), where p = softmax(input).
+
+    >>> softmax_backward(np.array([4.0, 0.0]), np.zeros(2), dim=0)  # 1/2 * (4 - 2), 1/2 * (0 - 2)
+    array([ 1., -1.])
+    """
     output = softmax(input, dim, dtype)
     xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
@@ -75,7 +79,12 @@ def softmax_backward_jvp(
     dim: int,
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
-    """Compute the tangent of `softmax_backward`, by the product rule for p * (g - sum(g * p))."""
+    """Compute the tangent of `softmax_backward`, by the product rule for p * (g - sum(g * p)).
+
+    >>> x, x_dot = np.log([1.0, 3.0]), np.array([16.0, 0.0])  # p = [1/4, 3/4], which moves by [3, -3]
+    >>> softmax_backward_jvp(np.zeros(2), x_dot, np.array([1.0, 0.0]), x, dim=0).round(6)
+    array([ 1.5, -1.5])
+    """
     output = softmax(input, dim, dtype)
     check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     output_dot = softmax_backward(input_dot, input, dim, dtype)
@@ -128,7 +137,11 @@ def _less_log(xp: Any, shifted: Array, total: Array) -> Any:
 def log_softmax_backward(
     grad_output: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None
 ) -> Array:
-    """Compute grad_output - softmax(input) * sum of grad_output along `dim`."""
+    """Compute grad_output - softmax(input) * sum of grad_output along `dim`.
+
+    >>> log_softmax_backward(np.array([4.0, 0.0]), np.zeros(2), dim=0)  # 4 - 1/2 * 4, 0 - 1/2 * 4
+    array([ 2., -2.])
+    """
     output = log_softmax(input, dim, dtype)
     xp = check_arrays(output=output, grad_output=grad_output)
     check_shape("grad_output", grad_output, output.shape, "of the output")
@@ -140,7 +153,11 @@ def log_softmax_backward(
 
 @underflow_allowed
 def log_softmax_jvp(input_dot: Array, input: Array, dim: int, dtype: npt.DTypeLike | None = None) -> Array:
-    """Compute the tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`."""
+    """Compute the tangent of `log_softmax`: input_dot - sum of softmax(input) * input_dot along `dim`.
+
+    >>> log_softmax_jvp(np.array([3.0, 0.0, 0.0]), np.zeros(3), dim=0).round(6)  # their mean is subtracted
+    array([ 2., -1., -1.])
+    """
     output = softmax(input, dim, dtype)
     check_arrays(output=output, input_dot=input_dot)
     check_shape("input_dot", input_dot, output.shape, "of `input`")
@@ -157,7 +174,12 @@ def log_softmax_backward_jvp(
     dim: int,
     dtype: npt.DTypeLike | None = None,
 ) -> Array:
-    """Compute the tangent of `log_softmax_backward`, by the product rule for p * sum(grad_output)."""
+    """Compute the tangent of `log_softmax_backward`, by the product rule for p * sum(grad_output).
+
+    >>> x, x_dot = np.log([1.0, 3.0]), np.array([16.0, 0.0])  # p = [1/4, 3/4], which moves by [3, -3]
+    >>> log_softmax_backward_jvp(np.zeros(2), x_dot, np.array([1.0, 0.0]), x, dim=0).round(6)
+    array([-3.,  3.])
+    """
     output = softmax(input, dim, dtype)
     check_like(output, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     output_dot = softmax_backward(input_dot, input, dim, dtype)

@@ -100,7 +100,7 @@ class Conv(NamedTuple):
     def kernel(self, **options: Any) -> Array:
         """The kernel's gradient as a convolution, batch and channels swapped."""
         if self.groups > 1 or self.operator == "conv_transpose2d":
-            raise ValueError("it is no such convolution")
+            raise ValueError("it is not such a convolution")
         swapped = self.image.swapaxes(0, 1), self.small.swapaxes(0, 1)
         return F.conv2d(*swapped, **options).swapaxes(0, 1)
 

@@ -64,6 +64,13 @@ def hessian_vector_product(
         NotImplementedError: a layer without jvp.
 
     Source: Pearlmutter, https://doi.org/10.1162/neco.1994.6.1.147
+
+    >>> from tinyconv import Linear, MSELoss
+    >>> model, x = Linear(2, 1, bias=False, dtype=np.float64), np.array([[1.0, 2.0]])
+    >>> params_dot = {"weight": np.array([[1.0, 0.0]])}
+    >>> product = hessian_vector_product(model, MSELoss(), x, np.zeros((1, 1)), params_dot=params_dot)
+    >>> product.params["weight"]  # 2 x.T x v, whatever the weight is
+    array([[2., 4.]])
     """
     objective = Objective(model, criterion, target)
     named = {f"model.{name}": tangent for name, tangent in (params_dot or {}).items()}
@@ -127,6 +134,13 @@ class Objective(Layer):
 
     Raises:
         TypeError: `model` is not a Layer, or `criterion` not a Loss.
+
+    >>> from tinyconv import Linear, MSELoss
+    >>> model = Linear(2, 1, bias=False, dtype=np.float64)
+    >>> model.weight = [[3.0, 4.0]]
+    >>> energy = Objective(model, MSELoss(), target=np.zeros((1, 1)))
+    >>> float(energy(np.ones((1, 2)))), energy.backward(np.array(1.0))  # (w x)^2, 2 w x w
+    (49.0, array([[42., 56.]]))
     """
 
     def __init__(self, model: Layer, criterion: Loss, target: Array | None = None) -> None:
@@ -173,6 +187,13 @@ class GradientLayer(Layer):
 
     Raises:
         TypeError: `energy` is not a Layer.
+
+    >>> from tinyconv import Linear, MSELoss
+    >>> model = Linear(2, 1, bias=False, dtype=np.float64)
+    >>> model.weight = [[3.0, 4.0]]
+    >>> layer = GradientLayer(Objective(model, MSELoss(), target=np.zeros((1, 1))))
+    >>> layer(np.ones((1, 2))), layer.backward(np.array([[1.0, 0.0]]))  # 2 w x w, 2 w w.T v
+    (array([[42., 56.]]), array([[18., 24.]]))
     """
 
     def __init__(self, energy: Layer) -> None:

@@ -32,6 +32,10 @@ class ReLU(WithoutOptions, function=F.relu):
         inplace: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
+
+    >>> layer = ReLU()
+    >>> layer(np.array([-1.0, 0.0, 2.0])), layer.backward(np.array([5.0, 5.0, 5.0]))
+    (array([0., 0., 2.]), array([0., 0., 5.]))
     """
 
     def forward(self, x: Array) -> Array:
@@ -49,6 +53,9 @@ class ReLU6(WithoutOptions, function=F.relu6):
         inplace: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU6.html
+
+    >>> ReLU6()(np.array([-1.0, 3.0, 9.0]))
+    array([0., 3., 6.])
     """
 
 
@@ -64,6 +71,9 @@ class Hardtanh(Activation, function=F.hardtanh, options=("min_val", "max_val")):
         TypeError: one of both is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardtanh.html
+
+    >>> Hardtanh(-2.0, 0.5)(np.array([-3.0, 0.25, 3.0]))
+    array([-2.  ,  0.25,  0.5 ])
     """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
@@ -80,6 +90,9 @@ class Hardsigmoid(WithoutOptions, function=F.hardsigmoid):
         inplace: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardsigmoid.html
+
+    >>> Hardsigmoid()(np.array([-4.0, 1.5, 4.0]))
+    array([0.  , 0.75, 1.  ])
     """
 
 
@@ -90,6 +103,9 @@ class Hardswish(WithoutOptions, function=F.hardswish):
         inplace: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardswish.html
+
+    >>> Hardswish()(np.array([-1.5, 1.5, 4.0]))  # -1.5 * 1.5 / 6, 1.5 * 4.5 / 6
+    array([-0.375,  1.125,  4.   ])
     """
 
 
@@ -100,6 +116,9 @@ class SELU(WithoutOptions, function=F.selu):
         inplace: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SELU.html
+
+    >>> SELU()(np.array([-1e4, 0.0, 1.0])).round(4)
+    array([-1.7581,  0.    ,  1.0507])
     """
 
 
@@ -110,6 +129,10 @@ class Mish(WithoutOptions, function=F.mish):
         inplace: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Mish.html
+
+    >>> layer = Mish()
+    >>> layer(np.array([0.0, 100.0])), layer.backward(np.ones(2)).round(6)
+    (array([  0., 100.]), array([0.6, 1. ]))
     """
 
 
@@ -127,6 +150,14 @@ class PReLU(Layer):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PReLU.html
+
+    >>> layer = PReLU(2, init=0.5, dtype=np.float64)
+    >>> layer(np.array([[-4.0, -6.0], [2.0, -8.0]]))
+    array([[-2., -3.],
+           [ 2., -4.]])
+    >>> layer.backward(np.ones((2, 2))), layer.grads["weight"]
+    (array([[0.5, 0.5],
+           [1. , 0.5]]), array([ -4., -14.]))
     """
 
     def __init__(
@@ -172,6 +203,9 @@ class LeakyReLU(Activation, function=F.leaky_relu, options=("negative_slope",)):
         TypeError: `negative_slope` is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LeakyReLU.html
+
+    >>> LeakyReLU(0.25)(np.array([-4.0, 2.0]))
+    array([-1.,  2.])
     """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
@@ -190,6 +224,9 @@ class ELU(Activation, function=F.elu, options=("alpha",)):
         TypeError: `alpha` is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ELU.html
+
+    >>> ELU(alpha=2.0)(np.array([-1e4, 0.0, 3.0]))
+    array([-2.,  0.,  3.])
     """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
@@ -207,6 +244,9 @@ class GELU(Activation, function=F.gelu, options=("approximate",)):
         ValueError: another `approximate`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GELU.html
+
+    >>> [float(GELU(how)(np.array([1.0]))[0].round(4)) for how in ("none", "tanh")]
+    [0.8413, 0.8412]
     """
 
     def __init__(self, approximate: str = "none") -> None:
@@ -218,6 +258,9 @@ class Sigmoid(Activation, function=F.sigmoid):
     """Compute 1 / (1 + exp(-x)), elementwise.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
+
+    >>> Sigmoid()(np.log([1.0, 3.0])).round(6)
+    array([0.5 , 0.75])
     """
 
 
@@ -225,6 +268,9 @@ class Tanh(Activation, function=F.tanh):
     """Compute the hyperbolic tangent, elementwise.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
+
+    >>> Tanh()(np.array([0.0, np.log(3) / 2, 1e4])).round(6)
+    array([0. , 0.5, 1. ])
     """
 
 
@@ -235,6 +281,10 @@ class SiLU(WithoutOptions, function=F.silu):
         inplace: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SiLU.html
+
+    >>> layer = SiLU()
+    >>> layer(np.array([0.0, 1000.0])), layer.backward(np.array([6.0, 6.0]))
+    (array([   0., 1000.]), array([3., 6.]))
     """
 
 
@@ -249,6 +299,9 @@ class Softplus(Activation, function=F.softplus, options=("beta", "threshold")):
         TypeError: an argument that is not a number.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softplus.html
+
+    >>> Softplus(beta=2.0)(np.array([0.0, 15.0])).round(6)  # log(2) / 2; beyond the threshold
+    array([ 0.346574, 15.      ])
     """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
@@ -266,6 +319,10 @@ class Softmax(Activation, function=F.softmax, options=("dim",)):
         TypeError: `dim` is not an integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
+
+    >>> Softmax(dim=1)(np.log([[1.0, 3.0], [2.0, 2.0]])).round(6)
+    array([[0.25, 0.75],
+           [0.5 , 0.5 ]])
     """
 
     def __init__(self, dim: int) -> None:
@@ -283,6 +340,10 @@ class LogSoftmax(Activation, function=F.log_softmax, options=("dim",)):
         TypeError: `dim` is not an integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
+
+    >>> x = np.log([[1.0, 3.0]])
+    >>> np.exp(LogSoftmax(dim=1)(x)).round(6)
+    array([[0.25, 0.75]])
     """
 
     def __init__(self, dim: int) -> None:

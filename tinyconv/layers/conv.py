@@ -233,6 +233,11 @@ class Conv1d(PaddedConvolution, function=F.conv1d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv1d.html
+
+    >>> layer = Conv1d(1, 1, 2, padding="same", padding_mode="circular", bias=False)
+    >>> layer.weight = [[[-1.0, 1.0]]]
+    >>> layer(np.array([[1.0, 2.0, 4.0]], np.float32)).tolist()  # the last difference is that to the first
+    [[1.0, 2.0, -3.0]]
     """
 
     @staticmethod
@@ -268,6 +273,12 @@ class Conv2d(PaddedConvolution, function=F.conv2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html
+
+    >>> layer = Conv2d(8, 4, 3, stride=2, padding=1, groups=2, generator=0)
+    >>> layer(np.ones((2, 8, 28, 28), np.float32)).shape, layer.weight.shape
+    ((2, 4, 14, 14), (4, 4, 3, 3))
+    >>> layer.backward(np.ones((2, 4, 14, 14), np.float32)).shape, layer.grads["bias"].tolist()
+    ((2, 8, 28, 28), [392.0, 392.0, 392.0, 392.0])
     """
 
     _sizes = staticmethod(pair)
@@ -303,6 +314,11 @@ class ConvTranspose2d(OfFunction, Convolution, function=F.conv_transpose2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html
+
+    >>> layer = ConvTranspose2d(1, 1, 2, stride=2, bias=False)
+    >>> layer.weight = [[[[1.0, 2.0], [3.0, 4.0]]]]
+    >>> layer(np.array([[[1.0, 10.0]]], np.float32)).tolist()
+    [[[1.0, 2.0, 10.0, 20.0], [3.0, 4.0, 30.0, 40.0]]]
     """
 
     _sizes: Callable[..., tuple[int, ...]] = staticmethod(pair)
@@ -436,6 +452,10 @@ class ConvTranspose1d(ConvTranspose2d, function=F.conv_transpose1d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose1d.html
+
+    >>> layer, x = ConvTranspose1d(1, 1, 3, stride=2, padding=1), np.ones((1, 1, 4), np.float32)
+    >>> layer(x).shape, layer.forward(x, output_size=(8,)).shape
+    ((1, 1, 7), (1, 1, 8))
     """
 
     _sizes = staticmethod(Conv1d._sizes)

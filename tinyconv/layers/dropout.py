@@ -23,6 +23,11 @@ class Dropout(Layer):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
+
+    >>> import numpy as np
+    >>> layer, x = Dropout(0.75, generator=0), np.ones(100)
+    >>> sorted(set(layer(x).tolist())), sorted(set(layer.eval()(x).tolist()))
+    ([0.0, 4.0], [1.0])
     """
 
     _function_saved = staticmethod(F.dropout_saved)
@@ -66,6 +71,11 @@ class Dropout2d(Dropout):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout2d.html
+
+    >>> import numpy as np
+    >>> output = Dropout2d(0.75, generator=0)(np.ones((1, 100, 2, 2)))
+    >>> sorted(set(output.sum(axis=(2, 3)).ravel().tolist()))  # all four pixels of a channel, or none
+    [0.0, 16.0]
     """
 
     _function_saved = staticmethod(F.dropout2d_saved)

@@ -100,6 +100,17 @@ class Layer(ForwardCache):
         TypeError: a list, tuple or dict of layers is assigned, whose layers would not be trained or saved.
         ValueError: a layer that is part of this one already, as a layer keeps what backward needs for one
             place only; a name that the class uses.
+
+    >>> import numpy as np
+    >>> class Double(Layer):
+    ...     def forward(self, x):
+    ...         return self.save(2 * x)
+    ...     def backward(self, grad_output):
+    ...         self.saved(grad_output)
+    ...         return 2 * grad_output
+    >>> layer = Double()
+    >>> layer(np.array([1.0, 3.0])), layer.backward(np.array([5.0, 7.0]))
+    (array([2., 6.]), array([10., 14.]))
     """
 
     _training: bool

@@ -33,6 +33,13 @@ class Linear(Affine):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
+
+    >>> layer = Linear(2, 1)
+    >>> layer.weight, layer.bias = [[3.0, 4.0]], [0.5]
+    >>> layer(np.array([[1.0, 2.0]], np.float32)).tolist()
+    [[11.5]]
+    >>> layer.backward(np.array([[10.0]], np.float32)).tolist(), layer.grads["weight"].tolist()
+    ([[30.0, 40.0]], [[10.0, 20.0]])
     """
 
     def __init__(

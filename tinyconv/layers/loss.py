@@ -92,6 +92,15 @@ class Loss(Criterion):
 
     Raises:
         ValueError: another `reduction`.
+
+    >>> import numpy as np
+    >>> from tinyconv import MSELoss
+    >>> criterion = MSELoss()
+    >>> criterion.reduction = "sum"
+    >>> float(criterion(np.array([3.0, 2.0]), np.array([1.0, 5.0]))), criterion.backward()
+    (13.0, array([ 4., -6.]))
+    >>> isinstance(criterion, Loss)
+    True
     """
 
     def denominator(self, prediction: Array, target: Array) -> Any:
@@ -209,6 +218,11 @@ class MSELoss(ElementLoss, function=F.mse_loss):
         ValueError: another `reduction`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
+
+    >>> import numpy as np
+    >>> x, target = np.array([3.0, 2.0]), np.array([1.0, 5.0])
+    >>> [MSELoss(reduction)(x, target).tolist() for reduction in ("none", "mean", "sum")]
+    [[4.0, 9.0], 6.5, 13.0]
     """
 
 
@@ -222,6 +236,11 @@ class L1Loss(ElementLoss, function=F.l1_loss):
         ValueError: another `reduction`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html
+
+    >>> import numpy as np
+    >>> criterion = L1Loss()
+    >>> float(criterion(np.array([3.0, 2.0]), np.array([1.0, 5.0]))), criterion.backward()
+    (2.5, array([ 0.5, -0.5]))
     """
 
 
@@ -236,6 +255,11 @@ class SmoothL1Loss(ElementLoss, function=F.smooth_l1_loss, options=("reduction",
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
+
+    >>> import numpy as np
+    >>> criterion = SmoothL1Loss(reduction="none", beta=2.0)
+    >>> criterion(np.array([1.0, 4.0]), np.zeros(2))  # 1 / 2 / 2, 4 - 2 / 2
+    array([0.25, 3.  ])
     """
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
@@ -254,6 +278,11 @@ class HuberLoss(ElementLoss, function=F.huber_loss, options=("reduction", "delta
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html
+
+    >>> import numpy as np
+    >>> criterion = HuberLoss(reduction="none", delta=2.0)
+    >>> criterion(np.array([1.0, 4.0]), np.zeros(2))  # 1 / 2, 2 * (4 - 1)
+    array([0.5, 6. ])
     """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
@@ -273,6 +302,11 @@ class KLDivLoss(ElementLoss, function=F.kl_div, options=("reduction", "log_targe
         ValueError, TypeError: another `reduction`, a `log_target` that is not a bool.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html
+
+    >>> import numpy as np
+    >>> x, target = np.log([[0.25, 0.75]]), np.array([[0.5, 0.5]])
+    >>> [float(KLDivLoss(reduction)(x, target).round(4)) for reduction in ("batchmean", "mean")]
+    [0.1438, 0.0719]
     """
 
     _reductions = (*REDUCTIONS, "batchmean")
@@ -297,6 +331,11 @@ class HingeEmbeddingLoss(ElementLoss, function=F.hinge_embedding_loss, options=(
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html
+
+    >>> import numpy as np
+    >>> criterion = HingeEmbeddingLoss(margin=2.0, reduction="none")
+    >>> criterion(np.array([0.5, 0.5, 3.0]), np.array([1, -1, -1]))
+    array([0.5, 1.5, 0. ])
     """
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
@@ -316,6 +355,13 @@ class BCELoss(ElementLoss, function=F.binary_cross_entropy, options=("weight", "
         ValueError: another `reduction`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html
+
+    >>> import numpy as np
+    >>> criterion = BCELoss(weight=np.array([3.0, 1.0]), reduction="sum")
+    >>> float(criterion(np.array([0.5, 0.5]), np.array([1.0, 0.0])).round(6))  # 4 * log(2)
+    2.772589
+    >>> criterion.backward()
+    array([-6.,  2.])
     """
 
     def __init__(self, weight: Array | None = None, reduction: str = "mean") -> None:
@@ -338,6 +384,11 @@ class BCEWithLogitsLoss(
         ValueError: another `reduction`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
+
+    >>> import numpy as np
+    >>> criterion = BCEWithLogitsLoss(reduction="none", pos_weight=np.array([3.0]))
+    >>> criterion(np.zeros(2), np.array([1.0, 0.0])).round(6)  # 3 * log(2), log(2)
+    array([2.079442, 0.693147])
     """
 
     def __init__(
@@ -376,6 +427,12 @@ class NLLLoss(ClassLoss, ElementLoss, function=F.nll_loss):
         ValueError: another `reduction`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
+
+    >>> import numpy as np
+    >>> log_probabilities = np.array([[-1.0, -2.0], [-1.0, -2.0]])
+    >>> criterion = NLLLoss(weight=np.array([1.0, 3.0]))
+    >>> float(criterion(log_probabilities, np.array([0, 1])))  # (1 * 1 + 3 * 2) / (1 + 3)
+    1.75
     """
 
     @underflow_allowed
@@ -398,6 +455,15 @@ class CrossEntropyLoss(ClassLoss, options=("weight", "ignore_index", "reduction"
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
+
+    >>> import numpy as np
+    >>> logits, target = np.zeros((2, 4)), np.array([2, -100])  # the second does not count
+    >>> criterion = CrossEntropyLoss(label_smoothing=0.4)
+    >>> float(criterion(logits, target).round(6))  # log(4)
+    1.386294
+    >>> criterion.backward().round(6) + 0.0
+    array([[ 0.15,  0.15, -0.45,  0.15],
+           [ 0.  ,  0.  ,  0.  ,  0.  ]])
     """
 
     def __init__(
@@ -439,6 +505,13 @@ class MultiInputLoss(Criterion):
 
     Attributes:
         inputs: names of the first arguments of forward, those that backward returns the gradients of.
+
+    >>> import numpy as np
+    >>> from tinyconv import TripletMarginLoss
+    >>> criterion = TripletMarginLoss()
+    >>> loss = criterion(np.zeros((4, 2)), np.ones((4, 2)), np.ones((4, 2)))
+    >>> isinstance(criterion, MultiInputLoss), criterion.inputs, len(criterion.backward())
+    (True, ('anchor', 'positive', 'negative'), 3)
     """
 
     inputs: tuple[str, ...] = ("input1", "input2")
@@ -527,6 +600,12 @@ class CosineEmbeddingLoss(MarginRankingLoss, function=F.cosine_embedding_loss):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html
+
+    >>> import numpy as np
+    >>> right, other = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 0.0]])
+    >>> criterion = CosineEmbeddingLoss(margin=0.5, reduction="none")
+    >>> criterion(right, other, np.array([1, -1])).round(6)  # 1 - 0, 1 - 0.5
+    array([1. , 0.5])
     """
 
 
@@ -548,6 +627,13 @@ class TripletMarginLoss(
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.TripletMarginLoss.html
+
+    >>> import numpy as np
+    >>> anchor, near, far = np.zeros((1, 2)), np.array([[3.0, 4.0]]), np.array([[0.0, 5.5]])
+    >>> float(TripletMarginLoss(p=1, eps=0.0)(anchor, near, far))  # 1 + 7 - 5.5
+    2.5
+    >>> float(TripletMarginLoss(p=1, eps=0.0, swap=True)(anchor, near, far))  # 4.5 from near to far
+    3.5
     """
 
     inputs = ("anchor", "positive", "negative")

@@ -144,6 +144,12 @@ class BatchNorm1d(BatchNorm):
 
     Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
         https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm1d.html
+
+    >>> layer = BatchNorm1d(1, momentum=0.5, dtype=np.float64)
+    >>> layer(np.array([[1.0], [3.0]])).round(3).tolist(), layer.running_mean, layer.running_var
+    ([[-1.0], [1.0]], array([1.]), array([1.5]))
+    >>> layer.eval()(np.array([[1.0]])).round(3).tolist()  # the running mean
+    [[0.0]]
     """
 
     form = "(N, {}) or (N, {}, L)"
@@ -171,6 +177,11 @@ class BatchNorm2d(BatchNorm):
 
     Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
         https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
+
+    >>> layer = BatchNorm2d(1, dtype=np.float64)
+    >>> layer.weight, layer.bias = [10.0], [5.0]
+    >>> layer(np.array([[[[7.0, 7.0]]], [[[9.0, 9.0]]]])).round(2).tolist()
+    [[[[-5.0, -5.0]]], [[[15.0, 15.0]]]]
     """
 
     form = "(N, {}, H, W)"
@@ -229,6 +240,11 @@ class LayerNorm(SampleNorm, function=F.layer_norm, options=("normalized_shape", 
 
     Source: Ba et al., https://arxiv.org/abs/1607.06450;
         https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
+
+    >>> layer = LayerNorm(2, bias=False, dtype=np.float64)
+    >>> layer(np.array([[1.0, 3.0], [10.0, 50.0]])).round(3), list(layer.params)
+    (array([[-1.,  1.],
+           [-1.,  1.]]), ['weight'])
     """
 
     def __init__(
@@ -275,6 +291,10 @@ class GroupNorm(SampleNorm, function=F.group_norm, options=("num_groups", "eps")
 
     Source: Wu and He, https://arxiv.org/abs/1803.08494;
         https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html
+
+    >>> x = np.array([[1.0, 3.0, 10.0, 50.0]])  # two groups of two channels
+    >>> GroupNorm(2, 4, dtype=np.float64)(x).round(3)
+    array([[-1.,  1., -1.,  1.]])
     """
 
     def __init__(
@@ -325,6 +345,10 @@ class InstanceNorm2d(SampleNorm, BatchNorm, function=F.group_norm, options=("num
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.InstanceNorm2d.html
+
+    >>> layer = InstanceNorm2d(2)
+    >>> layer(np.array([[[1.0, 3.0]], [[10.0, 50.0]]])).round(3).tolist(), list(layer.params)
+    ([[[-1.0, 1.0]], [[-1.0, 1.0]]], [])
     """
 
     form = "(N, {}, H, W) or ({}, H, W)"

@@ -51,6 +51,10 @@ class ConstantPad2d(Pad2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ConstantPad2d.html
+
+    >>> import numpy as np
+    >>> ConstantPad2d((2, -1, 0, 0), 9.0)(np.array([[[1.0, 2.0, 3.0]]]))
+    array([[[9., 9., 1., 2.]]])
     """
 
     value: float
@@ -70,6 +74,11 @@ class ZeroPad2d(Pad2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ZeroPad2d.html
+
+    >>> import numpy as np
+    >>> ZeroPad2d((1, 1, 1, 0))(np.array([[[1.0, 2.0, 3.0]]]))
+    array([[[0., 0., 0., 0., 0.],
+            [0., 1., 2., 3., 0.]]])
     """
 
 
@@ -83,6 +92,10 @@ class ReflectionPad2d(Pad2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReflectionPad2d.html
+
+    >>> import numpy as np
+    >>> ReflectionPad2d((2, 1, 0, 0))(np.array([[[1.0, 2.0, 3.0]]]))
+    array([[[3., 2., 1., 2., 3., 2.]]])
     """
 
     mode = "reflect"
@@ -98,6 +111,10 @@ class ReplicationPad2d(Pad2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReplicationPad2d.html
+
+    >>> import numpy as np
+    >>> ReplicationPad2d((2, 1, 0, 0))(np.array([[[1.0, 2.0, 3.0]]]))
+    array([[[1., 1., 1., 2., 3., 3.]]])
     """
 
     mode = "replicate"
@@ -113,6 +130,10 @@ class CircularPad2d(Pad2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CircularPad2d.html
+
+    >>> import numpy as np
+    >>> CircularPad2d((1, 1, 0, 0))(np.array([[[1.0, 2.0, 3.0]]]))
+    array([[[3., 1., 2., 3., 1.]]])
     """
 
     mode = "circular"

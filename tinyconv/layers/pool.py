@@ -40,6 +40,15 @@ class MaxPool2d(Layer):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
+
+    >>> import numpy as np
+    >>> layer = MaxPool2d(2, stride=1, dilation=2)  # a window reaches over three pixels
+    >>> layer(np.arange(12.0).reshape(1, 3, 4))
+    array([[[10., 11.]]])
+    >>> layer.backward(np.array([[[5.0, 7.0]]]))
+    array([[[0., 0., 0., 0.],
+            [0., 0., 0., 0.],
+            [0., 0., 5., 7.]]])
     """
 
     _sizes: Callable[..., tuple[tuple[int, ...], ...]] = staticmethod(pool_options)
@@ -111,6 +120,11 @@ class MaxPool1d(MaxPool2d):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool1d.html
+
+    >>> import numpy as np
+    >>> x = np.array([[1.0, 3.0, 2.0]])
+    >>> MaxPool1d(2)(x), MaxPool1d(2, ceil_mode=True)(x)
+    (array([[3.]]), array([[3., 2.]]))
     """
 
     _sizes = staticmethod(_row_options)
@@ -155,6 +169,13 @@ class MaxUnpool2d(Layer):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxUnpool2d.html
+
+    >>> import numpy as np
+    >>> from tinyconv import MaxPool2d
+    >>> pooled, indices = MaxPool2d(2, return_indices=True)(np.array([[[1.0, 2.0], [4.0, 3.0]]]))
+    >>> MaxUnpool2d(2)(pooled, indices)
+    array([[[0., 0.],
+            [4., 0.]]])
     """
 
     def __init__(
@@ -208,6 +229,11 @@ class AvgPool2d(
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html
+
+    >>> import numpy as np
+    >>> x = np.arange(8.0).reshape(1, 2, 4)
+    >>> AvgPool2d(2)(x), AvgPool2d(2, divisor_override=1)(x)
+    (array([[[2.5, 4.5]]]), array([[[10., 18.]]]))
     """
 
     def __init__(
@@ -251,6 +277,11 @@ class AvgPool1d(
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool1d.html
+
+    >>> import numpy as np
+    >>> x = np.array([[4.0, 6.0]])
+    >>> AvgPool1d(2, padding=1)(x), AvgPool1d(2, padding=1, count_include_pad=False)(x)
+    (array([[2., 3.]]), array([[4., 6.]]))
     """
 
     def __init__(
@@ -276,6 +307,10 @@ class AdaptiveAvgPool2d(LinearMap, function=F.adaptive_avg_pool2d, options=("out
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html
+
+    >>> import numpy as np
+    >>> AdaptiveAvgPool2d((1, None))(np.arange(6.0).reshape(1, 2, 3))  # the mean of each column
+    array([[[1.5, 2.5, 3.5]]])
     """
 
     def __init__(self, output_size: OutputSize) -> None:
@@ -299,6 +334,10 @@ class AdaptiveMaxPool2d(Layer):
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveMaxPool2d.html
+
+    >>> import numpy as np
+    >>> AdaptiveMaxPool2d(1, return_indices=True)(np.array([[[1.0, 5.0], [3.0, 2.0]]]))
+    (array([[[5.]]]), array([[[1]]]))
     """
 
     def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:

@@ -24,6 +24,11 @@ class Flatten(LinearMap, function=F.flatten, options=("start_dim", "end_dim")):
         TypeError: a dimension that is not an integer.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Flatten.html
+
+    >>> import numpy as np
+    >>> x = np.zeros((2, 3, 4, 5))
+    >>> Flatten()(x).shape, Flatten(2)(x).shape, Flatten(end_dim=2)(x).shape
+    ((2, 60), (2, 3, 20), (2, 12, 5))
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
@@ -42,6 +47,10 @@ class Identity(Layer):
         args, kwargs: accepted for PyTorch's signature and ignored.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Identity.html
+
+    >>> import numpy as np
+    >>> Identity(54, unused=True)(np.array([1.0, -2.0]))
+    array([ 1., -2.])
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,6 +88,11 @@ class Unflatten(LinearMap, function=F.unflatten, options=("dim", "unflattened_si
         TypeError: an argument of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Unflatten.html
+
+    >>> import numpy as np
+    >>> Unflatten(1, (2, -1))(np.arange(6.0).reshape(1, 6))
+    array([[[0., 1., 2.],
+            [3., 4., 5.]]])
     """
 
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
@@ -106,6 +120,11 @@ class Upsample(LinearMap, function=F.interpolate, options=("size", "scale_factor
             `scale_factor`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Upsample.html
+
+    >>> import numpy as np
+    >>> x = np.array([[[0.0, 3.0]]])
+    >>> Upsample(scale_factor=2)(x), Upsample(4, mode="linear", align_corners=True)(x)
+    (array([[[0., 0., 3., 3.]]]), array([[[0., 1., 2., 3.]]]))
     """
 
     def __init__(
@@ -138,6 +157,11 @@ class PixelShuffle(LinearMap, function=F.pixel_shuffle, options=("upscale_factor
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PixelShuffle.html
+
+    >>> import numpy as np
+    >>> PixelShuffle(2)(np.arange(8.0).reshape(4, 1, 2))
+    array([[[0., 2., 1., 3.],
+            [4., 6., 5., 7.]]])
     """
 
     def __init__(self, upscale_factor: int) -> None:
@@ -155,6 +179,10 @@ class PixelUnshuffle(LinearMap, function=F.pixel_unshuffle, options=("downscale_
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PixelUnshuffle.html
+
+    >>> import numpy as np
+    >>> PixelUnshuffle(2)(np.arange(4.0).reshape(1, 2, 2)).tolist()
+    [[[0.0]], [[1.0]], [[2.0]], [[3.0]]]
     """
 
     def __init__(self, downscale_factor: int) -> None:

@@ -18,6 +18,14 @@ class Unfold(LinearMap, function=F.unfold, options=("kernel_size", "dilation", "
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Unfold.html
+
+    >>> import numpy as np
+    >>> layer = Unfold(kernel_size=2, padding=(0, 1), stride=2)
+    >>> layer(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))  # a column for each of two windows
+    array([[[0., 2.],
+            [1., 0.],
+            [0., 4.],
+            [3., 0.]]])
     """
 
     def __init__(
@@ -48,6 +56,11 @@ class Fold(
         ValueError, TypeError: an argument out of range or of the wrong type.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Fold.html
+
+    >>> import numpy as np
+    >>> columns = np.array([[[1.0, 2.0], [3.0, 4.0]]])  # a column for each of two windows
+    >>> Fold(output_size=(1, 3), kernel_size=(1, 2))(columns)
+    array([[[[1., 5., 4.]]]])
     """
 
     def __init__(

@@ -84,6 +84,15 @@ class Optimizer:
             `optimizer.groups[1]["lr"] *= 0.5`.
         initial_lrs: the groups' learning rates when the first schedule was created.
         state: name of a parameter -> the optimiser's state for it.
+
+    >>> from tinyconv import Linear, Sequential
+    >>> model = Sequential(Linear(4, 3), Linear(3, 2))
+    >>> optimizer = SGD(model, lr=0.5, groups=[{"params": ["1"], "lr": 0.25}])
+    >>> [(group["params"], group["lr"]) for group in optimizer.groups]
+    [(['0.weight', '0.bias'], 0.5), (['1'], 0.25)]
+    >>> optimizer.lr = 0.125
+    >>> [group["lr"] for group in optimizer.groups]
+    [0.125, 0.25]
     """
 
     options: ClassVar[dict[str, Option[Any]]] = {}
@@ -332,6 +341,16 @@ class SGD(Optimizer):
         ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+
+    >>> from tinyconv import Linear
+    >>> model = Linear(1, 1, bias=False, dtype=np.float64)
+    >>> model.weight, model.grads["weight"][...] = [[5.0]], 2.0
+    >>> optimizer, weights = SGD(model, lr=0.5, momentum=0.5), []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     weights.append(model.weight.item())
+    >>> weights  # 5 - 0.5 * 2, then 0.5 * (2 + 1) and 0.5 * (2 + 1.5) less
+    [4.0, 2.5, 0.75]
     """
 
     momentum = Option(partial(number, low=0.0))
@@ -407,6 +426,13 @@ class Adam(Optimizer):
     Source: Kingma and Ba, https://arxiv.org/abs/1412.6980;
         Reddi, Kale and Kumar (AMSGrad), https://arxiv.org/abs/1904.09237;
         https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
+
+    >>> from tinyconv import Linear
+    >>> model = Linear(2, 1, bias=False, dtype=np.float64)
+    >>> model.weight, model.grads["weight"][...] = [[5.0, 5.0]], [[2.0, -0.001]]
+    >>> Adam(model, lr=0.1).step()
+    >>> model.weight.round(4)  # the first step is as long as the learning rate, whatever the gradient
+    array([[4.9, 5.1]])
     """
 
     betas = Option(_betas)
@@ -484,6 +510,13 @@ class AdamW(Adam):
 
     Source: Loshchilov and Hutter, https://arxiv.org/abs/1711.05101;
         https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
+
+    >>> from tinyconv import Linear
+    >>> model = Linear(1, 1, bias=False, dtype=np.float64)
+    >>> model.weight, model.grads["weight"][...] = [[5.0]], 2.0
+    >>> AdamW(model, lr=0.1, weight_decay=0.5).step()
+    >>> model.weight.round(6)  # 5 * (1 - 0.1 * 0.5) - 0.1
+    array([[4.65]])
     """
 
     _decoupled = True
@@ -525,6 +558,13 @@ class NAdam(Optimizer):
 
     Source: Dozat, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ;
         https://docs.pytorch.org/docs/stable/generated/torch.optim.NAdam.html
+
+    >>> from tinyconv import Linear
+    >>> model = Linear(1, 1, bias=False, dtype=np.float64)
+    >>> model.weight, model.grads["weight"][...] = [[5.0]], 2.0
+    >>> NAdam(model, lr=0.3, betas=(0.5, 0.999), momentum_decay=0.0).step()  # u_t = 0.25 and m = 1
+    >>> model.weight.round(6)  # 5 - 0.3 * (0.25 / (1 - 0.25**2) * 1 + 2) / 2
+    array([[4.66]])
     """
 
     betas = Option(_betas)
@@ -586,6 +626,13 @@ class RMSprop(Optimizer):
         ValueError, TypeError: an argument out of range or of the wrong type; a model without parameters.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
+
+    >>> from tinyconv import Linear
+    >>> model = Linear(1, 1, bias=False, dtype=np.float64)
+    >>> model.weight, model.grads["weight"][...] = [[5.0]], 2.0
+    >>> RMSprop(model, lr=0.5, alpha=0.75).step()
+    >>> model.weight.round(6)  # 5 - 0.5 * 2 / sqrt(0.25 * 2**2)
+    array([[4.]])
     """
 
     alpha = Option(partial(number, low=0.0, high=1.0))
@@ -654,6 +701,13 @@ class Adagrad(Optimizer):
 
     Source: Duchi, Hazan and Singer, https://jmlr.org/papers/v12/duchi11a.html;
         https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html
+
+    >>> from tinyconv import Linear
+    >>> model = Linear(1, 1, bias=False, dtype=np.float64)
+    >>> model.weight, model.grads["weight"][...] = [[5.0]], 2.0
+    >>> Adagrad(model, lr=0.5, initial_accumulator_value=12.0).step()
+    >>> model.weight.round(6)  # 5 - 0.5 * 2 / sqrt(12 + 2**2)
+    array([[4.75]])
     """
 
     lr_decay = Option(partial(number, low=0.0))
@@ -711,6 +765,13 @@ class Adadelta(Optimizer):
 
     Source: Zeiler, https://arxiv.org/abs/1212.5701;
         https://docs.pytorch.org/docs/stable/generated/torch.optim.Adadelta.html
+
+    >>> from tinyconv import Linear
+    >>> model = Linear(1, 1, bias=False, dtype=np.float64)
+    >>> model.weight, model.grads["weight"][...] = [[5.0]], 2.0
+    >>> Adadelta(model, rho=0.75, eps=1 / 3).step()
+    >>> model.weight.round(6)  # 5 - 2 * sqrt(0 + 1/3) / sqrt(0.25 * 2**2 + 1/3)
+    array([[4.]])
     """
 
     rho = Option(partial(number, low=0.0, high=1.0))

@@ -28,6 +28,15 @@ class Schedule:
         optimizer: the argument; all arguments of a schedule are attributes of it.
         base_lrs: the groups' learning rates when the optimiser's first schedule was created.
         count: number of calls of `step`.
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule = ExponentialLR(SGD(Linear(1, 1), lr=1.0), gamma=0.5)
+    >>> schedule.step()
+    >>> schedule.optimizer.lr *= 0.5
+    >>> schedule.step()
+    >>> schedule.optimizer.lr, schedule.count, schedule.base_lrs
+    (0.125, 2, [1.0])
     """
 
     interval: Literal["epoch", "step"] = "epoch"
@@ -98,6 +107,15 @@ class ConstantLR(Schedule):
     A learning rate that never changes needs no schedule.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ConstantLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule, lrs = ConstantLR(SGD(Linear(1, 1), lr=1.0), factor=0.25, total_iters=2), []
+    >>> for epoch in range(4):
+    ...     lrs.append(schedule.optimizer.lr)
+    ...     schedule.step()
+    >>> lrs
+    [0.25, 0.25, 1.0, 1.0]
     """
 
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5) -> None:
@@ -117,6 +135,15 @@ class StepLR(Schedule):
     """Use lr * gamma^floor(epoch / step_size).
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.StepLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule, lrs = StepLR(SGD(Linear(1, 1), lr=1.0), step_size=2, gamma=0.5), []
+    >>> for epoch in range(5):
+    ...     lrs.append(schedule.optimizer.lr)
+    ...     schedule.step()
+    >>> lrs
+    [1.0, 1.0, 0.5, 0.5, 0.25]
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
@@ -134,6 +161,15 @@ class MultiStepLR(Schedule):
     An epoch that is there twice counts twice.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.MultiStepLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule, lrs = MultiStepLR(SGD(Linear(1, 1), lr=1.0), milestones=[1, 4], gamma=0.5), []
+    >>> for epoch in range(5):
+    ...     lrs.append(schedule.optimizer.lr)
+    ...     schedule.step()
+    >>> lrs
+    [1.0, 0.5, 0.5, 0.5, 0.25]
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
@@ -149,6 +185,15 @@ class ExponentialLR(StepLR):
     """Use lr * gamma^epoch.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ExponentialLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule, lrs = ExponentialLR(SGD(Linear(1, 1), lr=1.0), gamma=0.5), []
+    >>> for epoch in range(4):
+    ...     lrs.append(schedule.optimizer.lr)
+    ...     schedule.step()
+    >>> lrs
+    [1.0, 0.5, 0.25, 0.125]
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
@@ -162,6 +207,15 @@ class LinearLR(Schedule):
     start_factor.)
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LinearLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule, lrs = LinearLR(SGD(Linear(1, 1), lr=1.0), start_factor=0.25, total_iters=3), []
+    >>> for epoch in range(5):
+    ...     lrs.append(round(schedule.optimizer.lr, 4))
+    ...     schedule.step()
+    >>> lrs
+    [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
     def __init__(
@@ -185,6 +239,15 @@ class CosineAnnealingLR(Schedule):
     """Use eta_min + (lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.CosineAnnealingLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> schedule, lrs = CosineAnnealingLR(SGD(Linear(1, 1), lr=1.0), T_max=4, eta_min=0.5), []
+    >>> for epoch in range(5):
+    ...     lrs.append(round(schedule.optimizer.lr, 4))
+    ...     schedule.step()
+    >>> lrs
+    [1.0, 0.9268, 0.75, 0.5732, 0.5]
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:  # noqa: N803
@@ -222,6 +285,17 @@ class OneCycleLR(Schedule):
 
     Source: Smith and Topin, https://arxiv.org/abs/1708.07120;
         https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html
+
+    >>> from tinyconv import Linear
+    >>> from tinyconv.optim import SGD
+    >>> optimizer = SGD(Linear(1, 1), momentum=0.9)
+    >>> options = {"pct_start": 0.6, "anneal_strategy": "linear", "div_factor": 4.0, "final_div_factor": 25.0}
+    >>> schedule, steps = OneCycleLR(optimizer, max_lr=1.0, total_steps=5, **options), []
+    >>> for _ in range(5):
+    ...     steps.append((round(optimizer.lr, 4), round(optimizer.momentum, 4)))
+    ...     schedule.step()
+    >>> steps
+    [(0.25, 0.95), (0.625, 0.9), (1.0, 0.85), (0.505, 0.9), (0.01, 0.95)]
     """
 
     interval = "step"
@@ -295,7 +369,7 @@ class OneCycleLR(Schedule):
 
 
 class ReduceLROnPlateau(Schedule):
-    """Multiply the learning rate by `factor` when a figure has not become better for a time.
+    """Multiply the learning rate by `factor` when a figure has stopped improving.
 
     A Trainer passes the loss after each epoch, or with mode "max" the accuracy: that of the validation, or of
     the training if there is none. By hand: `schedule.step(loss)`.

@@ -30,6 +30,10 @@ def image_grid(images: Array, columns: int, path: Path = None) -> "Figure":
         OSError: the file cannot be written.
 
     Example: `image_grid(mnist.test_images[:40], 10, "digits.png")`
+
+    >>> figure = image_grid(np.zeros((6, 28, 28)), columns=3)  # two rows, of 0.6 inches each
+    >>> figure.get_size_inches().round(2).tolist()
+    [1.8, 1.2]
     """
     pixels = _without_channel(images)
     columns = integer("columns", columns)
@@ -59,6 +63,10 @@ def scatter(points: Array, labels: Array, path: Path = None) -> "Figure":
         OSError: the file cannot be written.
 
     Example: `scatter(encoder.predict(images), labels, "codes.png")`
+
+    >>> figure = scatter(np.zeros((4, 2)), np.array([7, 1, 7, 1]))
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    ['1', '7']
     """
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"`points` (of shape {points.shape}) must have the form (N, 2)")

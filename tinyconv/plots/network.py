@@ -39,6 +39,10 @@ def filters(layer_or_model: Layer, path: Path = None) -> "Figure":
         ValueError: it does not have a Conv2d; an unknown ending of `path`.
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
+
+    >>> print(filters(Conv2d(1, 4, 3, generator=0)).axes[0].get_title())
+    Conv2d, weight (4, 1, 3, 3)
+    4 kernels, row by row
     """
     modules = instance("layer_or_model", layer_or_model, Layer).named_modules()
     found = [(name, layer) for name, layer in modules if isinstance(layer, Conv2d)]
@@ -103,6 +107,11 @@ def activations(model: Layer, image: Array, path: Path = None) -> "Figure":
             of `path`.
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
+
+    >>> from tinyconv import ReLU
+    >>> figure = activations(Sequential(ReLU()), np.array([[[-1.0, 2.0]]]))
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['image, (1, 1, 1, 2): 1 channel, -1 to 2', '0: ReLU, (1, 1, 1, 2): 1 channel, 0 to 2']
     """
     instance("model", model, Layer)
     batch = _batch_of_one(image)
@@ -164,6 +173,12 @@ def saliency(model: Layer, image: Array, target_class: int | None = None, path: 
         OSError: the file cannot be written.
 
     Source: Simonyan et al., https://arxiv.org/abs/1312.6034
+
+    >>> from tinyconv import Flatten, Linear
+    >>> model = Sequential(Flatten(), Linear(4, 3, dtype=np.float64, generator=0))
+    >>> figure = saliency(model, np.ones((1, 2, 2)), target_class=2)
+    >>> [axes.get_title() for axes in figure.axes[1:3]]
+    ['|d logit 2 / d image|', 'both']
     """
     instance("model", model, Layer)
     batch = _batch_of_one(image)

@@ -40,6 +40,14 @@ def learning_curves(history: History, path: Path = None) -> "Figure":
         OSError: the file cannot be written.
 
     Example: `learning_curves(trainer.fit(data, epochs=5), "curves.png")`
+
+    >>> import tempfile
+    >>> from tinyconv.training import Epoch
+    >>> history = History([Epoch(1, 2, 0.1, 0.7, 0.5, 0.6, 0.875, 1.5, 100.0)], [0.8, 0.6])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     figure = learning_curves(history, f"{folder}/curves.png")
+    >>> [axes.get_title() for axes in figure.axes]
+    ['Loss', 'Accuracy']
     """
     panels: list[Callable[[Axes, History], None]] = [_draw_losses]
     if any(np.isfinite(_by_epoch(history, field)).any() for field in ACCURACIES.values()):
@@ -77,6 +85,13 @@ def training_report(
         ValueError: matplotlib does not have a format for the ending of `path`.
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
+
+    >>> from tinyconv.training import Epoch
+    >>> history = History([Epoch(1, 2, 0.1, 0.7, 0.5, 0.6, 0.875, 1.5, 100.0)], [0.8, 0.6])
+    >>> images, labels, logits = np.zeros((2, 28, 28)), np.array([0, 1]), np.array([[1.0, 0.0], [3.0, 0.0]])
+    >>> figure = training_report(history, images, labels, logits)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['Loss', 'Accuracy', 'Confusion matrix', '0 (95%), is 1']
     """
     figure = new_figure(13, 8.5)
     top, bottom = figure.subfigures(2, height_ratios=(1, 1.15), squeeze=False)[:, 0]

@@ -87,6 +87,10 @@ def unfold_view(
         TypeError: dtypes that differ or are not floating.
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
+
+    >>> figure = unfold_view(np.ones((1, 1, 3, 3)), np.ones((2, 1, 2, 2)))
+    >>> [axes.get_title().splitlines()[0] for axes in figure.axes]
+    ['input', 'columns', 'weight', 'output', 'grad_output', 'grad_weight', 'grad_columns', 'grad_input']
     """
     check_arrays(input=input, weight=weight, **({} if grad_output is None else {"grad_output": grad_output}))
     check_ndim("input", input, (4,), "(N, C, H, W)")

@@ -112,6 +112,9 @@ class MPICommunicator(Communicator):
 
     Raises:
         ImportError: mpi4py, or an MPI library that it can load, is not installed.
+
+    >>> MPICommunicator()
+    MPICommunicator(rank=0, size=1)
     """
 
     def __init__(self, comm: Any = None) -> None:

@@ -10,6 +10,10 @@ class Epoch:
 
     `train_loss` and `train_accuracy` are measured while the parameters change; `seconds` is the time of
     training without validation, but with checkpoints, and in a resumed epoch that of its rest.
+
+    >>> epoch = Epoch(1, 2, 0.1, 0.7, 0.5, 0.6, 0.875, 1.5, 100.0)
+    >>> epoch.train_loss, epoch.validation_loss, epoch.validation_accuracy, epoch.merit
+    (0.7, 0.6, 0.875, 0.875)
     """
 
     epoch: int

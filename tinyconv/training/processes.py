@@ -46,7 +46,14 @@ MOST_CHARACTERS = 2000  # of an error's message: a pipe that nobody reads must t
 
 
 class WorkerError(Exception):
-    """Raised when another process failed; the message is that of its error."""
+    """Raised when another process failed; the message is that of its error.
+
+    >>> try:
+    ...     raise WorkerError("ValueError: `input` (of shape (3, 5)) must have 4 features")
+    ... except WorkerError as error:
+    ...     print("another process failed:", error)
+    another process failed: ValueError: `input` (of shape (3, 5)) must have 4 features
+    """
 
 
 class ProcessCommunicator(Communicator):

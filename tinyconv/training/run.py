@@ -108,6 +108,13 @@ class Run:
         communicator: of the processes that train together.
         resumable: whether the states of random numbers are noted at the beginning of each epoch.
         folders: whose checkpoints belong to this run.
+
+    >>> from tinyconv import Linear, MSELoss, optim
+    >>> from tinyconv.training import Trainer
+    >>> model = Linear(1, 1)
+    >>> run = Trainer(model, MSELoss(), optim.SGD(model), accumulate=4).run
+    >>> run.epoch, run.accumulate, run.model is model, run.history
+    (0, 4, True, History(0 epochs, 0 steps))
     """
 
     def __init__(
@@ -203,7 +210,7 @@ class Run:
         """Set the epochs of this call of `fit`: `epochs` more, of which one may be the rest of another.
 
         Raises:
-            RuntimeError: another call has not ended.
+            RuntimeError: another call is running.
         """
         if self.fitting:
             raise RuntimeError("`fit` is running: a callback or another thread must not call it, too")

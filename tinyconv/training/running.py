@@ -18,6 +18,15 @@ class Evaluation(NamedTuple):
     the batches' losses, each times its `Loss.denominator`, over the sum of the denominators; NaN if no target
     counts. With "sum" it is the sum of the losses over the number of samples. The accuracy is that of the
     targets that are not ignored; None if there are none, or if the targets are not class indices.
+
+    >>> import numpy as np
+    >>> from tinyconv import Linear, MSELoss, optim
+    >>> from tinyconv.training import Trainer
+    >>> model, x = Linear(1, 1, bias=False), np.array([[1.0], [2.0], [4.0]], np.float32)
+    >>> model.weight = [[1.0]]
+    >>> trainer = Trainer(model, MSELoss(), optim.SGD(model))
+    >>> trainer.evaluate((x, 0 * x), batch_size=2)  # (1 + 4 + 16) / 3, and not the mean of 2.5 and 16
+    Evaluation(loss=7.0, accuracy=None)
     """
 
     loss: float

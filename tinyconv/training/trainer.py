@@ -43,7 +43,7 @@ class Trainer:
         device: "cpu" or "cuda", to which model, criterion, optimiser and data are moved; by default they are
             not moved. On a GPU losses are read after each epoch, and when a progress bar shows them.
         cuda_graph: whether steps on a GPU run as one CUDA graph, see `step_graph`; by default they do.
-        progress: whether to show a bar for each epoch, or print a line where there is no terminal.
+        progress: whether to show a bar for each epoch, or print a line where the output is not a terminal.
 
     Attributes:
         run: all that is kept of the training, see `Run`; `model`, `criterion`, `optimizer`, `schedule` and

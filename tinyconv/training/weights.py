@@ -24,6 +24,15 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: a parameter or buffer is NaN or infinite, or has a name that looks like a path.
         OSError: the file cannot be written; an existing file is not changed.
+
+    >>> import tempfile
+    >>> from safetensors.numpy import load_file
+    >>> from tinyconv import BatchNorm2d, Conv2d, Sequential
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(Sequential(Conv2d(1, 2, 3), BatchNorm2d(2)), f"{folder}/model.safetensors")
+    ...     arrays = load_file(f"{folder}/model.safetensors")
+    >>> sorted(arrays)
+    ['0.bias', '0.weight', '1.bias', '1.num_batches_tracked', '1.running_mean', '1.running_var', '1.weight']
     """
     model.check_whole()
     write_arrays(path, model.state_dict())
@@ -36,6 +45,15 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
         ValueError: not a safetensors file, a damaged one, names and shapes that are not those of the model,
             or values that are NaN or infinite; the message names the file, and the model is not changed.
         OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> from tinyconv import Linear
+    >>> trained, model = Linear(3, 2, generator=0), Linear(3, 2, generator=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(trained, f"{folder}/model.safetensors")
+    ...     load_weights(model, f"{folder}/model.safetensors")
+    >>> bool((model.weight == trained.weight).all())
+    True
     """
     arrays, _ = read_arrays(path)
     try:

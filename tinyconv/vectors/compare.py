@@ -26,6 +26,10 @@ class Verdict(NamedTuple):
     `status` is "agrees", "differs" or "missing", `difference` the largest difference divided by the largest
     value (None where nothing could be subtracted), and `mistakes` what `diagnose` names: objects with `name`,
     `details` and `cure`.
+
+    >>> verdict = Verdict("output", "missing", "not compared: output.bin is missing")
+    >>> verdict.status, verdict.difference, verdict.mistakes
+    ('missing', None, ())
     """
 
     name: str
@@ -38,7 +42,13 @@ class Verdict(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The verdicts on all tensors of one case."""
+    """The verdicts on all tensors of one case.
+
+    >>> verdicts = Verdict("output", "agrees", "agrees"), Verdict("grad_input", "missing", "not compared")
+    >>> comparison = Comparison("relu/plain", "relu", (), verdicts)
+    >>> comparison.status, comparison.names("missing")
+    ('agrees', ['grad_input'])
+    """
 
     path: str
     operator: str
@@ -121,6 +131,17 @@ def compare_suite(
 
     Raises:
         ValueError, OSError: as `compare`, and a file of the suite that has changed.
+
+    >>> import shutil
+    >>> import tempfile
+    >>> from tinyconv.vectors import write_suite
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     suite, mine = Path(folder, "suite"), Path(folder, "mine")
+    ...     _ = write_suite(suite)
+    ...     _ = shutil.copytree(suite / "relu", mine / "relu")  # as a kernel would have written it
+    ...     found = compare_suite(suite, mine)
+    >>> [comparison.path for comparison in found if comparison.status == "agrees"]
+    ['relu/plain', 'relu/zeros', 'relu/large']
     """
     suite, mine = Path(suite), Path(mine)
     if not mine.is_dir():

@@ -14,6 +14,10 @@ class Operator(NamedTuple):
 
     The layer has the name and the arguments of PyTorch's. A loss also has what its targets are: "values",
     "probabilities" or "classes" (indices).
+
+    >>> operator = OPERATORS["cross_entropy"]
+    >>> operator.layer.__name__, operator.form, operator.target
+    ('CrossEntropyLoss', 'batch classes size', 'classes')
     """
 
     layer: type[Any]
@@ -72,6 +76,9 @@ def signature(operator: str) -> inspect.Signature:
     """The operator's attributes and their defaults: arguments of its layer's constructor.
 
     `weight` and `pos_weight` of a loss are True or False here: whether there are such factors.
+
+    >>> str(signature("linear"))
+    '(in_features: int, out_features: int, bias: bool = True)'
     """
     made = OPERATORS[operator]
     parameters = [p for name, p in constructor(made.layer).items() if name not in NOT_ATTRIBUTES]

@@ -77,7 +77,13 @@ def conv1d_backward(
     *,
     algorithm: str | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """Return the gradients with respect to `input`, `weight` and `bias` (None without a bias)."""
+    """Return the gradients with respect to `input`, `weight` and `bias` (None without a bias).
+
+    >>> import numpy as np
+    >>> x, weight, bias = np.array([[1.0, 2.0, 4.0]]), np.array([[[-1.0, 1.0]]]), np.zeros(1)
+    >>> conv1d_backward(np.array([[1.0, 10.0]]), x, weight, bias)
+    (array([[-1., -9., 10.]]), array([[[21., 42.]]]), array([11.]))
+    """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     if bias is not None:
         check_shape("bias", bias, weight.shape[:1], f"for `weight` of shape {weight.shape}")
@@ -119,6 +125,10 @@ def conv1d_input(
         TypeError: dtypes that differ or are not floating.
 
     Source: https://docs.pytorch.org/docs/stable/nn.html#torch.nn.grad.conv1d_input (torch.nn.grad)
+
+    >>> import numpy as np
+    >>> conv1d_input((1, 4), np.array([[[1.0, 2.0]]]), np.array([[1.0, 10.0]]), dilation=2)
+    array([[ 1., 10.,  2., 20.]])
     """
     check_arrays(weight=weight, grad_output=grad_output)
     options = options_2d(tuple(input_size), weight.shape, stride, padding, dilation, groups)
@@ -158,6 +168,10 @@ def conv1d_weight(
         TypeError: dtypes that differ or are not floating.
 
     Source: https://docs.pytorch.org/docs/stable/nn.html#torch.nn.grad.conv1d_weight (torch.nn.grad)
+
+    >>> import numpy as np
+    >>> conv1d_weight(np.array([[1.0, 2.0, 3.0, 4.0]]), (1, 1, 2), np.array([[1.0, 10.0]]), stride=2)
+    array([[[31., 42.]]])
     """
     check_arrays(input=input, grad_output=grad_output)
     options = options_2d(input.shape, tuple(weight_size), stride, padding, dilation, groups)
@@ -167,7 +181,12 @@ def conv1d_weight(
 
 
 def conv1d_bias(grad_output: Array) -> Array:
-    """Sum `grad_output`, (N, O, OL) or (O, OL), to the gradient with respect to the bias, (O,)."""
+    """Sum `grad_output`, (N, O, OL) or (O, OL), to the gradient with respect to the bias, (O,).
+
+    >>> import numpy as np
+    >>> conv1d_bias(np.array([[1.0, 2.0], [10.0, 20.0]]))
+    array([ 3., 30.])
+    """
     check_arrays(grad_output=grad_output)
     check_ndim("grad_output", grad_output, (2, 3), "(N, O, OL) or (O, OL)")
     return conv2d_bias(_image(grad_output))

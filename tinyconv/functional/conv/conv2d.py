@@ -125,6 +125,12 @@ def conv2d_backward(
 
     The first two are `conv2d_input` and `conv2d_weight`; the bias's is grad_output summed over all
     but the channels.
+
+    >>> import numpy as np
+    >>> x, weight = np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.array([10.0, 100.0]).reshape(2, 1, 1, 1)
+    >>> grads = conv2d_backward(np.ones((2, 1, 2)), x, weight, np.zeros(2), groups=2)
+    >>> [grad.ravel().tolist() for grad in grads]  # of input, weight and bias
+    [[10.0, 10.0, 100.0, 100.0], [3.0, 7.0], [2.0, 2.0]]
     """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     if bias is not None:
@@ -236,7 +242,12 @@ def conv2d_weight(
 
 
 def conv2d_bias(grad_output: Array) -> Array:
-    """Sum `grad_output` over all but the channels: the gradient with respect to the bias, (O,)."""
+    """Sum `grad_output` over all but the channels: the gradient with respect to the bias, (O,).
+
+    >>> import numpy as np
+    >>> conv2d_bias(np.ones((2, 3, 4, 5)))
+    array([40., 40., 40.])
+    """
     check_arrays(grad_output=grad_output)
     if grad_output.ndim not in (3, 4):
         check_ndim("grad_output", grad_output, (3, 4), "(N, O, OH, OW) or (O, OH, OW)")

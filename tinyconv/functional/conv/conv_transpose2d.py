@@ -100,6 +100,12 @@ def conv_transpose2d_backward(
 
     The first is `conv2d` of grad_output with the same kernel, the second `conv2d_weight` with grad_output
     as the image and `input` as the cotangent.
+
+    >>> import numpy as np
+    >>> grad, x = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[[10.0]]])
+    >>> conv_transpose2d_backward(grad, x, np.array([[[[1.0, 0.0], [0.0, 1.0]]]]))
+    (array([[[5.]]]), array([[[[10., 20.],
+             [30., 40.]]]]), None)
     """
     options = (stride, padding, output_padding, groups, dilation)
     wanted = ("input", "weight", "bias")[: 3 if bias is not None else 2]

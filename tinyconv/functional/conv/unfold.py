@@ -69,7 +69,13 @@ def unfold_backward(
     padding: IntOrPair = 0,
     stride: IntOrPair = 1,
 ) -> Array:
-    """Fold `grad_output` onto the shape of `input`: the gradient of `unfold` with respect to it."""
+    """Fold `grad_output` onto the shape of `input`: the gradient of `unfold` with respect to it.
+
+    >>> import numpy as np
+    >>> grad_output = np.array([[1.0, 2.0], [3.0, 4.0]])  # a column for each of two windows
+    >>> unfold_backward(grad_output, np.zeros((1, 1, 3)), kernel_size=(1, 2))
+    array([[[1., 5., 4.]]])
+    """
     check_arrays(input=input, grad_output=grad_output)
     shape = unfold_shape(input.shape, kernel_size, dilation, padding, stride)
     check_shape("grad_output", grad_output, shape, "of the output")
@@ -126,7 +132,13 @@ def fold_backward(
     padding: IntOrPair = 0,
     stride: IntOrPair = 1,
 ) -> Array:
-    """Compute the gradient of `fold` with respect to its input: `unfold` of `grad_output`."""
+    """Compute the gradient of `fold` with respect to its input: `unfold` of `grad_output`.
+
+    >>> import numpy as np
+    >>> fold_backward(np.array([[[1.0, 2.0, 3.0]]]), np.zeros((2, 2)), output_size=(1, 3), kernel_size=(1, 2))
+    array([[1., 2.],
+           [2., 3.]])
+    """
     check_arrays(input=input, grad_output=grad_output)
     shape = fold_shape(input.shape, output_size, kernel_size, dilation, padding, stride)
     check_shape("grad_output", grad_output, shape, "of the output")

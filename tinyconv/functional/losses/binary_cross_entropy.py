@@ -61,6 +61,10 @@ def binary_cross_entropy_backward(
 
     The first is weight * (input - target) / (input * (1 - input)), with the divisor clamped to 1e-12; the
     second is weight * (log(1 - input) - log(input)), with logarithms clamped to -100.
+
+    >>> x, target = np.array([0.5, 0.5]), np.array([1.0, 0.0])
+    >>> binary_cross_entropy_backward(np.array(1.0), x, target, reduction="sum")[0]  # -1 / x, 1 / (1 - x)
+    array([-2.,  2.])
     """
     xp = _check_probabilities(input, target, weight)
     grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
@@ -77,6 +81,10 @@ def binary_cross_entropy_backward_jvp(
 
     With v = input * (1 - input), the second derivative is weight times
     1 / v - (input - target) * (1 - 2 * input) / v^2.
+
+    >>> x, target = np.array([0.5]), np.array([1.0])  # -log(x), whose second derivative is 1 / x^2
+    >>> binary_cross_entropy_backward_jvp(np.array(0.0), np.ones(1), np.array(1.0), x, target)
+    array([4.])
     """
     xp, product = array_module(input), input * (1 - input)
     variance = xp.maximum(product, LEAST_VARIANCE)
@@ -138,6 +146,11 @@ def binary_cross_entropy_with_logits_backward(
 
     With s = sigmoid(input) they are, times weight, (1 - target) * s - pos_weight * target * (1 - s) and
     log(1 + exp(-input)) * (pos_weight - 1) - input.
+
+    >>> options = {"reduction": "sum", "pos_weight": np.array([3.0, 3.0])}
+    >>> x, target = np.zeros(2), np.array([1.0, 0.0])
+    >>> binary_cross_entropy_with_logits_backward(np.array(1.0), x, target, **options)[0]
+    array([-1.5,  0.5])
     """
     xp = check_elements(input, target, weight=weight, pos_weight=pos_weight)
     grads = _weighted(reduce_backward(grad_output, input, reduction), weight)
@@ -161,6 +174,11 @@ def binary_cross_entropy_with_logits_backward_jvp(
     """Compute the tangent of the gradient with respect to `input`.
 
     The second derivative is weight * s * (1 - s) * (1 - target + pos_weight * target).
+
+    >>> x, target, ones = np.zeros(2), np.array([1.0, 0.0]), np.ones(2)
+    >>> options = {"reduction": "none", "pos_weight": np.array([3.0, 3.0])}
+    >>> binary_cross_entropy_with_logits_backward_jvp(np.zeros(2), ones, ones, x, target, **options)
+    array([0.75, 0.25])
     """
     positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
     return _weighted(positive * sigmoid_backward(input_dot, input), weight)

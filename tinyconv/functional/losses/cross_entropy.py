@@ -84,6 +84,11 @@ def cross_entropy_backward(
 
     With one class index y per sample and no options, the first is
     grad_output / N * (softmax(input) - onehot(y)).
+
+    >>> grad_input, _ = cross_entropy_backward(np.array(1.0), np.zeros((2, 4)), np.array([2, -100]))
+    >>> grad_input + 0.0  # the second target does not count
+    array([[ 0.25,  0.25, -0.75,  0.25],
+           [ 0.  ,  0.  ,  0.  ,  0.  ]])
     """
     _, saved = cross_entropy_saved(input, target, weight, ignore_index, reduction, label_smoothing)
     grad_input = cross_entropy_saved_backward(grad_output, saved)
@@ -116,7 +121,12 @@ def cross_entropy_saved(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> tuple[Array, CrossEntropySaved]:
-    """Return `cross_entropy`, and what its backward needs."""
+    """Return `cross_entropy`, and what its backward needs.
+
+    >>> loss, saved = cross_entropy_saved(np.zeros((1, 4)), np.array([2]), label_smoothing=0.4)
+    >>> float(loss.round(6)), cross_entropy_saved_backward(np.array(1.0), saved).round(6)
+    (1.386294, array([[ 0.15,  0.15, -0.45,  0.15]]))
+    """
     _check_classes(input, target, weight)
     input_size = input.shape
     if input.ndim == 1:
@@ -130,7 +140,13 @@ def cross_entropy_saved(
 
 @underflow_allowed
 def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -> Array:
-    """Compute the gradient with respect to `input` from what `cross_entropy_saved` returned."""
+    """Compute the gradient with respect to `input` from what `cross_entropy_saved` returned.
+
+    >>> _, saved = cross_entropy_saved(np.zeros((2, 2)), np.array([0, 1]), reduction="none")
+    >>> cross_entropy_saved_backward(np.array([1.0, 2.0]), saved)
+    array([[-0.5,  0.5],
+           [ 1. , -1. ]])
+    """
     grads = _loss_factor(grad_output, saved) * saved.shares
     grad: Array = _through_softmax(grads, saved.log_probabilities, grads.sum(axis=1, keepdims=True))
     return grad.reshape(saved.input_size)
@@ -138,7 +154,12 @@ def cross_entropy_saved_backward(grad_output: Array, saved: CrossEntropySaved) -
 
 @underflow_allowed
 def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array:
-    """Compute the tangent of `cross_entropy` for a tangent of `input`."""
+    """Compute the tangent of `cross_entropy` for a tangent of `input`.
+
+    >>> _, saved = cross_entropy_saved(np.zeros((1, 4)), np.array([2]))
+    >>> float(cross_entropy_saved_jvp(np.array([[0.0, 0.0, 4.0, 0.0]]), saved))  # 4 * (1/4 - 1)
+    -3.0
+    """
     check_arrays(log_probabilities=saved.log_probabilities, input_dot=input_dot)
     check_shape("input_dot", input_dot, saved.input_size, "of `input`")
     _, moved = _moved_probabilities(input_dot, saved)
@@ -150,7 +171,13 @@ def cross_entropy_saved_jvp(input_dot: Array, saved: CrossEntropySaved) -> Array
 def cross_entropy_saved_backward_jvp(
     grad_output_dot: Array, input_dot: Array, grad_output: Array, saved: CrossEntropySaved
 ) -> Array:
-    """Compute the tangent of `cross_entropy_saved_backward`; the probabilities depend on `input`."""
+    """Compute the tangent of `cross_entropy_saved_backward`; the probabilities depend on `input`.
+
+    >>> _, saved = cross_entropy_saved(np.log([[1.0, 3.0]]), np.array([0]))  # p = [1/4, 3/4]
+    >>> input_dot = np.array([[16.0, 0.0]])  # moves p by [3, -3]
+    >>> cross_entropy_saved_backward_jvp(np.array(0.0), input_dot, np.array(1.0), saved).round(6)
+    array([[ 3., -3.]])
+    """
     check_arrays(
         log_probabilities=saved.log_probabilities,
         grad_output_dot=grad_output_dot,
@@ -228,7 +255,13 @@ def nll_loss_backward(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> tuple[Array, None]:
-    """Return the gradient for `input`, -weight[y] at the class index y and else 0; None for `target`."""
+    """Return the gradient for `input`, -weight[y] at the class index y and else 0; None for `target`.
+
+    >>> grad_input, _ = nll_loss_backward(np.array(1.0), np.zeros((2, 3)), np.array([2, 0]))
+    >>> grad_input + 0.0
+    array([[ 0. ,  0. , -0.5],
+           [-0.5,  0. ,  0. ]])
+    """
     scores, targets = _index_batch(input, target, weight)
     shares, total = _class_shares(scores, targets, weight, ignore_index, 0.0)
     saved = CrossEntropySaved(shares, scores, total, reduction, input.shape)

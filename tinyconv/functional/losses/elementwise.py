@@ -61,14 +61,24 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
 def mse_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
-    """Return the gradients for `input`, 2 * (input - target), and for `target`, its negative."""
+    """Return the gradients for `input`, 2 * (input - target), and for `target`, its negative.
+
+    >>> x, target = np.array([3.0, 2.0]), np.array([1.0, 5.0])
+    >>> mse_loss_backward(np.array(1.0), x, target)  # 2 * (3 - 1) / 2, 2 * (2 - 5) / 2
+    (array([ 2., -3.]), array([-2.,  3.]))
+    """
     difference = _difference(input, target)
     return _opposite(2 * difference * reduce_backward(grad_output, difference, reduction))
 
 
 @tangent_of(mse_loss_backward)
 def mse_loss_backward_jvp(input_dot: Array, input: Array, target: Array, reduction: str = "mean") -> Any:
-    """Compute the tangent of the gradient of `mse_loss` with respect to `input`; f'' is 2."""
+    """Compute the tangent of the gradient of `mse_loss` with respect to `input`; f'' is 2.
+
+    >>> x, x_dot = np.array([3.0, 2.0]), np.array([1.0, 10.0])
+    >>> mse_loss_backward_jvp(np.array(0.0), x_dot, np.array(1.0), x, np.zeros(2), reduction="sum")
+    array([ 2., 20.])
+    """
     return 2 * input_dot
 
 
@@ -100,7 +110,12 @@ def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
 def l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean"
 ) -> tuple[Array, Array]:
-    """Return the gradients for `input`, the sign of input - target or 0, and for `target`, its negative."""
+    """Return the gradients for `input`, the sign of input - target or 0, and for `target`, its negative.
+
+    >>> x, target = np.array([3.0, 2.0]), np.array([1.0, 5.0])
+    >>> l1_loss_backward(np.array(1.0), x, target)  # the mean of two
+    (array([ 0.5, -0.5]), array([-0.5,  0.5]))
+    """
     difference = _difference(input, target)
     signs = array_module(input).sign(difference)
     return _opposite(signs * reduce_backward(grad_output, difference, reduction))
@@ -108,7 +123,12 @@ def l1_loss_backward(
 
 @tangent_of(l1_loss_backward)
 def l1_loss_backward_jvp(input_dot: Array, input: Array, target: Array, reduction: str = "mean") -> None:
-    """Compute the tangent of the gradient with respect to `input`, which is piecewise constant in it."""
+    """Compute the tangent of the gradient with respect to `input`, which is piecewise constant in it.
+
+    >>> x, target, ones = np.array([3.0, 2.0]), np.array([1.0, 5.0]), np.ones(2)
+    >>> l1_loss_backward_jvp(np.array([6.0, 7.0]), ones, ones, x, target, reduction="none")
+    array([ 6., -7.])
+    """
 
 
 @underflow_allowed
@@ -147,7 +167,11 @@ def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: f
 def smooth_l1_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean", beta: float = 1.0
 ) -> tuple[Array, Array]:
-    """Return the gradients for `input`, (input - target) / beta clipped to +-1, and for `target`."""
+    """Return the gradients for `input`, (input - target) / beta clipped to +-1, and for `target`.
+
+    >>> smooth_l1_loss_backward(np.array(1.0), np.array([0.5, 4.0]), np.zeros(2), reduction="sum", beta=2.0)
+    (array([0.25, 1.  ]), array([-0.25, -1.  ]))
+    """
     beta = number("beta", beta, 0.0)
     if beta == 0:
         return l1_loss_backward(grad_output, input, target, reduction)
@@ -160,7 +184,12 @@ def smooth_l1_loss_backward(
 def smooth_l1_loss_backward_jvp(
     input_dot: Array, input: Array, target: Array, reduction: str = "mean", beta: float = 1.0
 ) -> Any:
-    """Compute the tangent of the gradient with respect to `input`; f'' is 1 / beta in the parabola."""
+    """Compute the tangent of the gradient with respect to `input`; f'' is 1 / beta in the parabola.
+
+    >>> x, options = np.array([0.5, 4.0]), {"reduction": "sum", "beta": 2.0}
+    >>> smooth_l1_loss_backward_jvp(np.array(0.0), np.ones(2), np.array(1.0), x, np.zeros(2), **options)
+    array([0.5, 0. ])
+    """
     beta = number("beta", beta, 0.0)
     if beta == 0:
         return None
@@ -199,7 +228,11 @@ def huber_loss(input: Array, target: Array, reduction: str = "mean", delta: floa
 def huber_loss_backward(
     grad_output: Array, input: Array, target: Array, reduction: str = "mean", delta: float = 1.0
 ) -> tuple[Array, Array]:
-    """Return the gradients for `input`, input - target clipped to +-delta, and for `target`, its negative."""
+    """Return the gradients for `input`, input - target clipped to +-delta, and for `target`, its negative.
+
+    >>> huber_loss_backward(np.array(1.0), np.array([0.5, 4.0]), np.zeros(2), reduction="sum", delta=2.0)
+    (array([0.5, 2. ]), array([-0.5, -2. ]))
+    """
     difference, delta = _difference(input, target), above_zero("delta", delta)
     slope = array_module(input).clip(difference, -delta, delta)
     return _opposite(slope * reduce_backward(grad_output, difference, reduction))
@@ -209,7 +242,12 @@ def huber_loss_backward(
 def huber_loss_backward_jvp(
     input_dot: Array, input: Array, target: Array, reduction: str = "mean", delta: float = 1.0
 ) -> Any:
-    """Compute the tangent of the gradient with respect to `input`; f'' is 1 in the parabola."""
+    """Compute the tangent of the gradient with respect to `input`; f'' is 1 in the parabola.
+
+    >>> x, options = np.array([0.5, 4.0]), {"reduction": "sum", "delta": 2.0}
+    >>> huber_loss_backward_jvp(np.array(0.0), np.ones(2), np.array(1.0), x, np.zeros(2), **options)
+    array([1., 0.])
+    """
     return array_module(input).where(abs(input - target) < delta, input_dot, 0)
 
 
@@ -253,6 +291,10 @@ def kl_div_backward(
 
     With `log_target` they are -exp(target) and exp(target) * (target + 1 - input). The second is NaN for
     probabilities of 0, as in PyTorch.
+
+    >>> x, target = np.log([[0.25, 0.75]]), np.array([[0.5, 0.5]])
+    >>> kl_div_backward(np.array(1.0), x, target, "batchmean")[0]
+    array([[-0.5, -0.5]])
     """
     _, shares, slope = _divergences(input, target, log_target)
     grads, xp = reduce_backward(grad_output, input, *by_batch(input, reduction)), array_module(input)

@@ -87,8 +87,8 @@ def _loss(terms: Callable[..., Terms]) -> Callable[..., Array]:
     return loss
 
 
-def _backward(loss: Callable[..., Array]) -> Callable[..., tuple[Array, ...]]:
-    """Return the backward of a decorated loss, with its name and signature."""
+def _backward(loss: Callable[..., Array], example: str) -> Callable[..., tuple[Array, ...]]:
+    """Return the backward of a decorated loss, with its name and signature, and an example for its users."""
 
     @underflow_allowed
     def backward(grad_output: Array, *args: Any, **options: Any) -> tuple[Array, ...]:
@@ -98,7 +98,8 @@ def _backward(loss: Callable[..., Array]) -> Callable[..., tuple[Array, ...]]:
     takes, (first, *_) = inspect.signature(loss), inspect.signature(backward).parameters.values()
     shown = takes.replace(parameters=[first, *takes.parameters.values()], return_annotation=tuple[Array, ...])
     backward.__name__ = backward.__qualname__ = f"{loss.__name__}_backward"
-    backward.__doc__ = f"Compute the gradients of `{loss.__name__}`, which its documentation describes."
+    described = f"Compute the gradients of `{loss.__name__}`, which its documentation describes."
+    backward.__doc__ = f"{described}\n{example}"
     vars(backward)["__signature__"] = shown
     return backward
 
@@ -137,7 +138,14 @@ def hinge_embedding_loss(input: Array, target: Array, margin: float = 1.0, reduc
     return Terms((input,), xp.asarray(losses), [(0, slope[..., None])], lambda *dots: [], reduction)
 
 
-hinge_embedding_loss_backward = _backward(hinge_embedding_loss)
+hinge_embedding_loss_backward = _backward(
+    hinge_embedding_loss,
+    """
+    >>> x, target = np.array([0.25, 0.25, 3.0]), np.array([1, -1, -1])
+    >>> hinge_embedding_loss_backward(np.ones(3), x, target, reduction="none")[0]
+    array([ 1., -1.,  0.])
+    """,
+)
 
 
 @_loss
@@ -181,7 +189,15 @@ def margin_ranking_loss(
     return Terms(inputs, xp.maximum(excess, 0), parts, lambda *dots: [], reduction)
 
 
-margin_ranking_loss_backward = _backward(margin_ranking_loss)
+margin_ranking_loss_backward = _backward(
+    margin_ranking_loss,
+    """
+    >>> first, second = np.array([3.0, 1.0]), np.array([1.0, 2.0])  # the first pair is in order
+    >>> grads = margin_ranking_loss_backward(np.ones(2), first, second, np.array([1, 1]), reduction="none")
+    >>> [(grad + 0.0).tolist() for grad in grads[:2]]
+    [[0.0, -1.0], [0.0, 1.0]]
+    """,
+)
 
 
 @_loss
@@ -241,7 +257,15 @@ def cosine_embedding_loss(
     return Terms((input1, input2), losses[..., 0], parts(units[::-1], along), bent, reduction)
 
 
-cosine_embedding_loss_backward = _backward(cosine_embedding_loss)
+cosine_embedding_loss_backward = _backward(
+    cosine_embedding_loss,
+    """
+    >>> right, up = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    >>> grads = cosine_embedding_loss_backward(np.array(1.0), right, up, np.array([1]))
+    >>> [(grad.round(6) + 0.0).tolist() for grad in grads[:2]]  # downhill, each turns to the other
+    [[[0.0, -1.0]], [[-1.0, 0.0]]]
+    """,
+)
 
 
 @_loss
@@ -310,7 +334,15 @@ def triplet_margin_loss(
     return Terms(inputs, xp.maximum(excess, 0)[..., 0], parts(units), bent, reduction)
 
 
-triplet_margin_loss_backward = _backward(triplet_margin_loss)
+triplet_margin_loss_backward = _backward(
+    triplet_margin_loss,
+    """
+    >>> anchor, near, far = np.zeros((1, 2)), np.array([[3.0, 4.0]]), np.array([[0.0, 5.5]])
+    >>> grads = triplet_margin_loss_backward(np.array(1.0), anchor, near, far, eps=0.0)
+    >>> [(grad.round(6) + 0.0).tolist() for grad in grads]
+    [[[-0.6, 0.2]], [[0.6, 0.8]], [[0.0, -1.0]]]
+    """,
+)
 
 
 def _length(x: Array, p: float) -> tuple[Array, Array, Callable[[Array], Array]]:

@@ -111,6 +111,11 @@ def batch_norm_backward(
     """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None).
 
     The running statistics are read in evaluation, and never changed.
+
+    >>> x, grad = np.array([[-1.0], [-1.0], [1.0], [1.0]]), np.array([[4.0], [0.0], [0.0], [0.0]])
+    >>> grad_input, _, _ = batch_norm_backward(grad, x, None, None, training=True)
+    >>> grad_input[:, 0].round(3) + 0.0  # grad - mean(grad) - x * mean(grad * x), as x is normalised
+    array([ 2., -2.,  0.,  0.])
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     check_arrays(weight=weight, **running, input=input, grad_output=grad_output, bias=bias)
@@ -135,7 +140,15 @@ def batch_norm_saved(
     eps: float = 1e-5,
     allreduce: Allreduce | None = None,
 ) -> tuple[Array, BatchNormSaved]:
-    """Return `batch_norm`, and what its backward needs; `allreduce` sums over the parts of a batch."""
+    """Return `batch_norm`, and what its backward needs; `allreduce` sums over the parts of a batch.
+
+    >>> x, mean, var = np.array([[1.0], [3.0]]), np.zeros(1), np.ones(1)
+    >>> output, saved = batch_norm_saved(x, mean, var, training=True, momentum=0.5)
+    >>> output[:, 0].round(3), mean, var  # the batch has the mean 2 and the unbiased variance 2
+    (array([-1.,  1.]), array([1.]), array([1.5]))
+    >>> batch_norm_saved_backward(np.ones((2, 1)), saved)[0].round(3).tolist()  # the mean is subtracted
+    [[0.0], [0.0]]
+    """
     momentum, eps = number("momentum", momentum), number("eps", eps)
     xp = check_arrays(
         weight=weight, running_mean=running_mean, running_var=running_var, input=input, bias=bias
@@ -170,7 +183,14 @@ def batch_norm_saved_backward(
     bias: Array | None = None,
     allreduce: Allreduce | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Return `batch_norm_backward` from what `batch_norm_saved` returned."""
+    """Return `batch_norm_backward` from what `batch_norm_saved` returned.
+
+    >>> x, weight, bias = np.array([[-1.0], [-1.0], [1.0], [1.0]]), np.array([10.0]), np.zeros(1)
+    >>> _, saved = batch_norm_saved(x, None, None, weight, bias, training=True)
+    >>> grads = batch_norm_saved_backward(np.array([[4.0], [0.0], [0.0], [0.0]]), saved, weight, bias)
+    >>> [(grad.ravel().round(3) + 0.0).tolist() for grad in grads]
+    [[20.0, -20.0, 0.0, 0.0], [-4.0], [4.0]]
+    """
     xp = check_arrays(centred=saved.centred, grad_output=grad_output, weight=weight, bias=bias)
     check_shape("grad_output", grad_output, saved.centred.shape, "of the output")
     check_per_channel(saved.centred, weight=weight, bias=bias)
@@ -200,7 +220,14 @@ def batch_norm_saved_jvp(
     saved: BatchNormSaved,
     weight: Array | None = None,
 ) -> tuple[Array, Moved]:
-    """Return the tangent for tangents of the arrays, and what the tangent of backward needs."""
+    """Return the tangent for tangents of the arrays, and what the tangent of backward needs.
+
+    >>> x, x_dot = np.array([[-1.0], [-1.0], [1.0], [1.0]]), np.array([[4.0], [0.0], [0.0], [0.0]])
+    >>> _, saved = batch_norm_saved(x, None, None, training=True)
+    >>> output_dot, _ = batch_norm_saved_jvp(x_dot, None, None, saved)
+    >>> output_dot[:, 0].round(3) + 0.0  # x_dot - mean(x_dot) - x * mean(x_dot * x), as x is normalised
+    array([ 2., -2.,  0.,  0.])
+    """
     check_arrays(
         centred=saved.centred, input_dot=input_dot, weight_dot=weight_dot, bias_dot=bias_dot, weight=weight
     )
@@ -222,7 +249,15 @@ def batch_norm_saved_backward_jvp(
     saved: BatchNormSaved,
     weight: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Return the tangents of the gradients with respect to input, weight and bias."""
+    """Return the tangents of the gradients with respect to input, weight and bias.
+
+    >>> x, column = np.array([[-1.0], [-1.0], [1.0], [1.0]]), np.array([[4.0], [0.0], [0.0], [0.0]])
+    >>> _, saved = batch_norm_saved(x, None, None, training=True)
+    >>> _, moved = batch_norm_saved_jvp(column, None, None, saved)  # moves the output by [2, -2, 0, 0]
+    >>> _, grad_weight_dot, _ = batch_norm_saved_backward_jvp(0 * column, moved, None, column, saved)
+    >>> grad_weight_dot.round(3)  # 4 * 2
+    array([8.])
+    """
     check_like(saved.centred, grad_output_dot=grad_output_dot, grad_output=grad_output)
     check_arrays(centred=saved.centred, weight_dot=weight_dot, weight=weight)
     check_per_channel(saved.centred, weight_dot=weight_dot, weight=weight)

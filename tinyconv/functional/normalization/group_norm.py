@@ -71,7 +71,13 @@ def group_norm_backward(
     bias: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None)."""
+    """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None).
+
+    >>> x = np.array([[-1.0, -1.0, 1.0, 1.0, -2.0, -2.0, 2.0, 2.0]])
+    >>> grad = np.array([[4.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0]])
+    >>> group_norm_backward(grad, x, num_groups=2, eps=0.0)[0]
+    array([[ 2., -2.,  0.,  0.,  1., -1.,  0.,  0.]])
+    """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     check_per_channel(input, weight=weight, bias=bias)
@@ -102,7 +108,12 @@ def group_norm_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> Array:
-    """Compute the tangent of `group_norm` for tangents of its arrays; None for a constant one."""
+    """Compute the tangent of `group_norm` for tangents of its arrays; None for a constant one.
+
+    >>> x, weight, bias_dot = np.array([[-1.0, -1.0, 1.0, 1.0]]), np.ones(4), np.full(4, 10.0)
+    >>> group_norm_jvp(np.array([[4.0, 0.0, 0.0, 0.0]]), None, bias_dot, x, 1, weight, eps=0.0)
+    array([[12.,  8., 10., 10.]])
+    """
     check_like(input, input_dot=input_dot)
     check_arrays(input=input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
     check_per_channel(input, weight=weight, weight_dot=weight_dot, bias_dot=bias_dot)
@@ -125,7 +136,14 @@ def group_norm_backward_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Return the tangents of the gradients with respect to input, weight and bias."""
+    """Return the tangents of the gradients with respect to input, weight and bias.
+
+    >>> x, weight = np.array([[-1.0, -1.0, 1.0, 1.0]]), np.ones(4)
+    >>> row = np.array([[4.0, 0.0, 0.0, 0.0]])  # moves the normalised values by [2, -2, 0, 0]
+    >>> _, grad_weight_dot, _ = group_norm_backward_jvp(0 * row, row, None, row, x, 1, weight, eps=0.0)
+    >>> grad_weight_dot  # 4 * 2
+    array([8., 0., 0., 0.])
+    """
     check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     check_arrays(input=input, weight=weight, weight_dot=weight_dot)
     check_per_channel(input, weight=weight, weight_dot=weight_dot)

@@ -80,6 +80,12 @@ def instance_norm_backward(
     """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None).
 
     The running statistics are read without `use_input_stats`, and never changed.
+
+    >>> x = np.array([[[-1.0, -1.0, 1.0, 1.0], [-2.0, -2.0, 2.0, 2.0]]])
+    >>> grad = np.array([[[4.0, 0.0, 0.0, 0.0], [4.0, 0.0, 0.0, 0.0]]])
+    >>> instance_norm_backward(grad, x, eps=0.0)[0]
+    array([[[ 2., -2.,  0.,  0.],
+            [ 1., -1.,  0.,  0.]]])
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     check_arrays(weight=weight, **running, input=input, grad_output=grad_output, bias=bias)
@@ -92,7 +98,7 @@ def instance_norm_backward(
 
 
 def check_positions(shape: tuple[int, ...]) -> None:
-    """Check that an input of `shape`, (N, C, ...), has not just one position."""
+    """Check that an input of `shape`, (N, C, ...), has more than one position."""
     if math.prod(shape[2:]) == 1:
         raise ValueError(f"`input` (of shape {tuple(shape)}) must have more than one position per channel")
 

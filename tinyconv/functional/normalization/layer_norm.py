@@ -62,7 +62,13 @@ def layer_norm_backward(
     bias: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None)."""
+    """Return the gradients with respect to `input`, `weight` and `bias` (None for what is None).
+
+    >>> import numpy as np
+    >>> x, grad = np.array([[-1.0, -1.0, 1.0, 1.0]]), np.array([[4.0, 0.0, 0.0, 0.0]])
+    >>> layer_norm_backward(grad, x, (4,), eps=0.0)[0]  # grad - mean(grad) - x * mean(grad * x)
+    array([[ 2., -2.,  0.,  0.]])
+    """
     check_arrays(weight=weight, input=input, grad_output=grad_output, bias=bias)
     check_shape("grad_output", grad_output, input.shape, "of `input`")
     axes = _last_axes(input, normalized_shape, weight=weight, bias=bias)
@@ -86,7 +92,13 @@ def layer_norm_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> Array:
-    """Compute the tangent of `layer_norm` for tangents of its arrays; None for a constant one."""
+    """Compute the tangent of `layer_norm` for tangents of its arrays; None for a constant one.
+
+    >>> import numpy as np
+    >>> x, weight, weight_dot = np.array([[-1.0, -1.0, 1.0, 1.0]]), np.ones(4), np.full(4, 10.0)
+    >>> layer_norm_jvp(np.array([[4.0, 0.0, 0.0, 0.0]]), weight_dot, None, x, (4,), weight, eps=0.0)
+    array([[ -8., -12.,  10.,  10.]])
+    """
     check_like(input, input_dot=input_dot)
     vectors = {"weight": weight, "weight_dot": weight_dot, "bias_dot": bias_dot}
     check_arrays(input=input, **vectors)
@@ -105,7 +117,15 @@ def layer_norm_backward_jvp(
     weight: Array | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Return the tangents of the gradients with respect to input, weight and bias."""
+    """Return the tangents of the gradients with respect to input, weight and bias.
+
+    >>> import numpy as np
+    >>> x, weight = np.array([[-1.0, -1.0, 1.0, 1.0]]), np.ones(4)
+    >>> row = np.array([[4.0, 0.0, 0.0, 0.0]])  # moves the normalised values by [2, -2, 0, 0]
+    >>> _, grad_weight_dot, _ = layer_norm_backward_jvp(0 * row, row, None, row, x, (4,), weight, eps=0.0)
+    >>> grad_weight_dot  # 4 * 2
+    array([8., 0., 0., 0.])
+    """
     check_like(input, grad_output_dot=grad_output_dot, input_dot=input_dot, grad_output=grad_output)
     check_arrays(input=input, weight=weight, weight_dot=weight_dot)
     axes = _last_axes(input, normalized_shape, weight=weight, weight_dot=weight_dot)

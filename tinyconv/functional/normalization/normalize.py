@@ -50,6 +50,10 @@ def normalize_backward(
     """Compute g / d - n' * sum(g * x) / d^2, d the divisor; n' is the slope of the norm, 0 where d is eps.
 
     n' = sign(x) * (|x| / norm)^(p - 1). The largest of several equal values, for p = inf, have equal shares.
+
+    >>> grad, x = np.array([[25.0, 0.0]]), np.array([[3.0, 4.0]])
+    >>> normalize_backward(grad, x).round(6)  # 25 / 5 - 3 * 75 / 125, -4 * 75 / 125
+    array([[ 3.2, -2.4]])
     """
     xp = check_like(input, grad_output=grad_output)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -61,7 +65,12 @@ def normalize_backward(
 
 @underflow_allowed
 def normalize_jvp(input_dot: Array, input: Array, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Array:
-    """Compute the tangent v / d - x * d' / d^2 for a tangent v of x, with d' = sum(n' * v)."""
+    """Compute the tangent v / d - x * d' / d^2 for a tangent v of x, with d' = sum(n' * v).
+
+    >>> x_dot, x = np.array([[16.0, 0.0]]), np.array([[1.0, 3.0]])  # the norm is 4 and moves by 16
+    >>> normalize_jvp(x_dot, x, p=1)  # 16 / 4 - 1 * 16 / 16, -3 * 16 / 16
+    array([[ 3., -3.]])
+    """
     xp = check_like(input, input_dot=input_dot)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         moves, divisor, slope, _ = _parts(input, p, dim, eps)
@@ -83,6 +92,10 @@ def normalize_backward_jvp(
     """Compute the tangent of `normalize_backward` for tangents of `grad_output` and `input`.
 
     By the product rule, with n'' = (p - 1) * (|x / norm|^(p - 2) * v - n' * d') / norm, the tangent of n'.
+
+    >>> x, grad, x_dot = np.array([[1.0, 3.0]]), np.array([[16.0, 0.0]]), np.array([[4.0, 0.0]])
+    >>> normalize_backward(grad, x, p=1), normalize_backward_jvp(0 * grad, x_dot, grad, x, p=1)
+    (array([[ 3., -1.]]), array([[-6., -2.]]))
     """
     xp = check_like(input, input_dot=input_dot, grad_output=grad_output, grad_output_dot=grad_output_dot)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

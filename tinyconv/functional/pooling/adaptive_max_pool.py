@@ -46,7 +46,12 @@ def adaptive_max_pool2d(input: Array, output_size: OutputSize, return_indices: b
 def adaptive_max_pool2d_backward(
     grad_output: Array, input: Array, output_size: OutputSize, return_indices: bool = False
 ) -> Array:
-    """Add the gradient of each maximum to the position where it was found."""
+    """Add the gradient of each maximum to the position where it was found.
+
+    >>> x = np.array([[[1.0, 9.0, 2.0]]])  # the 9 is the largest of both windows
+    >>> adaptive_max_pool2d_backward(np.array([[[5.0, 7.0]]]), x, (1, 2))
+    array([[[ 0., 12.,  0.]]])
+    """
     check_arrays(input=input, grad_output=grad_output)
     size = adaptive_output_size(input.shape, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")

@@ -85,7 +85,13 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """Add to each pixel its share of the gradient of every window that sees it."""
+    """Add to each pixel its share of the gradient of every window that sees it.
+
+    >>> import numpy as np
+    >>> avg_pool2d_backward(np.array([[[4.0, 8.0]]]), np.zeros((1, 2, 4)), 2)
+    array([[[1., 1., 2., 2.],
+            [1., 1., 2., 2.]]])
+    """
     xp = check_arrays(input=input, grad_output=grad_output)
     geometry = pool_geometry(input.shape, kernel_size, stride, padding, 1, ceil_mode)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *geometry.output_size), "of the output")
@@ -141,7 +147,12 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
 
 @underflow_allowed
 def adaptive_avg_pool2d_backward(grad_output: Array, input: Array, output_size: OutputSize) -> Array:
-    """Add to each pixel its share of the gradient of every window that sees it."""
+    """Add to each pixel its share of the gradient of every window that sees it.
+
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d_backward(np.array([[[6.0, 12.0]]]), np.zeros((1, 1, 3)), (1, 2))
+    array([[[3., 9., 6.]]])
+    """
     xp = check_arrays(input=input, grad_output=grad_output)
     size = adaptive_output_size(input.shape, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")

@@ -111,6 +111,11 @@ def max_pool2d_backward(
     """Add the gradient of each maximum to the position where it was found.
 
     `return_indices` is accepted, as it is an argument of `max_pool2d`, and ignored.
+
+    >>> x = np.array([[[1.0, 3.0, 0.0, 0.0], [2.0, 0.0, 0.0, 4.0]]])
+    >>> max_pool2d_backward(np.array([[[5.0, 7.0]]]), x, 2)
+    array([[[0., 5., 0., 0.],
+            [0., 0., 0., 7.]]])
     """
     check_arrays(input=input, grad_output=grad_output)
     options = (kernel_size, stride, padding, dilation, ceil_mode)
@@ -126,7 +131,16 @@ def max_pool2d_saved(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> tuple[Array, Array]:
-    """Return `max_pool2d`, and the number i * KW + j of the tap that each maximum came from."""
+    """Return `max_pool2d`, and the number i * KW + j of the tap that each maximum came from.
+
+    >>> x = np.array([[[1.0, 3.0, 0.0, 0.0], [2.0, 0.0, 0.0, 4.0]]])
+    >>> output, winners = max_pool2d_saved(x, 2)
+    >>> output, winners.tolist()
+    (array([[[3., 4.]]]), [[[1, 3]]])
+    >>> max_pool2d_saved_backward(np.array([[[5.0, 7.0]]]), winners, x.shape, 2)
+    array([[[0., 5., 0., 0.],
+            [0., 0., 0., 7.]]])
+    """
     check_arrays(input=input)
     return pooled(input, pool_geometry(input.shape, kernel_size, stride, padding, dilation, ceil_mode))
 
@@ -159,7 +173,13 @@ def max_pool2d_saved_backward(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """Return `max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned."""
+    """Return `max_pool2d_backward` from the `winners` that `max_pool2d_saved` returned.
+
+    >>> x = np.array([[[1.0, 9.0, 2.0]]])
+    >>> _, winners = max_pool2d_saved(x, (1, 2), stride=1)
+    >>> max_pool2d_saved_backward(np.array([[[5.0, 7.0]]]), winners, x.shape, (1, 2), stride=1)
+    array([[[ 0., 12.,  0.]]])
+    """
     check_arrays(grad_output=grad_output)
     _check_winners(winners)
     check_shape("grad_output", grad_output, winners.shape, "of the output")
@@ -202,7 +222,13 @@ def max_pool2d_saved_jvp(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
 ) -> Array:
-    """Return the tangent of the input at the position of each maximum."""
+    """Return the tangent of the input at the position of each maximum.
+
+    >>> x = np.array([[[1.0, 3.0, 0.0, 0.0], [2.0, 0.0, 0.0, 4.0]]])
+    >>> _, winners = max_pool2d_saved(x, 2)
+    >>> max_pool2d_saved_jvp(np.arange(8.0).reshape(1, 2, 4), winners, 2)
+    array([[[1., 7.]]])
+    """
     xp = check_arrays(input_dot=input_dot)
     geometry = pool_geometry(input_dot.shape, kernel_size, stride, padding, dilation, ceil_mode)
     _check_winners(winners)

@@ -60,7 +60,13 @@ def max_unpool2d_backward(
     padding: IntOrPair = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Return the gradients at `indices`."""
+    """Return the gradients at `indices`.
+
+    >>> import numpy as np
+    >>> grad_output = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> max_unpool2d_backward(grad_output, np.array([[[7.0]]]), np.array([[[2]]]), kernel_size=2)
+    array([[[3.]]])
+    """
     xp = check_arrays(input=input, grad_output=grad_output)
     size = unpool_size(input.shape, kernel_size, stride, padding, output_size)
     check_shape("grad_output", grad_output, (*input.shape[:-2], *size), "of the output")

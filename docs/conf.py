@@ -342,12 +342,41 @@ def _write_mathml(self: Any, node: Any, block: bool) -> None:
     from sphinx.util.logging import getLogger
 
     try:
-        mathml = tex2mathml(node.astext(), as_block=block)
+        tex = re.sub(
+            r"\\\\\[\d+pt\]", r"\\\\", node.astext()
+        )  # space after a row, which docutils would write out
+        mathml = accented(tex2mathml(tex, as_block=block))
     except MathError as error:
         getLogger(__name__).warning("%s in %s", error, node.astext(), location=node)
         mathml = f"<code>{escape(node.astext())}</code>"
     self.body.append(f'<div class="math">{mathml}</div>\n' if block else mathml)
     raise nodes.SkipNode
+
+
+COMBINING = {
+    "\u02c9": "\u0304",
+    "\u02d9": "\u0307",
+    "\u02c6": "\u0302",
+    "~": "\u0303",
+}  # bar, dot, hat, tilde
+ACCENTED = (
+    rf'<mover accent="true">\s*<mi[^>]*>([^<]+)</mi>\s*<mo [^>]*>([{"".join(COMBINING)}])</mo>\s*</mover>'
+)
+
+
+def accented(mathml: str) -> str:
+    """Return a formula with each letter and its accents in one element.
+
+    Browsers without a font for formulas would print an accent over its letter.
+    """
+
+    def letter(found: re.Match[str]) -> str:
+        return f'<mi style="font-style: italic">{found[1]}{COMBINING[found[2]]}</mi>'
+
+    count = 1
+    while count:  # again for a second accent
+        mathml, count = re.subn(ACCENTED, letter, mathml)
+    return mathml
 
 
 def before_the_gallery(app: Any) -> None:

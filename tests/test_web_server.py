@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Client:
     """A browser's tab."""
 
     def __init__(self, tabs: Tabs) -> None:
-        self.client = create_app(tabs).test_client()
+        self.tabs, self.client = tabs, create_app(tabs).test_client()
         answer = self.post("/api/tabs", {})
         self.layers, self.tab = answer["layers"], f"/api/tabs/{answer['tab']}"
 
@@ -76,8 +77,10 @@ def unread() -> MNIST:
 
 
 @pytest.fixture
-def client() -> Client:
-    return Client(Tabs(lenet5(pretrained=True).state_dict(), small_data))
+def client() -> Iterator[Client]:
+    opened = Client(Tabs(lenet5(pretrained=True).state_dict(), small_data))
+    yield opened
+    opened.tabs.close()
 
 
 def test_the_page_and_its_files_are_there_and_from_nowhere_else(client: Client) -> None:

@@ -25,9 +25,7 @@ ROOT = DOCS.parent
 EXAMPLES = ROOT / "examples"
 PICTURES = Path(tempfile.gettempdir()) / f"tinyconv-gallery-{os.getpid()}"
 
-# For this process and for the kernels that run the pages' code. BLAS's own threads would wait for each other
-# wherever another program keeps a core busy.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# For this process and for the kernels that run the pages' code.
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(EXAMPLES)])
 os.environ["TINYCONV_DATA"] = str(EXAMPLES / "data" / "mnist")
@@ -380,9 +378,16 @@ def accented(mathml: str) -> str:
 
 
 def before_the_gallery(app: Any) -> None:
-    """Draw the picture of examples that have none; leave out folders with a README in Markdown."""
-    import tinyconv as tc
+    """Draw the picture of examples that have none; leave out folders with a README in Markdown.
 
+    BLAS has one thread from now on, here and in the kernels: its own threads would wait for each other
+    wherever another program keeps a core busy.
+    """
+    import tinyconv as tc
+    from tinyconv.arrays import one_blas_thread
+
+    one_blas_thread().__enter__()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     kernels = PICTURES / "default" / "kernels.png"
     kernels.parent.mkdir(parents=True, exist_ok=True)
     tc.plots.image_grid(tc.models.lenet5(pretrained=True).params["0.weight"], 3, kernels)

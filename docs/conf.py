@@ -10,6 +10,7 @@ import ast
 import inspect
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -395,6 +396,11 @@ def before_the_gallery(app: Any) -> None:
     app.config.sphinx_gallery_conf["source_suffix"] = {".rst": "restructuredtext"}
 
 
+def remove_pictures(app: Any, exception: Exception | None) -> None:
+    """Remove the folder of the examples' pictures, which are in the gallery now."""
+    shutil.rmtree(PICTURES, ignore_errors=True)
+
+
 def setup(app: Any) -> None:
     """Connect the functions above."""
     app.connect("builder-inited", before_the_gallery, priority=50)
@@ -402,4 +408,5 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", docstring_as_rst, priority=100)
     app.connect("autodoc-process-signature", short_signature)
     app.connect("source-read", site_source)
+    app.connect("build-finished", remove_pictures)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))

@@ -10,12 +10,14 @@ import ast
 import inspect
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 DOCS = Path(__file__).parent
@@ -23,11 +25,9 @@ ROOT = DOCS.parent
 EXAMPLES = ROOT / "examples"
 PICTURES = Path(tempfile.gettempdir()) / f"tinyconv-gallery-{os.getpid()}"
 
-# For this process and for the kernels that run the pages' code. BLAS's own threads would wait for each other
-# wherever another program keeps a core busy.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# For this process and for the kernels that run the pages' code.
 sys.path.insert(0, str(ROOT))
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(EXAMPLES)])
 os.environ["TINYCONV_DATA"] = str(EXAMPLES / "data" / "mnist")
 os.environ["COLUMNS"] = "100"  # the width of `--help`
 
@@ -187,21 +187,16 @@ def as_rst(text: str) -> str:
     blocks, section = [], False
     for block in re.split(r"\n\s*\n", text):
         first, *rest = block.splitlines() or [""]
-        section = (section and first.startswith(" ")) or bool(
-            re.fullmatch(r"(Args|Returns|Raises|Attributes):", first)
-        )
-        indented = any(line.startswith(" ") for line in rest)
-        formula = not section and (
-            first.startswith(" ") or (indented and first[:1] not in "-") or " = " in first[:24]
-        )
+        heading = re.fullmatch(r"(Args|Returns|Raises|Attributes):", first)
+        section = bool(heading) or (section and first.startswith(" "))
+        indented = first.startswith(" ") or (first[:2] != "- " and any(line.startswith(" ") for line in rest))
+        equation = re.match(r"\w+'?(\[[^\]]*\])? = ", first) and "`" not in block
         if first.startswith(">>>"):
             blocks.append(block)
         elif first.startswith("Source:"):
             blocks.append(inline(" ".join(part.strip() for part in block.splitlines())))
-        elif formula:
-            blocks.append(
-                ".. code-block:: text\n\n" + "\n".join(f"    {part}" for part in block.splitlines())
-            )
+        elif not section and (indented or equation):
+            blocks.append(".. code-block:: text\n\n" + indent(block, "    "))
         else:
             blocks.append(inline(block))
     return "\n\n".join(blocks)
@@ -227,8 +222,9 @@ def short_signature(
 
 
 def docstring_as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Rewrite the lines of a docstring, before napoleon reads its sections."""
-    lines[:] = as_rst("\n".join(lines)).splitlines()
+    """Rewrite a docstring before napoleon reads its sections; drop those of the fields of named tuples."""
+    text = "\n".join(lines)
+    lines[:] = [] if text.startswith("Alias for field number") else as_rst(text).splitlines()
 
 
 # The gallery: each example is run, most of them for a shorter time than by default, and their pictures shown.
@@ -326,14 +322,26 @@ def example_page(docname: str, text: str) -> str:
 
 
 def before_the_gallery(app: Any) -> None:
-    """Draw the picture of examples that have none; leave out folders with a README in Markdown."""
-    import tinyconv as tc
+    """Draw the picture of examples that have none; leave out folders with a README in Markdown.
 
+    BLAS has one thread from now on, here and in the kernels: its own threads would wait for each other
+    wherever another program keeps a core busy.
+    """
+    import tinyconv as tc
+    from tinyconv.arrays import one_blas_thread
+
+    one_blas_thread().__enter__()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     kernels = PICTURES / "default" / "kernels.png"
     kernels.parent.mkdir(parents=True, exist_ok=True)
     tc.plots.image_grid(tc.models.lenet5(pretrained=True).params["0.weight"], 3, kernels)
     app.config.sphinx_gallery_conf["default_thumb_file"] = str(kernels)
     app.config.sphinx_gallery_conf["source_suffix"] = {".rst": "restructuredtext"}
+
+
+def remove_pictures(app: Any, exception: Exception | None) -> None:
+    """Remove the folder of the examples' pictures, which are in the gallery now."""
+    shutil.rmtree(PICTURES, ignore_errors=True)
 
 
 def setup(app: Any) -> None:
@@ -343,3 +351,4 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", docstring_as_rst, priority=100)
     app.connect("autodoc-process-signature", short_signature)
     app.connect("source-read", site_source)
+    app.connect("build-finished", remove_pictures)

@@ -171,6 +171,12 @@ for module in {modules!r}:
     run("-c", code)
 
 
+def test_the_reference_has_every_command() -> None:
+    commands = {path.stem for path in (ROOT / "tinyconv" / "commands").glob("*.py")} - {"__init__", "errors"}
+    shown = re.findall(r'^show_help\("(\w+)"\)$', CELLS[DOCS / "reference" / "commands.md"], re.MULTILINE)
+    assert {*shown} == commands
+
+
 def test_files_and_modules_that_the_pages_name_exist() -> None:
     for page in LINKING[:-2]:
         text = page.read_text(encoding="utf-8")

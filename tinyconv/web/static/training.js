@@ -5,7 +5,7 @@ import { Network } from "./network.js";
 import { decode } from "./tensor.js";
 
 const by = id => document.getElementById(id);
-const INTERVAL = 150; // milliseconds
+const INTERVAL = 150, SLOW = 1000; // milliseconds between two questions, and once the training has ended
 const WIDTH = 320, HEIGHT = 120, LEFT = 36, BOTTOM = 14, TOP = 6;
 const NAMES = { running: "running", paused: "paused", finished: "finished", failed: "stopped" };
 
@@ -63,7 +63,8 @@ export class Training {
         showError(error.message);
       }
     }
-    setTimeout(() => this.poll(), INTERVAL);
+    const ended = this.phase === "finished" || this.phase === "failed";
+    setTimeout(() => this.poll(), ended ? SLOW : INTERVAL);
   }
 
   take(answer) {

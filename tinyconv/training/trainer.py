@@ -92,12 +92,12 @@ class Trainer:
         check_device(cuda_graph, self._xp, max(self.workers, self.communicator.size))
 
     # What the run holds, and nobody can exchange.
-    model: Layer = property(attrgetter("run.model"))  # type: ignore[assignment]
-    criterion: Loss = property(attrgetter("run.criterion"))  # type: ignore[assignment]
-    optimizer: Optimizer = property(attrgetter("run.optimizer"))  # type: ignore[assignment]
-    schedule: Schedule | None = property(attrgetter("run.schedule"))  # type: ignore[assignment]
-    accumulate: int = property(attrgetter("run.accumulate"))  # type: ignore[assignment]
-    history: History = property(attrgetter("run.history"))  # type: ignore[assignment]
+    model: Layer = property(attrgetter("run.model"), doc="Return the model.")  # type: ignore[assignment]
+    criterion: Loss = property(attrgetter("run.criterion"), doc="Return the loss.")  # type: ignore[assignment]
+    optimizer: Optimizer = property(attrgetter("run.optimizer"), doc="Return the optimiser.")  # type: ignore[assignment]
+    schedule: Schedule | None = property(attrgetter("run.schedule"), doc="Return the schedule, or None.")  # type: ignore[assignment]
+    accumulate: int = property(attrgetter("run.accumulate"), doc="Return the number of batches per step.")  # type: ignore[assignment]
+    history: History = property(attrgetter("run.history"), doc="Return the history.")  # type: ignore[assignment]
     _xp: Any = property(attrgetter("run.xp"))
 
     def __repr__(self) -> str:

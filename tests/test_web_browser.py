@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ def address() -> Iterator[str]:
     process, found = started("--port", "0")
     with process:
         yield found
-        process.send_signal(signal.SIGINT)
+        process.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,6 @@ function mark(layer, kind, terms) {
 
 function unmark() {
   network.clearMarks();
-  for (const card of network.cards) for (const view of [card.output, card.weight, card.grad]) view?.draw();
   pad.marked = new Set();
   pad.draw();
 }

@@ -134,6 +134,7 @@ export class TensorView {
   point(index) {
     if (index === this.cursor) return;
     this.cursor = index;
+    this.draw();
     this.onPoint(index);
   }
 

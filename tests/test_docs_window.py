@@ -48,12 +48,16 @@ def slide(page: "Page", name: str, value: int) -> None:
     )
 
 
+def show(page: "Page", mode: str, stride: int, padding: int) -> None:
+    page.check(f'[value="{mode}"]')
+    slide(page, "stride", stride)
+    slide(page, "padding", padding)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_the_windows_add_up_to_the_gradients(page: "Page", stride: int, padding: int) -> None:
-    page.check('[value="send"]')
-    slide(page, "stride", stride)
-    slide(page, "padding", padding)
+    show(page, "send", stride, padding)
     x, w, g = (grid(page, name) for name in ("x", "w", "g"))
     x = x[padding : padding + 5, padding : padding + 5]
     assert F.conv2d(x[None, None], w[None, None], None, stride, padding).shape[2:] == g.shape
@@ -70,9 +74,7 @@ def test_the_windows_add_up_to_the_gradients(page: "Page", stride: int, padding:
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_the_weights_that_reach_a_pixel_give_its_gradient(page: "Page", stride: int, padding: int) -> None:
-    page.check('[value="receive"]')
-    slide(page, "stride", stride)
-    slide(page, "padding", padding)
+    show(page, "receive", stride, padding)
     w, g = grid(page, "w"), grid(page, "g")
     grad_x = F.conv2d_input((1, 1, 5, 5), w[None, None], g[None, None], stride, padding)[0, 0]
     np.testing.assert_array_equal(grid(page, "grad_x"), grad_x)

@@ -103,8 +103,18 @@ def shown(page: "Page", mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(caught.value.request.post_data or ""), caught.value.json()
 
 
-def image(sent: str) -> Array:
-    return np.frombuffer(base64.b64decode(sent), "<f4").reshape(28, 28)
+def pixels(sent: str) -> Array:
+    return np.frombuffer(base64.b64decode(sent), "<f4").reshape(1, 1, 28, 28)
+
+
+def normalized(sent: str) -> Array:
+    """The network's input for the drawing that was sent."""
+    return ((pixels(sent) - 0.1307) / 0.3081).astype(np.float32)
+
+
+def total(page: "Page") -> float:
+    """The sum that the formula ends with."""
+    return float(page.locator("#formula").get_attribute("data-total") or "nan")
 
 
 def test_a_drawn_seven_is_read_and_its_gradients_are_the_library_s(opens: Opens) -> None:
@@ -114,8 +124,7 @@ def test_a_drawn_seven_is_read_and_its_gradients_are_the_library_s(opens: Opens)
     page.click("#classes li:nth-child(4) button")  # the gradient of the loss of class 3
     sent, answer = shown(page, "backward")
     assert sent["target"] == 3
-    x = ((image(sent["pixels"]) - 0.1307) / 0.3081).astype(np.float32).reshape(1, 1, 28, 28)
-    expected = network_pass(lenet5(pretrained=True), x, 3)
+    expected = network_pass(lenet5(pretrained=True), normalized(sent["pixels"]), 3)
     for found, gradient in zip(answer["layers"], expected.gradients, strict=True):
         np.testing.assert_allclose(decoded(found), gradient, rtol=1e-3, atol=1e-5 * np.abs(gradient).max())
     np.testing.assert_array_equal(decoded(answer["params"]["0.weight"]), expected.grads["0.weight"])
@@ -135,9 +144,7 @@ def test_what_is_pointed_at_shows_its_terms(opens: Opens) -> None:
     assert "y[o,p,q] = b[o] + Σ over c,i,j of w[o,c,i,j] · x[c, p·s+i" in text
     assert "y[0, 9, 12] = " in text
     value = decoded(forward["layers"][1])[0, 0, 9, 12]
-    assert float(page.locator("#formula").get_attribute("data-total") or "nan") == pytest.approx(
-        float(value), rel=1e-5
-    )
+    assert total(page) == pytest.approx(float(value), rel=1e-5)
     assert page.locator("#list").inner_text().count("w[0, 0,") == 12
     page.locator('#layers article[data-layer="0"] figure:visible canvas').nth(0).hover(
         position={"x": 25, "y": 25}
@@ -150,8 +157,7 @@ def test_what_is_pointed_at_shows_its_terms(opens: Opens) -> None:
     place = re.search(r"∂x\[0, (\d+), (\d+)\]", page.locator("#formula").inner_text())
     assert place is not None
     gradient = decoded(backward["layers"][0])[0, 0, int(place[1]), int(place[2])]
-    total = float(page.locator("#formula").get_attribute("data-total") or "nan")
-    assert total == pytest.approx(float(gradient), rel=1e-4, abs=1e-12)
+    assert total(page) == pytest.approx(float(gradient), rel=1e-4, abs=1e-12)
     assert "∂y[" in page.locator("#list").inner_text()
 
 
@@ -160,9 +166,8 @@ def test_a_kernel_s_weight_and_the_second_order_have_terms_as_well(opens: Opens)
     drawn(page, SEVEN, 7)
     page.click("#classes li:nth-child(4) button")
     sent, answer = shown(page, "second order")
-    direction = (image(sent["stroke"]) / 0.3081).astype(np.float32).reshape(1, 1, 28, 28)
-    x = ((image(sent["pixels"]) - 0.1307) / 0.3081).astype(np.float32).reshape(1, 1, 28, 28)
-    expected = network_pass(lenet5(pretrained=True), x, 3, "loss", direction)
+    direction = (pixels(sent["stroke"]) / 0.3081).astype(np.float32)
+    expected = network_pass(lenet5(pretrained=True), normalized(sent["pixels"]), 3, "loss", direction)
     product = expected.gradients_dot[0]
     assert np.abs(product).max() > 0
     np.testing.assert_allclose(
@@ -172,9 +177,8 @@ def test_a_kernel_s_weight_and_the_second_order_have_terms_as_well(opens: Opens)
         position={"x": 25, "y": 25}
     )
     page.wait_for_selector("#formula[data-total]")
-    total = float(page.locator("#formula").get_attribute("data-total") or "nan")
     assert "∂ẇ[0, 0, 2, 2] = " in page.locator("#formula").inner_text()
-    assert total == pytest.approx(float(expected.grads_dot["0.weight"][0, 0, 2, 2]), rel=1e-3)
+    assert total(page) == pytest.approx(float(expected.grads_dot["0.weight"][0, 0, 2, 2]), rel=1e-3)
 
 
 def test_a_gradient_step_moves_the_prediction_and_reset_takes_it_back(opens: Opens) -> None:

@@ -9,10 +9,8 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from tinyconv.models import lenet5
 from tinyconv.optional import optional
-from tinyconv.recipes import add_data_option, load_data
-from tinyconv.training import load_weights
+from tinyconv.recipes import add_data_option, load_data, trained_model
 
 HELP = "a page to draw on, and to see a network compute and learn"
 PORT = 8765
@@ -22,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     weights = "safetensors file of LeNet-5's weights (default: those of the package)"
     parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+    parser.set_defaults(model="lenet")
     add_data_option(parser)
     port = f"port of the loopback address, 0 for any free one (default: {PORT})"
     parser.add_argument("--port", type=int, default=PORT, choices=range(65536), metavar="PORT", help=port)
@@ -34,9 +33,7 @@ def run(args: argparse.Namespace) -> None:
         optional(package, "the page needs Flask and waitress: pip install 'tinyconv[web]'")
     from tinyconv.web.server import serve
 
-    model = lenet5(pretrained=args.weights is None)
-    if args.weights is not None:
-        load_weights(model, args.weights)
+    model = trained_model(args)
 
     def ready(address: str) -> None:
         print(f"{address}  (Ctrl-C ends it)", flush=True)

@@ -26,18 +26,18 @@ class State:
     """What there is to see of a training.
 
     Attributes:
+        losses: of each step.
+        weights: of the network, as they were a moment ago.
         phase: "paused", "running", "finished" or "failed".
         message: why it has failed.
-        losses: of each step.
         accuracies: pairs (step, accuracy on some test images).
-        weights: of the network, as they were a moment ago.
     """
 
+    losses: list[float]
+    weights: dict[str, Array]
     phase: str = "paused"
     message: str = ""
-    losses: list[float] = field(default_factory=list)
     accuracies: list[tuple[int, float]] = field(default_factory=list)
-    weights: dict[str, Array] = field(default_factory=dict)
 
 
 class StoppedError(Exception):
@@ -58,16 +58,16 @@ class LiveTraining(Callback):
     """
 
     def __init__(self, data: MNIST, lr: float, seed: int) -> None:
-        self.lr, self.state = lr, State()
+        self.lr = lr
         self._changed = threading.Condition()
         self._steps: float = 0  # that may still be made before a pause
         self._stops = False
         self._shown = 0.0
         self._tests = normalize(data.test_images[:TESTED]), data.test_labels[:TESTED]
         model = lenet5(generator=seed)
-        self.state.weights = _copy(model.state_dict())
         optimizer = SGD(model, lr=lr, momentum=MOMENTUM)
         self._trainer = Trainer(model, CrossEntropyLoss(), optimizer, callbacks=[self], progress=False)
+        self.state = State(self._trainer.history.step_losses, model.state_dict())
         images = data.train_images, data.train_labels
         self._batches = DataLoader(images, BATCH_SIZE, shuffle=True, generator=seed, transform=normalize)
         self._thread = threading.Thread(target=self._train, daemon=True)
@@ -117,16 +117,10 @@ class LiveTraining(Callback):
 
     def on_batch_end(self, run: Run) -> None:
         """Note what there is to see."""
-        losses = run.history.step_losses
-        last = len(losses) == self.steps
-        if len(losses) % TESTED_EVERY == 0 or last or self._steps <= 0:
-            images, labels = self._tests
-            right = run.model.predict(images).argmax(axis=1) == labels
-            self.state.accuracies.append((len(losses), float(right.mean())))
-        if last or self._steps <= 0 or time.monotonic() > self._shown + SHOWN_EVERY:
-            self.state.weights, self._shown = _copy(run.model.state_dict()), time.monotonic()
-        self.state.losses = list(losses)
-
-
-def _copy(arrays: dict[str, Array]) -> dict[str, Array]:
-    return {name: array.copy() for name, array in arrays.items()}
+        step = len(self.state.losses)
+        rests = step == self.steps or self._steps <= 0
+        if rests or step % TESTED_EVERY == 0:
+            accuracy = self._trainer.evaluate(self._tests).accuracy or 0.0
+            self.state.accuracies.append((step, accuracy))
+        if rests or time.monotonic() > self._shown + SHOWN_EVERY:
+            self.state.weights, self._shown = run.model.state_dict(), time.monotonic()

@@ -1,6 +1,7 @@
 """All numbers of a network for one input: values, gradients and their tangents, layer by layer."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from tinyconv.arrays import Array
 from tinyconv.functional import softmax
 from tinyconv.layers import CrossEntropyLoss, Sequential
 
-__all__ = ["OBJECTIVES", "Pass", "network_pass"]
+__all__ = ["OBJECTIVES", "Pass", "forward_values", "network_pass"]
 
 OBJECTIVES = ("loss", "score")
 
@@ -38,6 +39,11 @@ class Pass:
     loss: float
 
 
+def forward_values(model: Sequential, x: Array) -> list[Array]:
+    """Return `x` and the output of each layer of `model`."""
+    return list(accumulate(model, lambda x, layer: layer.forward(x), initial=x))
+
+
 def network_pass(
     model: Sequential, x: Array, target: int, objective: str = "loss", direction: Array | None = None
 ) -> Pass:
@@ -52,13 +58,10 @@ def network_pass(
     """
     model.eval().zero_grad()
     criterion, layers = CrossEntropyLoss(), list(model)
-    values = [x]
-    for layer in layers:
-        values.append(layer.forward(values[-1]))
+    values = forward_values(model, x)
     loss = criterion.forward(values[-1], np.array([target]))
-    tangents = [np.zeros_like(x) if direction is None else direction]
-    for layer in layers:
-        tangents.append(layer.jvp(tangents[-1]))
+    direction = np.zeros_like(x) if direction is None else direction
+    tangents = list(accumulate(layers, lambda x_dot, layer: layer.jvp(x_dot), initial=direction))
     criterion.jvp(tangents[-1])
     gradients, gradients_dot = [criterion.backward()], [criterion.backward_jvp()]
     if objective == "score":

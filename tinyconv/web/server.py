@@ -21,9 +21,11 @@ from werkzeug.exceptions import HTTPException
 
 from tinyconv.arrays import Array
 from tinyconv.data import MNIST
+from tinyconv.data.digits import SIDE
 from tinyconv.layers import Sequential
 from tinyconv.models import lenet5
-from tinyconv.training import load_weights, save_weights
+from tinyconv.training import load_weights
+from tinyconv.training.weights import write_arrays
 from tinyconv.web.passes import OBJECTIVES
 from tinyconv.web.tabs import IMAGE_SHAPE, Tab, Tabs
 
@@ -34,7 +36,7 @@ Answer: TypeAlias = dict[str, Any]
 HOST = "127.0.0.1"
 MOST_BYTES = 1 << 20  # of a request; LeNet's weights are 250 KB
 MOST_RATE = 10.0  # learning rate
-SIDE, CLASSES = 28, 10
+CLASSES = 10
 # What the page shows of each layer's output, and of each parameter.
 MODES = {
     "forward": ("values", ""),
@@ -122,7 +124,8 @@ class Answers:
     def open_tab(self) -> Answer:
         """Open a tab: its key, and the layers of the network."""
         _json()
-        return {"tab": self._tabs.open(), "layers": _layers(lenet5())}
+        key = self._tabs.open()
+        return {"tab": key, "layers": _layers(self._tab(key).model)}
 
     def sample(self, number: int) -> Answer:
         """Give a test image and its label."""
@@ -188,11 +191,9 @@ class Answers:
 
     def download(self, key: str) -> Response:
         """Give the weights as a file."""
-        model = lenet5()
-        model.load_state_dict(self._tab(key).weights())
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "weights")
-            save_weights(model, path)
+            write_arrays(path, self._tab(key).weights())
             return Response(path.read_bytes(), mimetype="application/octet-stream")
 
     def control(self, key: str) -> Answer:

@@ -11,18 +11,19 @@ import numpy as np
 
 from tinyconv.arrays import Array
 from tinyconv.data import MNIST
+from tinyconv.data.digits import SIDE
 from tinyconv.data.mnist import MEAN, STD
 from tinyconv.layers import Layer, Sequential
 from tinyconv.models import lenet5
 from tinyconv.optim import SGD
 from tinyconv.web.live import LiveTraining
-from tinyconv.web.passes import Pass, network_pass
+from tinyconv.web.passes import Pass, forward_values, network_pass
 from tinyconv.web.terms import Edges, edges_of
 
 __all__ = ["IMAGE_SHAPE", "Tab", "Tabs"]
 
 MOST_TABS = 16  # the one that was not used for longest makes room
-IMAGE_SHAPE = (1, 1, 28, 28)
+IMAGE_SHAPE = (1, 1, SIDE, SIDE)
 
 
 class Tab:
@@ -42,7 +43,6 @@ class Tab:
         self.version = 0
         self._first, self._x = weights, np.zeros(IMAGE_SHAPE, np.float32)
         self._pass: Pass | None = None
-        self._edges: dict[int, Edges] = {}
         self._lock = threading.RLock()
         self.load(weights)
 
@@ -59,7 +59,7 @@ class Tab:
     def weights(self) -> dict[str, Array]:
         """Return copies of the weights."""
         with self._lock:
-            return {name: array.copy() for name, array in self.model.state_dict().items()}
+            return self.model.state_dict()
 
     def run(self, pixels: Array, target: int, objective: str, stroke: Array) -> tuple[Pass, int]:
         """Compute all numbers for a drawing, and keep them for `terms`; return them and the weights' version.
@@ -73,8 +73,7 @@ class Tab:
         x = ((pixels - MEAN) / STD).astype(np.float32).reshape(IMAGE_SHAPE)
         direction = (stroke / STD).astype(np.float32).reshape(IMAGE_SHAPE)
         with self._lock:
-            self._x, self._edges = x, {}
-            self._pass = network_pass(self.model, x, target, objective, direction)
+            self._x, self._pass = x, network_pass(self.model, x, target, objective, direction)
             return self._pass, self.version
 
     def step(self, target: int, lr: float) -> None:
@@ -108,12 +107,10 @@ class Tab:
                 raise ValueError("the weights have changed: compute the numbers again")
             if not 0 <= layer < len(modules):
                 raise ValueError(f"`layer` (={layer}) must be between 0 and {len(modules) - 1}")
-            if layer not in self._edges:
-                self._edges[layer] = edges_of(modules[layer], numbers.values[layer])
-            return _terms(modules[layer], layer, numbers, self._edges[layer], kind, index)
+            return _terms(modules[layer], layer, numbers, kind, index)
 
     def _changed(self) -> None:
-        self.version, self._pass, self._edges = self.version + 1, None, {}
+        self.version, self._pass = self.version + 1, None
 
     def start(self, data: MNIST, lr: float) -> None:
         """Begin a training from random weights; one that is running ends."""
@@ -125,11 +122,9 @@ class Tab:
         """Return the values of the layers of the network in training, for the last drawing."""
         if self.training is None:
             return []
-        model, values = lenet5().eval(), [self._x]
+        model = lenet5().eval()
         model.load_state_dict(self.training.state.weights)
-        for layer in model:
-            values.append(layer.forward(values[-1]))
-        return values
+        return forward_values(model, self._x)
 
     def close(self) -> None:
         """End the training."""
@@ -137,7 +132,7 @@ class Tab:
             self.training.stop()
 
 
-def _terms(layer: Layer, number: int, numbers: Pass, edges: Edges, kind: str, index: int) -> dict[str, Any]:
+def _terms(layer: Layer, number: int, numbers: Pass, kind: str, index: int) -> dict[str, Any]:
     name, bias = f"{number}.weight", layer.params.get("bias")
     totals: dict[str, Array | None] = {
         "output": numbers.values[number + 1],
@@ -152,7 +147,7 @@ def _terms(layer: Layer, number: int, numbers: Pass, edges: Edges, kind: str, in
         raise ValueError(f"`kind` (={kind!r}) must be one of {known}")
     if not 0 <= index < total.size:
         raise ValueError(f"`index` (={index}) must be between 0 and {total.size - 1}")
-    at = edges.only(kind.removesuffix("_dot"), index)
+    at = edges_of(layer, numbers.values[number]).only(kind.removesuffix("_dot"), index)
     factors = _factors(layer, number, numbers, at, kind)
     left, right = (np.concatenate(sides) for sides in zip(*factors, strict=True))
     own_bias = None

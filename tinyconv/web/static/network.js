@@ -16,7 +16,6 @@ function element(name, text, ...children) {
 export class Network {
   // `onPoint(layer, part, index)`: part is "output", "weight" or "grad"; index is null when nothing is pointed at.
   constructor(layers, place, onPoint = () => {}) {
-    this.layers = layers;
     this.cards = layers.map((layer, number) => {
       const view = (title, shape, cell, part) =>
         new TensorView(title, shape, cell, index => onPoint(number, part, index));
@@ -53,12 +52,15 @@ export class Network {
     });
   }
 
+  get views() {
+    return this.cards.flatMap(card => [card.output, card.weight, card.grad]).filter(Boolean);
+  }
+
   clearMarks() {
-    for (const card of this.cards)
-      for (const view of [card.output, card.weight, card.grad]) if (view?.marked.size) view.mark([]);
+    for (const view of this.views) if (view.marked.size) view.mark([]);
   }
 
   draw() {
-    for (const card of this.cards) for (const view of [card.output, card.weight, card.grad]) view?.draw();
+    for (const view of this.views) view.draw();
   }
 }

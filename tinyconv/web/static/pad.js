@@ -10,7 +10,7 @@ export class Pad {
     Object.assign(this, { canvas, onChange, onRest });
     this.strokes = [];
     this.base = null; // an example under the strokes
-    this.overlay = null; // {values}: what is laid over the picture
+    this.overlay = null; // numbers from -1 to 1, which are laid over the picture
     this.marked = new Set();
     this.pen = [SIDE / 2, SIDE / 2];
     this.pixels = new Float32Array(SIDE * SIDE);
@@ -126,6 +126,11 @@ export class Pad {
     return this.pixels.map((value, index) => value - before[index]);
   }
 
+  mark(indices) {
+    this.marked = new Set(indices);
+    this.draw();
+  }
+
   draw() {
     const context = this.canvas.getContext("2d"), side = this.canvas.width / SIDE;
     const ink = palette.ground[0] > 128 ? 20 : 240, ground = palette.ground[0];
@@ -133,8 +138,8 @@ export class Pad {
       const value = this.pixels[index], grey = Math.round(ground + value * (ink - ground) * (this.overlay ? 0.35 : 1));
       let shade = [grey, grey, grey];
       if (this.overlay) {
-        const share = Math.min(1, Math.abs(this.overlay[index])) ** 0.7, over = colour(Math.sign(this.overlay[index]));
-        shade = shade.map((one, i) => Math.round(one + share * (over[i] - one)));
+        const share = Math.min(1, Math.abs(this.overlay[index])) ** 0.7, end = colour(Math.sign(this.overlay[index]));
+        shade = shade.map((one, i) => Math.round(one + share * (end[i] - one)));
       }
       context.fillStyle = `rgb(${shade})`;
       context.fillRect((index % SIDE) * side, Math.floor(index / SIDE) * side, side, side);

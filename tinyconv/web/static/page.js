@@ -3,7 +3,7 @@
 import { get, guarded, open, post, put, ask, address, showError } from "./api.js";
 import { Network } from "./network.js";
 import { Pad, SIDE } from "./pad.js";
-import { decode, encode, largest, readPalette } from "./tensor.js";
+import { decode, decodeAll, encode, largest, readPalette } from "./tensor.js";
 import { formula, list, number, place, position, strip } from "./terms.js";
 import { Training } from "./training.js";
 
@@ -58,8 +58,6 @@ async function computeOnce() {
   showProbabilities();
   if (pointed) point(...pointed);
 }
-
-const decodeAll = arrays => Object.fromEntries(Object.entries(arrays).map(([name, array]) => [name, decode(array)]));
 
 function showProbabilities() {
   const { probabilities, loss, target } = state.shown, best = probabilities.indexOf(Math.max(...probabilities));
@@ -127,24 +125,14 @@ function termsOf(layer, part) {
 function mark(layer, kind, terms) {
   const card = network.cards[layer], input = layer ? network.cards[layer - 1].output : pad;
   const sets = { input, output: card.output, weight: card.weight };
-  for (const [name, view] of Object.entries(sets)) {
-    if (!view || kind.startsWith(name)) continue;
-    if (view === pad) {
-      pad.marked = new Set(terms.input);
-      pad.draw();
-    } else view.mark(terms[name]);
-  }
+  for (const [name, view] of Object.entries(sets)) if (view && !kind.startsWith(name)) view.mark(terms[name]);
   if (kind.startsWith("weight")) card.weight.mark([pointed[2]]);
-  if (pointed[0] < 0) {
-    pad.marked = new Set([pointed[2]]);
-    pad.draw();
-  }
+  if (pointed[0] < 0) pad.mark([pointed[2]]);
 }
 
 function unmark() {
   network.clearMarks();
-  pad.marked = new Set();
-  pad.draw();
+  pad.mark([]);
 }
 
 // Forward, a weight is a factor of many sums.

@@ -26,6 +26,9 @@ export function decode({ shape, data }) {
   return { shape, values: new Float32Array(bytes.buffer) };
 }
 
+export const decodeAll = arrays =>
+  Object.fromEntries(Object.entries(arrays).map(([name, array]) => [name, decode(array)]));
+
 export function encode(values) {
   return btoa(String.fromCharCode(...new Uint8Array(Float32Array.from(values).buffer)));
 }
@@ -59,7 +62,7 @@ export class TensorView {
     this.shape = shape;
     this.size = shape.reduce((a, b) => a * b, 1);
     this.cell = cell;
-    this.onPoint = onPoint ?? (() => {});
+    this.onPoint = onPoint;
     this.values = new Float32Array(this.size);
     this.marked = new Set();
     this.cursor = null;
@@ -136,16 +139,6 @@ export class TensorView {
     this.cursor = index;
     this.draw();
     this.onPoint(index);
-  }
-
-  // Indices along the axes.
-  position(index) {
-    const position = [];
-    for (const length of [...this.shape].reverse()) {
-      position.unshift(index % length);
-      index = Math.floor(index / length);
-    }
-    return position;
   }
 
   show(values) {

@@ -2,7 +2,7 @@
 
 import { get, guarded, post, showError } from "./api.js";
 import { Network } from "./network.js";
-import { decode } from "./tensor.js";
+import { decode, decodeAll } from "./tensor.js";
 
 const by = id => document.getElementById(id);
 const INTERVAL = 150, SLOW = 1000; // milliseconds between two questions, and once the training has ended
@@ -41,7 +41,6 @@ export class Training {
     this.asking = true; // what an answer under way tells is of the training before
     this.forget();
     await post("training", { action: "start", lr: this.rate });
-    this.forget();
     this.phase = "running";
     this.asking = false;
     this.controls();
@@ -73,8 +72,7 @@ export class Training {
     this.phase = answer.phase;
     this.steps = answer.steps;
     if (answer.message) showError(`${answer.message}. Choose a smaller learning rate, and start again.`);
-    const params = Object.fromEntries(Object.entries(answer.params).map(([name, array]) => [name, decode(array)]));
-    this.network.show(answer.layers.slice(1).map(array => decode(array).values), "y", params, null);
+    this.network.show(answer.layers.slice(1).map(array => decode(array).values), "y", decodeAll(answer.params), null);
     this.draw();
     this.controls();
   }

@@ -137,7 +137,10 @@ class DataLoader:
 
     def gathered(self, indices: Array) -> tuple[Array, Array]:
         """Return the batch of the samples at `indices`."""
-        inputs, targets = (array[indices] for array in self.dataset)
+        return self.transformed(*(array[indices] for array in self.dataset))
+
+    def transformed(self, inputs: Array, targets: Array) -> tuple[Array, Array]:
+        """Return a batch with `transform` applied to its inputs."""
         return inputs if self.transform is None else self.transform(inputs), targets
 
     def part(self, rank: int, size: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
@@ -180,7 +183,7 @@ class DataLoader:
             inputs = self._augmented(inputs, drawn, start + first)
             if self._module is not None:
                 inputs, targets = (moved(array, sys.modules[self._module]) for array in (inputs, targets))
-            yield inputs if self.transform is None else self.transform(inputs), targets
+            yield self.transformed(inputs, targets)
 
     def _read(self, order: Array | None, batch: slice, part: slice) -> tuple[Array, Array]:
         """The samples at the places `part` of an epoch, which are some of those of `batch`.

@@ -93,8 +93,7 @@ class _Slot:
         current.wait_event(self._copied)
         for start in range(0, length, batches.batch_size):
             stop = min(start + batches.batch_size, length)
-            inputs, targets = (array[start:stop] for array in self._device)
-            yield inputs if batches.transform is None else batches.transform(inputs), targets
+            yield batches.transformed(*(array[start:stop] for array in self._device))
         self._used.record(current)
 
 

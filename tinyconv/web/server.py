@@ -9,7 +9,7 @@ import contextlib
 import math
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ import waitress
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from tinyconv.arguments import number, one_of
 from tinyconv.arrays import Array
 from tinyconv.data import MNIST
 from tinyconv.data.digits import SIDE
@@ -138,8 +139,8 @@ class Answers:
     def run_pass(self, key: str) -> Answer:
         """Compute all numbers for a drawing, and give those of a mode."""
         sent, tab = _json(), self._tab(key)
-        mode = _one_of(sent, "mode", MODES)
-        objective = _one_of(sent, "objective", OBJECTIVES)
+        mode = one_of("mode", sent.get("mode"), tuple(MODES))
+        objective = one_of("objective", sent.get("objective"), tuple(OBJECTIVES))
         pixels, stroke = _image(sent, "pixels", 0, 1), _image(sent, "stroke", -1, 1)
         numbers, version = tab.run(pixels, _target(sent), objective, stroke)
         layers, params = MODES[mode]
@@ -199,7 +200,7 @@ class Answers:
     def control(self, key: str) -> Answer:
         """Start a training, pause it and so on."""
         sent, tab = _json(), self._tab(key)
-        action = _one_of(sent, "action", ("start", "go", "step", "pause", "rate", "use"))
+        action = one_of("action", sent.get("action"), ("start", "go", "step", "pause", "rate", "use"))
         if action == "start":
             tab.start(self._tabs.data, _rate(sent))
         training = tab.training
@@ -280,12 +281,6 @@ def _json() -> dict[str, Any]:
     return sent
 
 
-def _one_of(sent: dict[str, Any], name: str, allowed: Iterable[str]) -> str:
-    if (value := sent.get(name)) not in (allowed := tuple(allowed)):
-        raise RefusedError(400, f"`{name}` (={value!r}) must be one of {', '.join(allowed)}")
-    return str(value)
-
-
 def _image(sent: dict[str, Any], name: str, low: float, high: float) -> Array:
     """(28, 28): float32 in base64, finite, and within [low, high]; zeros where nothing was sent."""
     encoded = sent.get(name)
@@ -306,10 +301,7 @@ def _target(sent: dict[str, Any]) -> int:
 
 
 def _rate(sent: dict[str, Any]) -> float:
-    rate = sent.get("lr")
-    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= MOST_RATE:
-        raise RefusedError(400, f"`lr` (={rate!r}) must be a number from 0 to {MOST_RATE:g}")
-    return float(rate)
+    return number("lr", sent.get("lr"), 0.0, MOST_RATE)
 
 
 def _integer(name: str) -> int:

@@ -10,6 +10,7 @@ from tests import strict_arrays
 from tests.compare import assert_close
 from tinyconv import Linear, Sequential
 from tinyconv.arrays import Array, moved
+from tinyconv.training import ClipGradNorm
 from tinyconv.training.clip import clip_grad_norm_, clip_grad_value_
 
 
@@ -115,3 +116,8 @@ def test_on_a_gpu_nothing_is_read() -> None:
         np.testing.assert_allclose([moved(total, np) for total in results], totals)
         for name, grad in there.grads.items():
             np.testing.assert_allclose(moved(grad, np), here.grads[name])
+
+
+def test_a_norm_of_order_0_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="`norm_type`"):
+        ClipGradNorm(1.0, norm_type=0.0)

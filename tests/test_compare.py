@@ -306,6 +306,12 @@ def test_arrays_of_other_things_than_real_numbers_are_refused(
         ("vectors.json", b"[]", "does not hold tinyconv test vectors"),
         ("vectors.json", b'{"format": "tinyconv test vectors", "version": 2}', "version 2"),
         ("vectors.json", b'{"format": "tinyconv test vectors", "version": 1}', "does not describe"),
+        ("vectors.json", b'{"format": "tinyconv test vectors"}', "version None"),
+        (
+            "vectors.json",
+            b'{"format": "tinyconv test vectors", "version": 1, "operator": "x"}',
+            "`operator` (='x')",
+        ),
         ("output.bin", b"123", "does not describe the files beside it"),
     ],
 )
@@ -315,6 +321,32 @@ def test_a_damaged_case_is_refused(
     shutil.copytree(case, tmp_path / "case")
     (tmp_path / "case" / name).write_bytes(content)
     assert said in refused(capsys, tmp_path / "case", write(tmp_path / "mine", **expected(case)))
+
+
+def test_a_suite_without_its_cases_is_refused(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "suite.json").write_bytes(b'{"format": "tinyconv conformance suite"}')
+    assert "does not describe its cases" in refused(
+        capsys, tmp_path, write(tmp_path / "mine", **expected(case))
+    )
+
+
+def test_damaged_files_of_a_kernel_are_refused(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = expected(case)["output"]
+    np.savez_compressed(tmp_path / "all.npz", output=output)
+    content = bytearray((tmp_path / "all.npz").read_bytes())
+    start = content.find(b"output.npy") + 30
+    content[start : start + 40] = b"\xff" * 40
+    (tmp_path / "all.npz").write_bytes(content)
+    assert "all.npz" in refused(capsys, case, tmp_path / "all.npz")
+    (tmp_path / "mine").mkdir()
+    np.save(tmp_path / "mine" / "output.npy", output)
+    without = (tmp_path / "mine" / "output.npy").read_bytes().replace(b"}", b" ", 1)
+    (tmp_path / "mine" / "output.npy").write_bytes(without)
+    assert "output.npy" in refused(capsys, case, tmp_path / "mine")
 
 
 def test_help_tells_the_files_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

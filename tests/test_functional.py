@@ -118,6 +118,16 @@ def test_each_gradient_of_linear_takes_what_that_of_conv2d_takes(case: str) -> N
         F.linear_input(x.shape, w, g.astype(np.float32))
 
 
+@pytest.mark.parametrize("weight_size", [(3, 0), (0,), (0, 0)])
+def test_linear_of_no_features_is_the_bias(weight_size: tuple[int, ...]) -> None:
+    x, weight = np.zeros((5, 0)), np.zeros(weight_size)
+    bias = np.arange(float(weight_size[0])) if len(weight_size) == 2 else None
+    y = F.linear(x, weight, bias)
+    np.testing.assert_array_equal(y, np.zeros((5, *weight_size[:-1])) + (0 if bias is None else bias))
+    grad_x, grad_weight, _ = F.linear_backward(np.ones_like(y), x, weight, bias)
+    assert (grad_x.shape, grad_weight.shape) == (x.shape, weight_size)
+
+
 def test_linear_refuses_what_pytorch_refuses() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
     for x_shape, w_shape, b_shape in [

@@ -163,3 +163,23 @@ def test_a_kink_does_not_hide_another_entrys_error_of_second_order() -> None:
     assert {place for _, place in gradcheck(Bent(6.0), x, second_order=True).kinks} == {(0, 0)}
     with pytest.raises(GradcheckError, match="backward_jvp"):
         gradcheck(Bent(600.0), x, second_order=True)
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_a_frozen_layer_is_not_checked(second_order: bool) -> None:
+    model = tinyconv.Sequential(Linear(4, 3, generator=0), ReLU(), Linear(3, 2, generator=1))
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    whole = gradcheck(model, x, second_order=second_order).checked
+    model[0].requires_grad_(False)
+    assert 20 < gradcheck(model, x, second_order=second_order).checked < whole
+
+
+def test_a_wrong_gradient_beside_a_frozen_layer_is_found() -> None:
+    class Wrong(Linear):
+        def bias_gradient(self, grad_output: Array) -> Array:
+            return 2 * super().bias_gradient(grad_output)
+
+    model = tinyconv.Sequential(Linear(4, 3, generator=0), Wrong(3, 3, generator=1))
+    model[0].requires_grad_(False)
+    with pytest.raises(GradcheckError, match=r"1\.bias"):
+        gradcheck(model, np.random.default_rng(0).normal(size=(5, 4)))

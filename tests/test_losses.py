@@ -365,3 +365,19 @@ def test_options_out_of_range_are_refused_by_name() -> None:
         tc.HingeEmbeddingLoss("1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'batchmean'"):
         F.kl_div(x, x, reduction="batch")
+
+
+@pytest.mark.parametrize(
+    ("x", "pos_weight"), [(-np.inf, 0.5), (-1e4, 1e-6), (1e4, 1e-6), (np.inf, 2.0), (0.3, 3.0)]
+)
+def test_the_target_s_gradient_with_pos_weight_does_not_cancel(x: float, pos_weight: float) -> None:
+    torch = pytest.importorskip("torch")
+    arrays = np.array(1.0), np.array([x]), np.array([0.5])
+    got = F.binary_cross_entropy_with_logits_backward(*arrays, None, "sum", np.array([pos_weight]))[1]
+    target = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
+    options = {"reduction": "sum", "pos_weight": torch.tensor([pos_weight], dtype=torch.float64)}
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.tensor([x], dtype=torch.float64), target, **options
+    )
+    loss.backward()
+    np.testing.assert_allclose(got, target.grad.numpy(), rtol=1e-10)

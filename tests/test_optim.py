@@ -531,6 +531,7 @@ def sequence(model: Any, makes: list[Any], milestones: list[int]) -> optim.Sched
         lambda m: optim.LinearLR(optim.SGD(m), 1.5),
         lambda m: optim.LinearLR(optim.SGD(m), end_factor=1.5),
         lambda m: optim.LinearLR(optim.SGD(m), total_iters=0),
+        lambda m: optim.ConstantLR(optim.SGD(m), total_iters=0),
         lambda m: optim.ReduceLROnPlateau(m),
         lambda m: optim.ReduceLROnPlateau(optim.SGD(m), "lowest"),
         lambda m: optim.ReduceLROnPlateau(optim.SGD(m), factor=1.0),
@@ -857,3 +858,37 @@ def test_a_model_without_parameters_is_refused() -> None:
         kind = type(model).__name__
         with pytest.raises(ValueError, match=rf"`model` \(of type {kind}\) does not have parameters"):
             optim.SGD(model)
+
+
+def test_the_first_step_with_momentum_is_not_dampened_whenever_it_comes() -> None:
+    torch = pytest.importorskip("torch")
+    model = Linear(1, 1, bias=False, dtype=np.float64)
+    model.weight = [[0.0]]
+    param = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    own, theirs = optim.SGD(model, lr=1.0, dampening=0.5), torch.optim.SGD([param], lr=1.0, dampening=0.5)
+    for step in range(4):
+        own.momentum = theirs.param_groups[0]["momentum"] = 0.9 if step else 0.0
+        model.grads["weight"][...] = step + 1
+        param.grad = torch.full_like(param, step + 1)
+        own.step()
+        theirs.step()
+        assert_close(model.weight[0], param.detach().numpy())
+
+
+def test_nadams_parameters_that_missed_different_steps_have_numbers_of_their_own() -> None:
+    torch = pytest.importorskip("torch")
+    model = Sequential(*(Linear(1, 1, bias=False, dtype=np.float64, generator=0) for _ in range(2)))
+    params = [torch.tensor(value, requires_grad=True) for value in model.params.values()]
+    own, theirs = optim.NAdam(model, lr=0.1), torch.optim.NAdam(params, lr=0.1)
+    for step, frozen in enumerate((0, 1, None, None)):
+        own.betas = theirs.param_groups[0]["betas"] = (0.95 if step else 0.5), 0.999
+        for number, (name, param) in enumerate(zip(model.params, params, strict=True)):
+            model[number].requires_grad_(number != frozen)
+            param.grad = None
+            if number != frozen:
+                model.grads[name][...] = step + 1
+                param.grad = torch.full_like(param, step + 1)
+        own.step()
+        theirs.step()
+    for value, param in zip(model.params.values(), params, strict=True):
+        np.testing.assert_allclose(value, param.detach().numpy(), atol=1e-7)  # its products are float32

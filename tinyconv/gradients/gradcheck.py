@@ -57,9 +57,9 @@ def gradcheck(
     """Check every derivative that a backward returns against finite differences.
 
     Args:
-        layer_or_function: a Layer (its input and all its parameters are checked), a Loss (its
-            prediction is), a MultiInputLoss (the inputs that it names are), or a function `op` beside which
-            its module has an `op_backward`; arguments that are not to be checked may be bound by
+        layer_or_function: a Layer (its input and all its parameters are checked, except frozen ones), a Loss
+            (its prediction is), a MultiInputLoss (the inputs that it names are), or a function `op` beside
+            which its module has an `op_backward`; arguments that are not to be checked may be bound by
             functools.partial as keywords.
         inputs: the input, or a sequence of inputs. Floating arrays are converted to float64; others
             are passed on as they are.
@@ -245,7 +245,8 @@ class _Module:
         self.arguments = dict(zip(names, values, strict=False))
         if isinstance(self.module, Layer):
             self.module.zero_grad()
-            self.params = self.module.params
+            grads = self.module.grads  # frozen parameters do not have one
+            self.params = {name: param for name, param in self.module.params.items() if name in grads}
             self.arguments = _floating(values) | self.params
 
     def run(self) -> _Run:

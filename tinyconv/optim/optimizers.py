@@ -121,7 +121,7 @@ class Optimizer:
         self.initial_lrs: list[float] = []
         self.state: dict[str, dict[str, Any]] = {name: {} for name in model.params}
         self._steps = 0
-        # Key of parameters that share numbers -> the numbers of the last step, and where they are stored.
+        # Which of the numbers of a step, and dtype -> those of the last step, and where they are stored.
         self._on_device: dict[Any, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
 
     def __repr__(self) -> str:
@@ -192,9 +192,10 @@ class Optimizer:
             param, state, group = params[name], self.state[name], self._group_of[name]
             options = self.groups[group]
             self._count(state, options)
-            alike = group, self._steps - state["step"], param.dtype
+            alike = group, self._steps - state["step"], param.dtype, self._differs_by(state)
             if alike not in needed:
-                numbers = self._placed(alike, self._numbers(state, options), param)
+                place = len(needed), param.dtype  # the same from step to step, as arrays in a graph must be
+                numbers = self._placed(place, self._numbers(state, options), param)
                 names = [key if not on or options.get(on) else None for key, on in self._arrays.items()]
                 needed[alike] = names, numbers
             names, numbers = needed[alike]
@@ -223,27 +224,32 @@ class Optimizer:
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         """The numbers for the update, in a parameter's `state`; None for those that it does not need.
 
-        They are the same for the parameters of a group that have made as many steps.
+        They are the same for the parameters of a group that have made as many steps, and do not differ by
+        `_differs_by`.
         """
         raise NotImplementedError
+
+    def _differs_by(self, state: Mapping[str, Any]) -> Any:
+        """What else than the number of steps in a parameter's `state` the numbers depend on."""
+        return None
 
     def _count(self, state: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Count a step in a parameter's `state`, and update the numbers in it."""
         state["step"] = state.get("step", 0) + 1
 
-    def _placed(self, alike: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
-        """`numbers`, those of the parameters that are `alike`, on the device of `like`."""
+    def _placed(self, place: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
+        """`numbers` on the device of `like`, in the arrays of the last step at this `place`."""
         xp = array_module(like)
         if xp is np:
             return numbers
-        known, placed = self._on_device.get(alike, ((), ()))
+        known, placed = self._on_device.get(place, ((), ()))
         if [old is None for old in known] != [new is None for new in numbers]:
             known = (None,) * len(numbers)
             placed = tuple(None if new is None else xp.empty((), like.dtype) for new in numbers)
         for array, new, old in zip(placed, numbers, known, strict=True):
             if array is not None and new != old:
                 array.fill(new)
-        self._on_device[alike] = numbers, placed
+        self._on_device[place] = numbers, placed
         return placed
 
     def arrays(self) -> list[Array]:
@@ -380,9 +386,12 @@ class SGD(Optimizer):
 
     def _numbers(self, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[float | None, ...]:
         momentum, dampening = options["momentum"], options["dampening"]
-        undamped = None if dampening == 0 or state["step"] == 1 else 1 - dampening
+        undamped = None if dampening == 0 or not self._differs_by(state) else 1 - dampening
         ahead = momentum if options["nesterov"] else None
         return options["lr"], momentum or None, undamped, ahead, options["weight_decay"] or None
+
+    def _differs_by(self, state: Mapping[str, Any]) -> bool:
+        return "momentum_buffer" in state  # the first gradient is not dampened
 
     @staticmethod
     @fused
@@ -597,6 +606,10 @@ class NAdam(Optimizer):
         now, later = _momentum(step, options), _momentum(step + 1, options)
         factors = options["lr"], later / (1 - product * later), (1 - now) / (1 - product)
         return *factors, *_adams(step, options, options["decoupled_weight_decay"])
+
+    def _differs_by(self, state: Mapping[str, Any]) -> float:
+        product: float = state["mu_product"]  # of the momenta of the steps that it has made
+        return product
 
 
 def _momentum(step: int, options: Mapping[str, Any]) -> float:

@@ -120,7 +120,7 @@ class ConstantLR(Schedule):
 
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5) -> None:
         self.factor = number("factor", factor, 0.0, 1.0)
-        self.total_iters = integer("total_iters", total_iters, minimum=0)
+        self.total_iters = integer("total_iters", total_iters)
         super().__init__(optimizer)
 
     def _next(self, lr: float, base_lr: float) -> float:

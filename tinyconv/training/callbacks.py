@@ -1,6 +1,6 @@
 """Callbacks that come with the trainer: early stopping, and clipping of gradients."""
 
-from tinyconv.arguments import boolean, integer, number
+from tinyconv.arguments import above_zero, boolean, integer, number
 from tinyconv.arrays import Array
 from tinyconv.training.clip import clip_grad_norm_, clip_grad_value_
 from tinyconv.training.history import History
@@ -74,7 +74,7 @@ class ClipGradNorm(Callback):
     every_rank = replayable = True
 
     def __init__(self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> None:
-        self.max_norm, self.norm_type = number("max_norm", max_norm, 0.0), number("norm_type", norm_type, 0.0)
+        self.max_norm, self.norm_type = number("max_norm", max_norm, 0.0), above_zero("norm_type", norm_type)
         self.error_if_nonfinite = boolean("error_if_nonfinite", error_if_nonfinite)
 
     def on_gradients(self, run: Run) -> None:

@@ -3,14 +3,21 @@
 import hashlib
 import io
 import json
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyconv.arguments import instance, number, one_of
 from tinyconv.arrays import Array
-from tinyconv.vectors.write import Case
+from tinyconv.vectors.operators import OPERATORS
+from tinyconv.vectors.write import COMPUTED, Case
+
+# What NumPy raises for a damaged file.
+DAMAGED = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 class Found(NamedTuple):
@@ -29,11 +36,16 @@ def read_case(folder: Path) -> Case:
     """
     path = folder / "vectors.json"
     description = _description(path, "tinyconv test vectors")
-    if description["version"] != 1:
-        raise ValueError(f"{path} has the version {description['version']}, and not 1")
+    if description.get("version") != 1:
+        raise ValueError(f"{path} has the version {description.get('version')}, and not 1")
     arrays = {}
     try:
+        one_of("operator", description["operator"], tuple(OPERATORS))
+        instance("attributes", description["attributes"], dict)
         for tensor in description["tensors"]:
+            if tensor["role"] in COMPUTED:
+                number("rtol", tensor["rtol"], 0.0)
+                number("atol", tensor["atol"], 0.0)
             raw = (folder / tensor["file"]).read_bytes()
             dtype = np.dtype(tensor["dtype"]).newbyteorder("<")
             arrays[tensor["name"]] = np.frombuffer(raw, dtype).reshape(tensor["shape"])
@@ -50,9 +62,13 @@ def read_suite(folder: Path) -> list[str]:
         OSError: a file cannot be read.
     """
     suite = _description(folder / "suite.json", "tinyconv conformance suite")
-    for case in suite["cases"]:
-        for name, digest in case["sha256"].items():
-            path = folder / case["path"] / name
+    try:
+        checksums = {folder / case["path"]: dict(case["sha256"]) for case in suite["cases"]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder / 'suite.json'} does not describe its cases: {error}") from None
+    for of_case, digests in checksums.items():
+        for name, digest in digests.items():
+            path = of_case / name
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{path} has changed since the suite was written: write the suite again")
     return [case["path"] for case in suite["cases"]]
@@ -97,7 +113,7 @@ def _in_npz(path: Path, name: str) -> Found | None:
             return None
         try:
             return Found(path, _numbers(path, archive[name]))
-        except (ValueError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise ValueError(f"{path}: {name} cannot be read: {error}") from None
 
 
@@ -106,7 +122,7 @@ def _loaded(path: Path, kind: type[Any]) -> Any:
     wanted = "an .npy file" if kind is np.ndarray else "an .npz file"
     try:
         loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} cannot be read as {wanted}: {error}") from None
     if not isinstance(loaded, kind):
         raise ValueError(f"{path} is not {wanted}")

@@ -145,7 +145,7 @@ def binary_cross_entropy_with_logits_backward(
     """Compute the gradients of `binary_cross_entropy_with_logits` with respect to `input` and `target`.
 
     With s = sigmoid(input) they are, times weight, (1 - target) * s - pos_weight * target * (1 - s) and
-    log(1 + exp(-input)) * (pos_weight - 1) - input.
+    pos_weight * log(1 + exp(-input)) - log(1 + exp(input)).
 
     >>> options = {"reduction": "sum", "pos_weight": np.array([3.0, 3.0])}
     >>> x, target = np.zeros(2), np.array([1.0, 0.0])
@@ -158,7 +158,8 @@ def binary_cross_entropy_with_logits_backward(
     share = sigmoid(input)
     with np.errstate(invalid="ignore"):  # 0 * inf: NaN, as in PyTorch
         grad_input = grads * ((1 - target) * share - factor * target * (1 - share))
-        grad_target = -input if pos_weight is None else (pos_weight - 1) * _log_rest(input) - input
+        without = pos_weight is None
+        grad_target = -input if without else pos_weight * _log_rest(input) - _log_rest(-input)
         return xp.asarray(grad_input), xp.asarray(grads * grad_target)
 
 

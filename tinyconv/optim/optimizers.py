@@ -186,6 +186,7 @@ class Optimizer:
             )
         self._steps += 1
         needed: dict[Any, tuple[list[str | None], tuple[Any, ...]]] = {}
+        last, self._on_device = self._on_device, {}
         updates: list[Callable[[], None]] = []
         params = self.model.params
         for name, grad in self.model.grads.items():
@@ -195,7 +196,10 @@ class Optimizer:
             alike = group, self._steps - state["step"], param.dtype, self._differs_by(state)
             if alike not in needed:
                 place = len(needed), param.dtype  # the same from step to step, as arrays in a graph must be
-                numbers = self._placed(place, self._numbers(state, options), param)
+                numbers = self._numbers(state, options)
+                if (xp := array_module(param)) is not np:
+                    self._on_device[place] = _placed(numbers, last.get(place, ((), ())), param.dtype, xp)
+                    numbers = self._on_device[place][1]
                 names = [key if not on or options.get(on) else None for key, on in self._arrays.items()]
                 needed[alike] = names, numbers
             names, numbers = needed[alike]
@@ -236,21 +240,6 @@ class Optimizer:
     def _count(self, state: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Count a step in a parameter's `state`, and update the numbers in it."""
         state["step"] = state.get("step", 0) + 1
-
-    def _placed(self, place: Any, numbers: tuple[float | None, ...], like: Array) -> tuple[Any, ...]:
-        """`numbers` on the device of `like`, in the arrays of the last step at this `place`."""
-        xp = array_module(like)
-        if xp is np:
-            return numbers
-        known, placed = self._on_device.get(place, ((), ()))
-        if [old is None for old in known] != [new is None for new in numbers]:
-            known = (None,) * len(numbers)
-            placed = tuple(None if new is None else xp.empty((), like.dtype) for new in numbers)
-        for array, new, old in zip(placed, numbers, known, strict=True):
-            if array is not None and new != old:
-                array.fill(new)
-        self._on_device[place] = numbers, placed
-        return placed
 
     def arrays(self) -> list[Array]:
         """Return all arrays that the updates read and write besides parameters and gradients."""
@@ -305,6 +294,20 @@ class Optimizer:
             group.update(options)
         for name, own in state.items():
             self.state[name] = {key: _copied(value, params[name]) for key, value in own.items()}
+
+
+def _placed(
+    numbers: tuple[float | None, ...], last: tuple[tuple[Any, ...], tuple[Any, ...]], dtype: Any, xp: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """`numbers`, and arrays of them on a GPU: those of the `last` step, if the same ones are None."""
+    known, placed = last
+    if [old is None for old in known] != [new is None for new in numbers]:
+        known = (None,) * len(numbers)
+        placed = tuple(None if new is None else xp.empty((), dtype) for new in numbers)
+    for array, new, old in zip(placed, numbers, known, strict=True):
+        if array is not None and new != old:
+            array.fill(new)
+    return numbers, placed
 
 
 def _with_decay(grad: Array, param: Array, weight_decay: Any) -> Array:

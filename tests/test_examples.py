@@ -242,7 +242,7 @@ def test_imports_run_one_way() -> None:
                 "vectors",
             )
         },
-        "web": {"arrays", "data", "functional", "layers", "models", "optim", "training"},
+        "web": {"arguments", "arrays", "data", "functional", "layers", "models", "optim", "training"},
         "__main__": {"commands"},
         "plots": {"arrays", "arguments", "files", "functional", "layers", "optional", "training"},
     }

@@ -32,7 +32,7 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     """
     check_arrays(weight=weight, input=input, bias=bias)
     _check(input.shape, weight.shape)
-    output = matmul(_matrix(weight), _rows(input).T)
+    output = matmul(_rows(weight), _rows(input).T)
     if bias is not None:
         if weight.ndim == 1:
             raise ValueError(f"`bias` must be None for a 1-D `weight` (of shape {weight.shape})")
@@ -88,7 +88,7 @@ def linear_input(input_size: tuple[int, ...], weight: Array, grad_output: Array)
     """
     check_arrays(weight=weight, grad_output=grad_output)
     grads = _grad_rows(input_size, weight.shape, grad_output)
-    grad = matmul(_matrix(weight).T, grads.T).T
+    grad = matmul(_rows(weight).T, grads.T).T
     return grad.reshape(input_size)
 
 
@@ -132,10 +132,6 @@ def linear_bias(grad_output: Array) -> Array:
         raise ValueError("`grad_output` (of shape ()) must have the form (..., out_features)")
     grad: Array = grad_output.sum(axis=tuple(range(grad_output.ndim - 1)))
     return grad
-
-
-def _matrix(weight: Array) -> Array:
-    return weight if weight.ndim == 2 else weight[None]
 
 
 def _check(input_size: tuple[int, ...], weight_size: tuple[int, ...]) -> None:

@@ -63,15 +63,15 @@ def read_suite(folder: Path) -> list[str]:
     """
     suite = _description(folder / "suite.json", "tinyconv conformance suite")
     try:
-        checksums = {folder / case["path"]: dict(case["sha256"]) for case in suite["cases"]}
+        cases = [(instance("path", case["path"], str), dict(case["sha256"])) for case in suite["cases"]]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'suite.json'} does not describe its cases: {error}") from None
-    for of_case, digests in checksums.items():
+    for path, digests in cases:
         for name, digest in digests.items():
-            path = of_case / name
-            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise ValueError(f"{path} has changed since the suite was written: write the suite again")
-    return [case["path"] for case in suite["cases"]]
+            file = folder / path / name
+            if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                raise ValueError(f"{file} has changed since the suite was written: write the suite again")
+    return [path for path, _ in cases]
 
 
 def _description(path: Path, kind: str) -> dict[str, Any]:

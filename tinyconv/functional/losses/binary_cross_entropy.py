@@ -158,8 +158,7 @@ def binary_cross_entropy_with_logits_backward(
     share = sigmoid(input)
     with np.errstate(invalid="ignore"):  # 0 * inf: NaN, as in PyTorch
         grad_input = grads * ((1 - target) * share - factor * target * (1 - share))
-        without = pos_weight is None
-        grad_target = -input if without else pos_weight * _log_rest(input) - _log_rest(-input)
+        grad_target = -input if pos_weight is None else factor * _log_rest(input) - _log_rest(-input)
         return xp.asarray(grad_input), xp.asarray(grads * grad_target)
 
 
